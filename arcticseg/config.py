@@ -1,0 +1,206 @@
+"""YAML and dotted overrides to strict, typed dataclasses.
+
+A file may say `base: other.yaml` (beside it, or shipped): its own keys then change those of the other file, so a
+difference is one line. Overrides such as `optim.lr=1e-4` come last; their values are YAML. A key that the dataclass does
+not have, or a value of another type, is an error that names the key, the value and what would do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from arcticseg.errors import ConfigError
+
+T = TypeVar("T")
+
+_MAX_BASES = 16
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as everyone expects, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise ConfigError(f"{node.start_mark.name}: key '{key}' stands twice; leave one out")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.\d*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+def shipped() -> list[str]:
+    """Names of the configs that come with the package."""
+    return sorted(item.name for item in resources.files("configs").iterdir() if item.name.endswith(".yaml"))
+
+
+def find(name: str | Path, beside: Path | None = None) -> Path:
+    """The config file of a path or a shipped name (with or without `.yaml`).
+
+    Raises:
+        ConfigError: there is none.
+    """
+    places = [Path(name)] if beside is None else [beside / name, Path(name)]
+    for place in places:
+        if place.is_file():
+            return place
+    packaged = Path(str(resources.files("configs"))) / f"{str(name).removesuffix('.yaml')}.yaml"
+    if packaged.is_file() and Path(name).name == str(name):
+        return packaged
+    raise ConfigError(f"config '{name}': no such file; give a path, or one of the shipped {', '.join(shipped())}")
+
+
+def _parse(text: str, source: str) -> Any:
+    loader = _Loader(text)
+    loader.name = source
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: is no YAML ({' '.join(str(error).split())}); mend it") from error
+    finally:
+        loader.dispose()
+
+
+def read(name: str | Path) -> dict[str, Any]:
+    """The keys of a config file, its bases merged in.
+
+    Raises:
+        ConfigError: a file is missing, is no mapping, or extends itself.
+    """
+    path = find(name)
+    chain: list[dict[str, Any]] = []
+    for _ in range(_MAX_BASES):
+        found = _parse(path.read_text(), str(path))
+        if not isinstance(found, dict):
+            raise ConfigError(f"{path}: holds {type(found).__name__}, not keys and values; mend it")
+        base = found.pop("base", None)
+        chain.append(found)
+        if base is None:
+            break
+        path = find(str(base), path.parent)
+    else:
+        raise ConfigError(f"{path}: more than {_MAX_BASES} files extend each other; mend 'base'")
+    merged: dict[str, Any] = {}
+    for keys in reversed(chain):
+        merged = merge(merged, keys)
+    return merged
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested keys of `over` laid over those of `under`; anything that is no mapping is replaced whole."""
+    out = dict(under)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def override(keys: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Lay `a.b=value` strings over nested keys.
+
+    Raises:
+        ConfigError: an override without `=`.
+    """
+    out = dict(keys)
+    for text in overrides:
+        dotted, separator, value = text.partition("=")
+        if not separator or not dotted:
+            raise ConfigError(f"override '{text}': expected key=value, such as optim.lr=1e-4")
+        nested: Any = _parse(value, f"override '{text}'")
+        for part in reversed(dotted.split(".")):
+            nested = {part: nested}
+        out = merge(out, nested)
+    return out
+
+
+def build(cls: type[T], keys: Mapping[str, Any], prefix: str = "") -> T:
+    """A dataclass from nested keys; keys left out take their defaults.
+
+    Raises:
+        ConfigError: unknown key, missing key, or a value of another type.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in keys:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            meant = f"did you mean '{prefix}{near[0]}'?" if near else f"known: {', '.join(fields)}"
+            raise ConfigError(f"unknown key '{prefix}{key}' (value {keys[key]!r}); {meant}")
+    values = {}
+    for name, field in fields.items():
+        if name in keys:
+            values[name] = _convert(hints[name], keys[name], f"{prefix}{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"key '{prefix}{name}' is missing; set it")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"key '{key}' is {value!r}; set a mapping of keys")
+        return build(hint, value, f"{key}.")  # type: ignore[arg-type]
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return _convert(inner, value, key)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
+            raise ConfigError(f"key '{key}' is {value!r}; set one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"key '{key}' is {value!r}; set a list, such as [a, b]")
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_convert(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
+        if len(value) != len(arguments):
+            raise ConfigError(f"key '{key}' is {value!r}; set a list of {len(arguments)} values")
+        return tuple(_convert(a, item, f"{key}[{i}]") for i, (a, item) in enumerate(zip(arguments, value, strict=True)))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"key '{key}' is {value!r}; set a mapping of keys")
+        return {
+            _convert(arguments[0], name, key): _convert(arguments[1], item, f"{key}.{name}")
+            for name, item in value.items()
+        }
+    accepted = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}[hint]
+    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+        kind = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}[hint]
+        raise ConfigError(f"key '{key}' is {value!r}; set {kind}")
+    return hint(value)
+
+
+def to_dict(config: Any) -> Any:
+    """Nested dicts and lists of a dataclass, as YAML and JSON hold them."""
+    if dataclasses.is_dataclass(config):
+        return {field.name: to_dict(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {key: to_dict(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [to_dict(item) for item in config]
+    return config
+
+
+def dump(config: Any) -> str:
+    """A config as YAML that `read` gives back."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=120)

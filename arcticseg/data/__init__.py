@@ -1,0 +1,1 @@
+"""From shards to batches. Imports nothing, so that the shard builder can use the sample format without torch."""

@@ -1,0 +1,144 @@
+"""What a folder of shards says of itself: the manifest, and beside each shard the index of its samples.
+
+    manifest.json        schema, channels, quantisation, splits -> shards, statistics, scenes, builder, fingerprint
+    train-000000.tar     a shard
+    train-000000.json    its index: for each sample key, offset, size, xxh3 and the facts that selections need
+
+A sample's range in the tar holds the headers and data of all its members; its checksum is xxh3-64 of that range.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from arcticseg.data.sample import SCHEMA_VERSION
+from arcticseg.errors import ShardError
+from arcticseg.files import write_text
+
+MANIFEST = "manifest.json"
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class SampleEntry:
+    """One sample of a shard: where it is, its checksum, and what selections ask for."""
+
+    key: str
+    scene: str
+    factor: int
+    offset: int
+    size: int
+    xxh3: str
+    labelled: bool
+    counts: Mapping[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard of a split: file name, bytes, xxh3-64 of the file, number of samples."""
+
+    name: str
+    bytes: int
+    xxh3: str
+    samples: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of a folder of shards; `statistics` is channel -> {mean, std, count} over training scenes."""
+
+    tile: int
+    factors: tuple[int, ...]
+    splits: Mapping[str, tuple[ShardEntry, ...]]
+    scenes: Mapping[str, Mapping[str, Any]]
+    statistics: Mapping[str, Mapping[str, float]]
+    builder: Mapping[str, Any]
+    simulated: bool
+    fingerprint: str
+    schema: int = SCHEMA_VERSION
+
+
+def hash_file(path: Path) -> str:
+    """xxh3-64 of a file, in hex."""
+    digest = xxhash.xxh3_64()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(samples: Iterable[SampleEntry]) -> str:
+    """xxh3-128 over key and checksum of each sample, in order: changes when any sample does."""
+    digest = xxhash.xxh3_128()
+    for sample in samples:
+        digest.update(f"{sample.key} {sample.xxh3}\n".encode())
+    return digest.hexdigest()
+
+
+def index_path(shard: Path) -> Path:
+    """The index beside a shard."""
+    return shard.with_suffix(".json")
+
+
+def write_index(shard: Path, samples: Iterable[SampleEntry]) -> None:
+    """Write the index of a shard, one sample a line."""
+    lines = ",\n".join(json.dumps(asdict(sample), sort_keys=True) for sample in samples)
+    write_text(index_path(shard), f'{{"schema": {SCHEMA_VERSION}, "shard": "{shard.name}", "samples": [\n{lines}\n]}}\n')
+
+
+def _load_json(path: Path, what: str) -> Any:
+    try:
+        found = json.loads(path.read_text())
+    except OSError as error:
+        raise ShardError(f"{path}: {what} cannot be read ({error.strerror}); build the shards anew") from error
+    except ValueError as error:
+        raise ShardError(f"{path}: {what} is damaged ({error}); build the shards anew") from error
+    version = found.get("schema") if isinstance(found, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ShardError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}; build the shards anew")
+    return found
+
+
+def read_index(shard: Path) -> list[SampleEntry]:
+    """The samples of a shard, in tar order.
+
+    Raises:
+        ShardError: the index is missing, damaged, of another version or another shard's.
+    """
+    path = index_path(shard)
+    found = _load_json(path, "index")
+    if found.get("shard") != shard.name:
+        raise ShardError(f"{path}: is the index of {found.get('shard')}, not of {shard.name}; build the shards anew")
+    try:
+        return [SampleEntry(**sample) for sample in found["samples"]]
+    except (KeyError, TypeError) as error:
+        raise ShardError(f"{path}: index is damaged ({error}); build the shards anew") from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`, the last thing that a build does."""
+    write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder of shards.
+
+    Raises:
+        ShardError: the folder or its manifest is missing, damaged or of another version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ShardError(f"{folder}: holds no {MANIFEST}; give a folder that `arcticseg shards build` has finished")
+    found = _load_json(path, "manifest")
+    try:
+        found["splits"] = {name: tuple(ShardEntry(**e) for e in entries) for name, entries in found["splits"].items()}
+        found["factors"] = tuple(found["factors"])
+        return Manifest(**found)
+    except (KeyError, TypeError) as error:
+        raise ShardError(f"{path}: manifest is damaged ({error}); build the shards anew") from error

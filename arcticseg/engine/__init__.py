@@ -1,0 +1,1 @@
+"""DeepSpeed engine, optimiser, schedule, trainer, checkpoints and hooks."""

@@ -1,0 +1,32 @@
+"""Errors that a person can act on.
+
+Every error that input, configuration or the machine can cause is an `ArcticSegError`: one line that
+names the file or key, the value found, and the remedy. The commands print it and exit with status 2;
+any other exception is a fault of the program and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class ArcticSegError(Exception):
+    """Base of all errors that the user can mend; the message is one line."""
+
+
+class ConfigError(ArcticSegError):
+    """A config key, value or combination that cannot work."""
+
+
+class SceneError(ArcticSegError):
+    """A scene or chart file that cannot be read or does not follow its schema."""
+
+
+class ShardError(ArcticSegError):
+    """A shard, index or manifest that is missing, damaged or from another version."""
+
+
+class OutputError(ArcticSegError):
+    """Output that cannot be written: no permission, no space, a file in the way."""
+
+
+class ReportError(ArcticSegError):
+    """An evaluation or a run folder that a report cannot be made from."""

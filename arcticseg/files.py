@@ -1,0 +1,99 @@
+"""Writing that leaves either the whole file or none.
+
+A file is written beside its place under a hidden temporary name, flushed to disk and renamed, so a
+reader never meets half of it, whatever kills the writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from arcticseg.errors import ArcticSegError, OutputError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another output folder",
+    errno.EDQUOT: "the quota is used up; free some space or choose another output folder",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "the file system is read-only; choose another output folder",
+    errno.ENOTDIR: "a file stands where a folder must be; remove it or choose another output folder",
+    errno.EEXIST: "a file stands where a folder must be; remove it or choose another output folder",
+    errno.EISDIR: "a folder stands where a file must be; remove it or choose another name",
+}
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn a failure to write `path` into an `OutputError` with a remedy; other errors pass through."""
+    try:
+        yield
+    except ArcticSegError:
+        raise
+    except OSError as error:
+        if error.errno in _REMEDIES:
+            reason = os.strerror(error.errno)
+            raise OutputError(f"{path}: cannot be written: {reason}; {_REMEDIES[error.errno]}") from error
+        raise
+    except RuntimeError as error:
+        # netCDF4 and HDF5 report a full disk as a bare "NetCDF: HDF error".
+        if "HDF error" in str(error) and free_bytes(path) < 1 << 20:
+            raise OutputError(
+                f"{path}: cannot be written: {os.strerror(errno.ENOSPC)}; {_REMEDIES[errno.ENOSPC]}"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path with the same suffix; rename it to `path` when the block ends well.
+
+    Raises:
+        OutputError: the folder cannot be written to or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    with output_errors(path):
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file or none."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents, and see that it can be written to.
+
+    Raises:
+        OutputError: a file is in the way, or the folder is not writable.
+    """
+    path = Path(path)
+    with output_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe.{os.getpid()}"
+        try:
+            probe.touch()
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
+    return path
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free on the file system of `path` or of its nearest parent that exists."""
+    for place in (path, *path.absolute().parents):
+        if place.exists():
+            stat = os.statvfs(place)
+            return stat.f_bavail * stat.f_frsize
+    return 0

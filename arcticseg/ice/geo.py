@@ -1,0 +1,199 @@
+"""Where a pixel lies on the Earth, and which pixel a place falls on.
+
+A scene carries positions on a coarse grid of pixels only. Between grid points positions are interpolated
+as unit vectors, so that neither the date line nor the pole is a special case; latitude and longitude
+are geodetic, and the vectors are the normals of the ellipsoid (n-vectors), so no datum is involved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from arcticseg.errors import SceneError
+
+Float = NDArray[np.float64]
+
+# Newton steps of `pixel_of`. Grids of real scenes are nearly affine and converge in three or four.
+_MAX_STEPS = 12
+# A pixel position is settled when the last step moved it by less than this, in pixels.
+_SETTLED = 1e-6
+# `pixel_of` answers up to this many grid extents outside the grid; further off, extrapolation means nothing.
+_REACH = 1.0
+
+
+@dataclass(frozen=True)
+class GeoGrid:
+    """Geolocation on a grid of pixels.
+
+    lines: float64 [n], samples: float64 [m]: pixel coordinates of the grid's rows and columns, increasing.
+    latitude, longitude: float64 [n, m], degrees. incidence: float64 [n, m], degrees, NaN where unknown.
+    Raises SceneError for coordinates that do not increase, shapes that do not fit or positions that
+    are no positions.
+    """
+
+    lines: Float
+    samples: Float
+    latitude: Float
+    longitude: Float
+    incidence: Float
+
+    def __post_init__(self) -> None:
+        for name in ("lines", "samples"):
+            values = getattr(self, name)
+            if values.ndim != 1 or values.size < 2 or not (np.diff(values) > 0).all():
+                raise SceneError(
+                    f"geolocation grid: {name} must be at least 2 increasing pixel coordinates, found "
+                    f"{np.array2string(np.asarray(values), threshold=6)}; use a file with a regular grid"
+                )
+        shape = (self.lines.size, self.samples.size)
+        for name in ("latitude", "longitude", "incidence"):
+            found = getattr(self, name).shape
+            if found != shape:
+                raise SceneError(
+                    f"geolocation grid: {name} has shape {found}, lines and samples give {shape}; mend the file"
+                )
+        if not (np.abs(self.latitude) <= 90).all() or not (np.abs(self.longitude) <= 360).all():
+            raise SceneError(
+                "geolocation grid: latitude or longitude is missing or out of range "
+                f"(latitude {np.min(self.latitude)}..{np.max(self.latitude)}, "
+                f"longitude {np.min(self.longitude)}..{np.max(self.longitude)}); use a file with positions in degrees"
+            )
+
+
+def unit_vectors(latitude: ArrayLike, longitude: ArrayLike) -> Float:
+    """Unit vectors [..., 3] of positions in degrees."""
+    lat = np.radians(np.asarray(latitude, dtype=np.float64))
+    lon = np.radians(np.asarray(longitude, dtype=np.float64))
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+
+
+def positions(vectors: Float) -> tuple[Float, Float]:
+    """Latitude and longitude (-180..180) in degrees of vectors [..., 3] of any length above zero."""
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
+
+
+def _cells(knots: Float, at: Float) -> tuple[NDArray[np.intp], Float]:
+    """The grid interval that holds (or, outside, is nearest to) each coordinate, and the place within it (0..1)."""
+    index = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, knots.size - 2)
+    return index, (at - knots[index]) / (knots[index + 1] - knots[index])
+
+
+def _mesh(field: Float, knots_i: Float, knots_j: Float, at_i: Float, at_j: Float) -> Float:
+    """Bilinear values [n, m, ...] of a grid field [rows, columns, ...] at rows at_i [n] and columns at_j [m]."""
+    i, u = _cells(knots_i, at_i)
+    j, v = _cells(knots_j, at_j)
+    extra = (1,) * (field.ndim - 2)
+    u, v = u.reshape(-1, 1, *extra), v.reshape(1, -1, *extra)
+    rows = field[i] * (1 - u) + field[i + 1] * u
+    return np.asarray(rows[:, j] * (1 - v) + rows[:, j + 1] * v)
+
+
+def interpolate(geo: GeoGrid, lines: ArrayLike, samples: ArrayLike) -> tuple[Float, Float, Float]:
+    """Latitude, longitude and incidence angle at every crossing of `lines` [n] and `samples` [m].
+
+    Bilinear between grid points, linear beyond the outermost. Returns three float64 [n, m] in degrees;
+    longitude is -180..180; incidence is NaN wherever a grid point that it needs is NaN.
+    """
+    at_i, at_j = (np.atleast_1d(np.asarray(value, dtype=np.float64)) for value in (lines, samples))
+    vectors = _mesh(unit_vectors(geo.latitude, geo.longitude), geo.lines, geo.samples, at_i, at_j)
+    latitude, longitude = positions(vectors)
+    return latitude, longitude, _mesh(geo.incidence, geo.lines, geo.samples, at_i, at_j)
+
+
+class Frame:
+    """A tangent frame at a grid's middle, in which places become plane coordinates."""
+
+    def __init__(self, geo: GeoGrid) -> None:
+        centre = unit_vectors(geo.latitude, geo.longitude).mean(axis=(0, 1))
+        if np.linalg.norm(centre) < 0.5:
+            raise SceneError("geolocation grid: the positions span more than a quarter of the Earth; mend the file")
+        up = centre / np.linalg.norm(centre)
+        # The axis least aligned with `up` makes a well-conditioned first tangent.
+        helper = np.eye(3)[np.argmin(np.abs(up))]
+        first = np.cross(helper, up)
+        first /= np.linalg.norm(first)
+        self.axes = np.stack([first, np.cross(up, first), up])
+
+    def local(self, vectors: Float) -> Float:
+        """Vectors [..., 3] turned into the frame: third component along its middle."""
+        return np.asarray(vectors @ self.axes.T)
+
+    def stereographic(self, vectors: Float) -> Float:
+        """Unit vectors [..., 3] -> plane [..., 2] in units of the Earth's radius; one to one but for the antipode."""
+        local = self.local(vectors)
+        return np.asarray(2 * local[..., :2] / np.maximum(1 + local[..., 2:], 1e-9))
+
+    def unstereographic(self, plane: Float) -> Float:
+        """Inverse of `stereographic`: plane [..., 2] -> unit vectors [..., 3]."""
+        square = (plane**2).sum(axis=-1, keepdims=True) / 4
+        local = np.concatenate([plane, 1 - square], axis=-1) / (1 + square)
+        return np.asarray(local @ self.axes)
+
+
+def pixel_of(geo: GeoGrid, longitude: ArrayLike, latitude: ArrayLike) -> tuple[Float, Float]:
+    """The pixel coordinates (line, sample) of places: the inverse of `interpolate`.
+
+    longitude, latitude: degrees, any one shape. Returns two float64 arrays of that shape, exact to 1e-6 pixels;
+    NaN for places more than one grid extent outside the grid, where there is no answer.
+    """
+    frame = Frame(geo)
+    lon, lat = np.broadcast_arrays(np.asarray(longitude, np.float64), np.asarray(latitude, np.float64))
+    target = frame.local(unit_vectors(lat, lon)).reshape(-1, 3)
+    nodes = frame.local(unit_vectors(geo.latitude, geo.longitude))
+
+    # Central (gnomonic) coordinates do not change with a vector's length, so bilinear vectors need no normalising.
+    ahead = target[:, 2] > 0.05
+    aim = target[ahead, :2] / target[ahead, 2:]
+    grid_i, grid_j = np.meshgrid(geo.lines, geo.samples, indexing="ij")
+    flat = (nodes[..., :2] / nodes[..., 2:]).reshape(-1, 2)
+    design = np.column_stack([flat, np.ones(len(flat))])
+    affine, *_ = np.linalg.lstsq(design, np.column_stack([grid_i.ravel(), grid_j.ravel()]), rcond=None)
+    place = np.column_stack([aim, np.ones(len(aim))]) @ affine
+
+    low = np.array([geo.lines[0], geo.samples[0]])
+    extent = np.array([np.ptp(geo.lines), np.ptp(geo.samples)])
+    near = (np.abs(place - low - extent / 2) <= (0.5 + 2 * _REACH) * extent).all(axis=1)
+    place, aim = place[near], aim[near]
+    moved = np.full(len(place), np.inf)
+    for _ in range(_MAX_STEPS):
+        step = _newton_step(nodes, geo, place, aim)
+        # A step longer than the grid is one taken from beyond a fold; holding it back keeps the next one sane.
+        place = place - np.clip(step, -extent, extent)
+        moved = np.abs(step).max(axis=1, initial=0)
+        if (moved < _SETTLED).all():
+            break
+    place[moved >= _SETTLED] = np.nan
+    place[(np.abs(place - low - extent / 2) > (0.5 + _REACH) * extent).any(axis=1)] = np.nan
+
+    result = np.full((target.shape[0], 2), np.nan)
+    result[np.flatnonzero(ahead)[near]] = place
+    return result[:, 0].reshape(lon.shape), result[:, 1].reshape(lon.shape)
+
+
+def _newton_step(nodes: Float, geo: GeoGrid, place: Float, aim: Float) -> Float:
+    """Newton's step [p, 2] in pixels for places [p, 2] whose central coordinates should be `aim` [p, 2]."""
+    i, u = _cells(geo.lines, place[:, 0])
+    j, v = _cells(geo.samples, place[:, 1])
+    u, v = u[:, None], v[:, None]
+    a, b, c, d = nodes[i, j], nodes[i, j + 1], nodes[i + 1, j], nodes[i + 1, j + 1]
+    value = (a * (1 - v) + b * v) * (1 - u) + (c * (1 - v) + d * v) * u
+    by_line = ((c - a) * (1 - v) + (d - b) * v) / (geo.lines[i + 1] - geo.lines[i])[:, None]
+    by_sample = ((b - a) * (1 - u) + (d - c) * u) / (geo.samples[j + 1] - geo.samples[j])[:, None]
+    height = value[:, 2:]
+    central = value[:, :2] / height
+    d_line = (by_line[:, :2] - central * by_line[:, 2:]) / height
+    d_sample = (by_sample[:, :2] - central * by_sample[:, 2:]) / height
+    miss = central - aim
+    det = d_line[:, 0] * d_sample[:, 1] - d_line[:, 1] * d_sample[:, 0]
+    det = np.where(np.abs(det) < 1e-300, np.nan, det)
+    step = np.column_stack(
+        [
+            (miss[:, 0] * d_sample[:, 1] - miss[:, 1] * d_sample[:, 0]) / det,
+            (miss[:, 1] * d_line[:, 0] - miss[:, 0] * d_line[:, 1]) / det,
+        ]
+    )
+    return step

@@ -1,0 +1,360 @@
+"""One scene file: opened lazily, checked against its schema, read layer by layer.
+
+`open_scene` takes raw AI4Arctic netCDF (40 m), ready-to-train netCDF (80 m) and SAR GeoTIFFs. All three give the same
+layers in the same units, NaN where there is no data; the scene file's own variable names stay in this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from arcticseg.errors import SceneError
+from arcticseg.ice import chart as charts
+from arcticseg.ice.channels import CHANNELS, COARSE, SAR
+from arcticseg.ice.geo import GeoGrid
+from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+
+__all__ = ["GeoGrid", "RawScene", "RttScene", "Scene", "list_scenes", "open_scene"]
+
+Float = NDArray[np.float32]
+
+RAW_SPACING = 40.0
+RTT_SPACING = 80.0
+COARSE_SPACING = 2000.0
+GEO_POINTS = 21
+
+_SUFFIXES = {".nc", ".tif", ".tiff"}
+_TIME = re.compile(r"(\d{8}T\d{6})")
+_SERVICE = re.compile(r"_(dmi|cis)(?:_|\b)")
+
+
+def time_of(name: str) -> datetime | None:
+    """Start of acquisition from the first `YYYYMMDDThhmmss` in a file name, UTC; None where there is none."""
+    match = _TIME.search(name)
+    try:
+        return datetime.strptime(match.group(1), "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if match else None
+    except ValueError:
+        return None
+
+
+def service_of(name: str) -> str | None:
+    """Ice service (`dmi` or `cis`) from a file name; None where it says neither."""
+    match = _SERVICE.search(name)
+    return match.group(1) if match else None
+
+
+def coarse_cells(pixels: int, pixel_spacing: float) -> int:
+    """Cells of the 2 km grid along an edge of so many pixels: floor(n x spacing / 2000)."""
+    return int(pixels * pixel_spacing // COARSE_SPACING)
+
+
+class Scene:
+    """A scene; the subclasses read one kind of file each.
+
+    Attributes:
+        path: the file; name: its stem.
+        shape: lines and samples of the SAR raster.
+        pixel_spacing: metres, nominal (40 raw, 80 ready-to-train).
+        time: start of acquisition, UTC, where known.
+        ice_service: `dmi`, `cis` or None.
+        simulated: the file says of itself that it is simulated.
+        polarisations: which of `hh`, `hv` it holds.
+        geo: geolocation and incidence angle on a grid of pixels.
+        has_chart: there is an ice chart.
+    """
+
+    path: Path
+    name: str
+    shape: tuple[int, int]
+    pixel_spacing: float
+    time: datetime | None
+    ice_service: str | None
+    simulated: bool
+    polarisations: tuple[str, ...]
+    geo: GeoGrid
+    has_chart: bool
+
+    def sar(self, polarisation: str) -> Float:
+        """Backscatter in dB, float32 [H, W]; NaN = no data."""
+        raise NotImplementedError
+
+    def distance(self) -> Float | None:
+        """Zone ids 0-41 of the distance to land, float32 [H, W]; NaN = no data; None: the scene has none."""
+        return None
+
+    def coarse(self, name: str) -> Float | None:
+        """A channel on the 2 km grid, float32 [h, w] in its unit; NaN = no data; None: the scene has none."""
+        return None
+
+    def chart(self, rules: str = "autoice", strict: bool = False) -> NDArray[np.uint8] | None:
+        """SIC, SOD, FLOE, uint8 [3, H, W]; 255 = masked; None: the scene has no chart."""
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _NetcdfScene(Scene):
+    """What raw and ready-to-train files share: the dataset, its checks and its reading."""
+
+    def __init__(self, path: Path, dataset: xr.Dataset, pixel_spacing: float) -> None:
+        self.path, self.name, self._dataset = path, path.stem, dataset
+        self.pixel_spacing = pixel_spacing
+        self.time, self.ice_service = time_of(path.name), service_of(path.name)
+        self.simulated = str(dataset.attrs.get("simulated", "")).startswith("simulated")
+        self._need([*SAR.values()])
+        self.polarisations = tuple(SAR)
+        shape = dataset[SAR["hh"]].shape
+        if len(shape) != 2 or min(shape) < 2:
+            raise SceneError(f"{path}: {SAR['hh']} has shape {shape}; expected lines x samples; get the file anew")
+        self.shape = (int(shape[0]), int(shape[1]))
+        self._check_shape(SAR["hv"], self.shape)
+        if "distance_map" in dataset:
+            self._check_shape("distance_map", self.shape)
+        cells = tuple(coarse_cells(n, pixel_spacing) for n in self.shape)
+        for group in ("amsr2", "era5"):
+            names = [name for name in COARSE if CHANNELS[name].group == group]
+            if any(name in dataset for name in names):
+                self._need(names)
+                for name in names:
+                    self._check_shape(name, cells)
+
+    def _need(self, names: list[str]) -> None:
+        missing = [name for name in names if name not in self._dataset.variables]
+        if missing:
+            raise SceneError(
+                f"{self.path}: variable {', '.join(missing)} is missing; expected a raw or ready-to-train AI4Arctic "
+                "scene; get the file anew or leave it out"
+            )
+
+    def _check_shape(self, name: str, expected: tuple[int, ...]) -> None:
+        shape = self._dataset[name].shape
+        if shape != expected:
+            raise SceneError(f"{self.path}: {name} has shape {shape}, expected {expected}; get the file anew")
+
+    def _read(self, name: str) -> NDArray[Any]:
+        with _reading(self.path):
+            values = np.asarray(self._dataset[name].values)
+        if values.dtype.kind not in "fiu":
+            raise SceneError(f"{self.path}: {name} has dtype {values.dtype}, expected numbers; get the file anew")
+        return values
+
+    def _float(self, name: str) -> Float:
+        values = self._read(name).astype(np.float32, copy=False)
+        # Infinite or absurd values are what damage leaves behind; -inf (zero power) is a value.
+        return np.where(values == np.inf, np.float32(np.nan), values) if np.isposinf(values).any() else values
+
+    def close(self) -> None:
+        self._dataset.close()
+
+
+class RawScene(_NetcdfScene):
+    """A raw AI4Arctic scene: 40 m, dB, polygon ids and codes."""
+
+    def __init__(self, path: Path, dataset: xr.Dataset) -> None:
+        super().__init__(path, dataset, RAW_SPACING)
+        self.has_chart = "polygon_icechart" in dataset.variables
+        if self.has_chart:
+            self._need(["polygon_codes"])
+            self._check_shape("polygon_icechart", self.shape)
+        self._need([f"sar_grid_{part}" for part in ("line", "sample", "latitude", "longitude", "incidenceangle")])
+        self.geo = self._geolocation()
+
+    def _geolocation(self) -> GeoGrid:
+        line, sample = self._read("sar_grid_line"), self._read("sar_grid_sample")
+        lines, samples = np.unique(line), np.unique(sample)
+        if line.shape != sample.shape or lines.size * samples.size != line.size:
+            raise SceneError(
+                f"{self.path}: sar_grid_line and sar_grid_sample ({line.size} points) are no regular grid; "
+                "get the file anew"
+            )
+        order = np.lexsort((sample, line))
+        fields = []
+        for part in ("latitude", "longitude", "incidenceangle"):
+            values = self._read(f"sar_grid_{part}")
+            if values.shape != line.shape:
+                raise SceneError(f"{self.path}: sar_grid_{part} has shape {values.shape}, expected {line.shape}")
+            fields.append(values[order].reshape(lines.size, samples.size).astype(np.float64))
+        with _naming(self.path):
+            return GeoGrid(lines.astype(np.float64), samples.astype(np.float64), *fields)
+
+    def sar(self, polarisation: str) -> Float:
+        return self._float(SAR[polarisation])
+
+    def distance(self) -> Float | None:
+        return self._float("distance_map") if "distance_map" in self._dataset else None
+
+    def coarse(self, name: str) -> Float | None:
+        return self._float(name) if name in self._dataset else None
+
+    def polygon_codes(self) -> charts.PolygonCodes:
+        """The code table of the chart.
+
+        Raises:
+            SceneError: the table is malformed.
+        """
+        with _reading(self.path):
+            rows = [_text(row) for row in np.atleast_1d(self._dataset["polygon_codes"].values)]
+        return charts.parse_polygon_codes(rows, str(self.path))
+
+    def polygons(self) -> Float:
+        """Polygon ids, float32 [H, W]; NaN = no chart."""
+        return self._float("polygon_icechart")
+
+    def chart(self, rules: str = "autoice", strict: bool = False) -> NDArray[np.uint8] | None:
+        if not self.has_chart:
+            return None
+        table = self.polygon_codes()
+        classes = charts.polygon_classes(table, rules, strict, str(self.path))
+        return charts.rasterise(self.polygons(), table, classes, str(self.path))
+
+
+class RttScene(_NetcdfScene):
+    """A ready-to-train AI4Arctic scene: 80 m, z-scored with the published statistics, fill 0, charts as classes."""
+
+    def __init__(self, path: Path, dataset: xr.Dataset) -> None:
+        super().__init__(path, dataset, RTT_SPACING)
+        self._need(["sar_grid2d_latitude", "sar_grid2d_longitude", "sar_incidenceangle"])
+        self._check_shape("sar_incidenceangle", self.shape)
+        self.has_chart = any(name in dataset.variables for name in CHARTS)
+        if self.has_chart:
+            self._need(list(CHARTS))
+            for name in CHARTS:
+                self._check_shape(name, self.shape)
+        original = str(dataset.attrs.get("original_id", ""))
+        self.time = time_of(original) or self.time
+        self.ice_service = str(dataset.attrs.get("ice_service", "")) or self.ice_service
+        self.geo = self._geolocation()
+
+    def _physical(self, name: str) -> Float:
+        channel = CHANNELS[name]
+        scored = self._float(name)
+        physical = scored * np.float32(channel.std) + np.float32(channel.mean)
+        return np.where(scored == 0, np.float32(np.nan), physical)
+
+    def _geolocation(self) -> GeoGrid:
+        # The file's dims are (sample, line); there are no pixel coordinates: the points span the scene evenly.
+        latitude, longitude = (self._read(f"sar_grid2d_{part}").T for part in ("latitude", "longitude"))
+        if latitude.shape != longitude.shape or latitude.ndim != 2:
+            raise SceneError(f"{self.path}: sar_grid2d_latitude and longitude do not fit; get the file anew")
+        lines, samples = (np.linspace(0, n - 1, points) for n, points in zip(self.shape, latitude.shape, strict=True))
+        raster = self._physical("sar_incidenceangle")
+        with np.errstate(invalid="ignore"):
+            incidence = raster[np.ix_(np.rint(lines).astype(int), np.rint(samples).astype(int))].astype(np.float64)
+        # The angle depends on the sample alone to within hundredths of a degree, so a column's mean fills its gaps.
+        valid = np.isfinite(incidence)
+        column = np.where(valid, incidence, 0).sum(0) / np.maximum(valid.sum(0), 1)
+        incidence = np.where(valid, incidence, np.where(valid.any(0), column, np.nan))
+        with _naming(self.path):
+            return GeoGrid(lines, samples, latitude.astype(np.float64), longitude.astype(np.float64), incidence)
+
+    def sar(self, polarisation: str) -> Float:
+        return self._physical(SAR[polarisation])
+
+    def distance(self) -> Float | None:
+        return self._physical("distance_map") if "distance_map" in self._dataset else None
+
+    def coarse(self, name: str) -> Float | None:
+        return self._physical(name) if name in self._dataset else None
+
+    def chart(self, rules: str = "autoice", strict: bool = False) -> NDArray[np.uint8] | None:
+        """The file's own charts, made with the `autoice` rules.
+
+        Raises:
+            SceneError: other rules are asked for, or a value is no class.
+        """
+        if not self.has_chart:
+            return None
+        if rules != "autoice":
+            raise SceneError(f"{self.path}: ready-to-train charts follow the rules 'autoice'; {rules!r} needs the raw file")
+        out = np.stack([self._read(name) for name in CHARTS]).astype(np.uint8)
+        for values, name in zip(out, CHARTS, strict=True):
+            wrong = (values >= N_CLASSES[name]) & (values != IGNORE_INDEX)
+            if wrong.any():
+                raise SceneError(f"{self.path}: {name} holds {int(values[wrong][0])}, which is no class; get the file anew")
+        return out
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file and the remedy where the netCDF library fails."""
+    try:
+        yield
+    except SceneError:
+        raise
+    except MemoryError as error:
+        raise SceneError(f"{path}: too large for the memory of this machine; use a larger one") from error
+    except Exception as error:  # the library's own errors have no common type; damage can raise any of them
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SceneError(f"{path}: cannot be read ({reason}); it is damaged or cut; get the file anew") from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file in front of an error that cannot know it."""
+    try:
+        yield
+    except SceneError as error:
+        raise SceneError(f"{path}: {error}") from error
+
+
+def open_scene(path: Path | str) -> Scene:
+    """Open a scene file and check it against its schema; layers are read when they are asked for.
+
+    Raises:
+        SceneError: no such file, no scene file, a variable missing or of the wrong shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SceneError(f"{path}: no such file; give a netCDF or GeoTIFF scene")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise SceneError(f"{path}: is no scene; expected one of {', '.join(sorted(_SUFFIXES))}")
+    if path.suffix.lower() != ".nc":
+        from arcticseg.ice.geotiff import open_geotiff  # imports this module
+
+        return open_geotiff(path)
+    with _reading(path):
+        dataset = xr.open_dataset(path, engine="netcdf4", mask_and_scale=False, decode_times=False, cache=False)
+    try:
+        ready = "sar_grid2d_latitude" in dataset.variables
+        with _reading(path):
+            return RttScene(path, dataset) if ready else RawScene(path, dataset)
+    except BaseException:
+        dataset.close()
+        raise
+
+
+def list_scenes(place: Path | str) -> list[Path]:
+    """The scene files of a folder (or the one file given), by name.
+
+    Raises:
+        SceneError: no such place, or no scene file in it.
+    """
+    place = Path(place)
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise SceneError(f"{place}: no such folder; give a folder of netCDF scenes")
+    found = sorted(path for path in place.iterdir() if path.suffix.lower() in _SUFFIXES and path.name[0] != ".")
+    if not found:
+        raise SceneError(f"{place}: holds no scene ({', '.join(sorted(_SUFFIXES))}); give a folder of scenes")
+    return found

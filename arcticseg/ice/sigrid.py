@@ -1,0 +1,60 @@
+"""SIGRID-3 codes, the classes that they mean, and the thresholds: the only such table in the project.
+
+Codes follow SIGRID-3 (WMO JCOMM Technical Report 23); classes and thresholds follow the AutoICE
+challenge. A class of `IGNORE_INDEX` is masked: no loss, no score.
+"""
+
+from __future__ import annotations
+
+IGNORE_INDEX = 255
+
+CHARTS = ("SIC", "SOD", "FLOE")
+
+# What an empty code cell holds, in scene files and here.
+EMPTY = -9
+
+# The columns of `polygon_codes` in AI4Arctic scenes, in file order.
+CODE_COLUMNS = (
+    "poly_id", "CT", "CA", "SA", "FA", "CB", "SB", "FB", "CC", "SC", "FC", "CN", "CD", "CF", "POLY_TYPE",
+)  # fmt: skip
+
+# A stage or floe size speaks for its polygon from this share of the total concentration on.
+DOMINANT_SHARE = 0.65
+
+# Total and partial concentration, code -> class; class n is n * 10 %.
+SIC_CLASS = {0: 0, 1: 0, 2: 0, 55: 0, **{10 * tenth: tenth for tenth in range(1, 10)}, 91: 10, 92: 10}
+
+# Stage of development, code -> class.
+SOD_CLASS = {
+    0: 0, 80: 0,
+    81: 1, 82: 1,
+    83: 2, 84: 2, 85: 2,
+    87: 3, 88: 3, 89: 3,
+    86: 4, 91: 4, 93: 4,
+    95: 5, 96: 5, 97: 5,
+    98: IGNORE_INDEX, 99: IGNORE_INDEX,
+}  # fmt: skip
+
+# Floe size, code -> class. Code 99 (unknown) is in the table so that it is no surprise; unlike 1, 8, 21
+# and 22 it masks only where it is the result (see chart.py).
+FLOE_CLASS = {
+    0: 0,
+    2: 1,
+    3: 2,
+    4: 3,
+    5: 4,
+    6: 5, 7: 5,
+    9: 6, 10: 6,
+    1: IGNORE_INDEX, 8: IGNORE_INDEX, 21: IGNORE_INDEX, 22: IGNORE_INDEX,
+    99: IGNORE_INDEX,
+}  # fmt: skip
+
+FLOE_UNKNOWN = 99
+
+CLASS_NAMES = {
+    "SIC": tuple(f"{10 * tenth} %" for tenth in range(11)),
+    "SOD": ("open water", "new ice", "young ice", "thin first-year ice", "thick first-year ice", "old ice"),
+    "FLOE": ("open water", "cake ice", "small floe", "medium floe", "big floe", "vast floe", "bergs"),
+}
+
+N_CLASSES = {chart: len(names) for chart, names in CLASS_NAMES.items()}

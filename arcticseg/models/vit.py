@@ -1,0 +1,132 @@
+"""Vision transformers of timm as encoders of images of any size."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from arcticseg.errors import ConfigError
+from arcticseg.models.torchvision_compat import ensure_torchvision
+
+ensure_torchvision()
+
+import timm  # noqa: E402  (torchvision must be importable first)
+from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
+
+__all__ = ["Block", "ViTEncoder", "build_vit", "evenly_spaced"]
+
+# Feature maps that a decoder gets.
+N_MAPS = 4
+
+
+def evenly_spaced(depth: int, count: int = N_MAPS) -> list[int]:
+    """Indices of `count` evenly spaced blocks of `depth`, the last included: 12, 4 -> 2, 5, 8, 11.
+
+    A network with fewer blocks than `count` gives some of them twice.
+    """
+    return [-(-(i + 1) * depth // count) - 1 for i in range(count)]
+
+
+class ViTEncoder(VisionTransformer):  # type: ignore[misc]
+    """A timm VisionTransformer whose own forward gives feature maps, or tokens of the patches kept.
+
+    Both uses go through `forward`, so that a module's weights are only touched inside its own call, which is
+    where DeepSpeed ZeRO-3 gathers them.
+    """
+
+    @property
+    def stride(self) -> int:
+        """Pixels a patch; inputs must be whole multiples of it."""
+        return int(self.patch_embed.patch_size[0])
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Channels of the maps that `forward` gives."""
+        return (int(self.embed_dim),) * N_MAPS
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> list[Tensor]:
+        """Encode images x [B, C, H, W]; H, W are multiples of the patch size, positions are interpolated to fit.
+
+        Without `kept`: four maps [B, D, h, w] from evenly spaced blocks, each through the final norm.
+        With `kept`, int64 [B, K] patch numbers in row-major order: one element, the tokens [B, K, D] of these
+        patches, encoded as if there were no others.
+        """
+        height, width = x.shape[-2] // self.stride, x.shape[-1] // self.stride
+        tokens = self._pos_embed(self.patch_embed(x))  # [B, prefix + L, D]
+        prefix = int(self.num_prefix_tokens)
+        if kept is not None:
+            index = kept.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+            tokens = torch.cat([tokens[:, :prefix], tokens[:, prefix:].gather(1, index)], dim=1)
+        tokens = self.norm_pre(tokens)
+        wanted = [len(self.blocks) - 1] if kept is not None else evenly_spaced(len(self.blocks))
+        found: dict[int, Tensor] = {}
+        for number, block in enumerate(self.blocks):
+            tokens = block(tokens)
+            if number in wanted:
+                found[number] = self.norm(tokens)[:, prefix:]
+        if kept is not None:
+            return [found[wanted[0]]]
+        return [found[number].transpose(1, 2).unflatten(2, (height, width)).contiguous() for number in wanted]
+
+
+def build_vit(
+    name: str,
+    in_chans: int,
+    img_size: int,
+    drop_path: float = 0.0,
+    patch_size: int | None = None,
+    embed_dim: int | None = None,
+    depth: int | None = None,
+    num_heads: int | None = None,
+) -> ViTEncoder:
+    """Build the encoder that timm calls `name` (vit_base_patch16_224, say) with random weights; nothing is downloaded.
+
+    img_size: side of the training tiles in pixels; it sets the grid of the learned positions, other sizes interpolate
+    them. patch_size, embed_dim, depth, num_heads: differ from what the name stands for. Raises ConfigError for a name
+    that is no plain VisionTransformer in timm and for sizes that do not fit.
+    """
+    changed: dict[str, Any] = {
+        key: value
+        for key, value in {
+            "patch_size": patch_size,
+            "embed_dim": embed_dim,
+            "depth": depth,
+            "num_heads": num_heads,
+        }.items()
+        if value is not None
+    }
+    if not name.startswith(("vit_", "deit", "flexivit")) or not timm.is_model(name):
+        raise ConfigError(f"encoder {name!r} is no vision transformer of timm; take one such as vit_base_patch16_224")
+    try:
+        network = timm.create_model(
+            name,
+            pretrained=False,
+            in_chans=in_chans,
+            img_size=img_size,
+            num_classes=0,
+            global_pool="",
+            fc_norm=False,
+            dynamic_img_size=True,
+            drop_path_rate=drop_path,
+            **changed,
+        )
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"encoder {name!r} cannot be built with {changed or 'its own sizes'} ({error or 'sizes do not fit'}); "
+            "embed_dim must be a multiple of num_heads, and the name one such as vit_base_patch16_224"
+        ) from error
+    if type(network) is not VisionTransformer:
+        raise ConfigError(
+            f"encoder {name!r} is a {type(network).__name__}, not a plain VisionTransformer; "
+            "take one such as vit_base_patch16_224"
+        )
+    if img_size % network.patch_embed.patch_size[0]:
+        raise ConfigError(
+            f"img_size {img_size} is no multiple of the patch size {network.patch_embed.patch_size[0]} of {name!r}; "
+            "change the one or the other"
+        )
+    # timm's factories choose the class themselves; the subclass adds no state, only another forward.
+    network.__class__ = ViTEncoder
+    return cast(ViTEncoder, network)

@@ -1,0 +1,1 @@
+"""The configs that are shipped: a run is one short YAML file."""

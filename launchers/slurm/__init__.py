@@ -1,0 +1,1 @@
+"""Parameterised sbatch scripts."""

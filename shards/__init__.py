@@ -1,0 +1,1 @@
+"""Before training: scenes in, shards out; runs without torch, DeepSpeed and Ray."""

@@ -1,0 +1,309 @@
+"""Scenes in, shards out: `arcticseg shards build`.
+
+Two stages. First each scene becomes a part, a tar of its tiles with an index, written whole or not at all, so an
+interrupted build goes on where it stopped. Then the samples of each split, in an order drawn from the seed, are copied
+from the parts into shards. The output depends neither on the number of workers nor on what was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from arcticseg.config import to_dict
+from arcticseg.data import manifest as manifests
+from arcticseg.data import sample
+from arcticseg.data.manifest import SampleEntry, ShardEntry
+from arcticseg.errors import ConfigError, OutputError, SceneError
+from arcticseg.files import atomic_path, make_folder, write_text
+from arcticseg.ice import layers as scene_layers
+from arcticseg.ice.layers import LayerConfig
+from arcticseg.ice.scene import open_scene
+from arcticseg.ice.tiling import windows
+from shards import stats
+
+_PARTS = ".parts"
+_END_OF_TAR = bytes(1024)
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """How scenes become shards.
+
+    Attributes:
+        tile: edge of a tile in pixels at its factor.
+        factors: downsampling factors of 40 m.
+        overlap: pixels that neighbouring tiles share.
+        min_valid: share of pixels with SAR data from which on a tile is kept.
+        shard_bytes: a shard is closed once it has this size.
+        seed: of the order of samples in shards.
+        layers: averaging and chart rules.
+    """
+
+    tile: int = 384
+    factors: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 9, 10)
+    overlap: int = 0
+    min_valid: float = 0.25
+    shard_bytes: int = 384 << 20
+    seed: int = 0
+    layers: LayerConfig = field(default_factory=LayerConfig)
+
+    def check(self) -> None:
+        """Raise ConfigError, naming key, value and remedy, where the values cannot work."""
+        for key, good, remedy in (
+            ("tile", self.tile >= 16, "set at least 16"),
+            ("factors", bool(self.factors) and min(self.factors) >= 1, "set factors of 1 or more"),
+            ("overlap", 0 <= self.overlap < self.tile, f"set 0 or more and less than the tile ({self.tile})"),
+            ("min_valid", 0 <= self.min_valid <= 1, "set a share in [0, 1]"),
+            ("shard_bytes", self.shard_bytes > 0, "set a positive number of bytes"),
+        ):
+            if not good:
+                raise ConfigError(f"key '{key}' is {getattr(self, key)!r}; {remedy}")
+
+
+def cut_tiles(layers: scene_layers.Layers, config: BuildConfig) -> Iterator[sample.Tile]:
+    """The tiles of one scene at one factor that hold enough SAR data."""
+    for row, col in windows(layers.shape, config.tile, config.overlap):
+        tile = sample.cut(layers, row, col, config.tile)
+        # A tile larger than its scene is judged by the scene's own pixels.
+        inside = min(config.tile, layers.shape[0] - row) * min(config.tile, layers.shape[1] - col)
+        share = np.count_nonzero(tile.valid) / inside
+        if share >= config.min_valid and share > 0:
+            yield tile
+
+
+def build_part(scene_path: Path, part: Path, config: BuildConfig) -> list[str]:
+    """Write the tiles of one scene to `part` (a tar) and facts about them beside it; return the warnings given.
+
+    Raises:
+        SceneError: the scene cannot be read, or gives no tile.
+        OutputError: the part cannot be written.
+    """
+    import webdataset  # imports torch where that is installed
+
+    moments: dict[str, stats.Moments] = {}
+    counts: dict[str, dict[str, list[int]]] = {}
+    with warnings.catch_warnings(record=True) as caught, open_scene(scene_path) as scene, atomic_path(part) as temporary:
+        warnings.simplefilter("always")
+        facts: dict[str, Any] = {
+            "scene": scene.name,
+            "simulated": scene.simulated,
+            "ice_service": scene.ice_service,
+            "time": None if scene.time is None else scene.time.isoformat(),
+            "has_chart": scene.has_chart,
+            "shape": list(scene.shape),
+        }
+        with open(temporary, "wb") as file, webdataset.TarWriter(file, encoder=False, mtime=0) as writer:
+            tiles: dict[str, int] = {}
+            for layers in scene_layers.read_layers(scene, sorted(set(config.factors)), config.layers):
+                if not moments:
+                    moments = stats.moments_of(layers)
+                for tile in cut_tiles(layers, config):
+                    writer.write({"__key__": tile.key, **sample.encode(tile)})
+                    counts[tile.key] = tile.class_counts()
+                    tiles[str(layers.factor)] = tiles.get(str(layers.factor), 0) + 1
+        if not tiles:
+            raise SceneError(
+                f"{scene_path}: no tile of {config.tile} pixels has {config.min_valid:.0%} of valid pixels; "
+                "leave it out or lower min_valid"
+            )
+        entries = list(_index(temporary, scene.name, counts))
+    facts |= {"tiles": tiles, "moments": {name: asdict(moment) for name, moment in moments.items()}}
+    facts |= {"warnings": [str(item.message) for item in caught], "samples": [asdict(entry) for entry in entries]}
+    write_text(part.with_suffix(".json"), json.dumps(facts))
+    return facts["warnings"]
+
+
+def _index(part: Path, scene: str, counts: Mapping[str, dict[str, list[int]]]) -> Iterator[SampleEntry]:
+    """The samples of a tar: the range from a sample's first header to the end of its last member's last block."""
+    ranges: dict[str, tuple[int, int]] = {}
+    with tarfile.open(part) as tar:
+        for member in tar:
+            key = member.name.partition(".")[0]
+            end = member.offset_data + (member.size + 511) // 512 * 512
+            ranges[key] = (ranges.get(key, (member.offset, 0))[0], end)
+    with open(part, "rb") as file:
+        for key, (start, end) in ranges.items():
+            file.seek(start)
+            digest = xxhash.xxh3_64_hexdigest(file.read(end - start))
+            factor = int(key.split("_k")[-1][:2])
+            yield SampleEntry(key, scene, factor, start, end - start, digest, bool(counts[key]), counts[key])
+
+
+def _guarded(scene_path: Path, part: Path, config: BuildConfig) -> tuple[list[str], str | None]:
+    """`build_part` in a worker process: an error about the scene becomes a value."""
+    try:
+        return build_part(scene_path, part, config), None
+    except SceneError as error:
+        return [], str(error)
+
+
+def _part_name(scene_path: Path, config: BuildConfig) -> str:
+    """A name that changes with the scene file and with everything that its tiles depend on."""
+    status = scene_path.stat()
+    settings = {key: value for key, value in to_dict(config).items() if key not in ("seed", "shard_bytes")}
+    text = f"{scene_path.name} {status.st_size} {status.st_mtime_ns} {json.dumps(settings)} {sample.SCHEMA_VERSION}"
+    return f"{scene_path.stem}-{xxhash.xxh3_64_hexdigest(text.encode())}.tar"
+
+
+def build(
+    splits: Mapping[str, Sequence[Path]],
+    out: Path,
+    config: BuildConfig = BuildConfig(),
+    workers: int = 1,
+    on_error: str = "stop",
+    report: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> manifests.Manifest:
+    """Build a folder of shards.
+
+    Args:
+        splits: `train`, `val`, `test` -> scene files; no file may stand in two.
+        out: folder to write to; a finished build there is an error, an interrupted one goes on.
+        workers: scenes read at a time, each in a process of its own.
+        on_error: `stop` at a scene that cannot be read, or `skip` it and say so in the manifest.
+        report: is told warnings.
+        progress: is told (scenes done, scenes in all).
+
+    Raises:
+        ConfigError, SceneError, OutputError: see their messages.
+    """
+    config.check()
+    paths = [path for split in splits.values() for path in split]
+    if not paths:
+        raise ConfigError("no scenes to build shards from; give a folder of scenes")
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"scene {twice} stands twice, or in two splits; name each scene once")
+    out = make_folder(out)
+    if (out / manifests.MANIFEST).exists():
+        raise OutputError(f"{out}: holds finished shards; choose another folder or remove this one")
+    parts = make_folder(out / _PARTS)
+    _remove_debris(out)
+    where = {path: parts / _part_name(path, config) for path in paths}
+    failed: dict[str, str] = {}
+    waiting = [path for path in paths if not where[path].with_suffix(".json").exists()]
+    progress(len(paths) - len(waiting), len(paths))
+    with ProcessPoolExecutor(max_workers=max(1, workers)) as pool:
+        running = {pool.submit(_guarded, path, where[path], config): path for path in waiting}
+        try:
+            for done, future in enumerate(as_completed(running), start=len(paths) - len(waiting) + 1):
+                warned, error = future.result()
+                for text in warned:
+                    report(f"warning: {text}")
+                if error is not None:
+                    if on_error == "stop":
+                        raise SceneError(error)
+                    report(f"skipped: {error}")
+                    failed[running[future].stem] = error
+                progress(done, len(paths))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    if len(failed) == len(paths):
+        raise SceneError(f"none of {len(paths)} scenes could be read; the first: {next(iter(failed.values()))}")
+
+    facts = {
+        path.stem: json.loads(where[path].with_suffix(".json").read_text()) for path in paths if path.stem not in failed
+    }
+    found = {
+        split: _write_shards(split, [p for p in members if p.stem in facts], where, facts, out, config)
+        for split, members in splits.items()
+        if any(path.stem in facts for path in members)
+    }
+    train = [facts[path.stem]["moments"] for path in splits.get("train", ()) if path.stem in facts]
+    every = [entry for split in manifests.SPLITS if split in found for entry in found[split][1]]
+    split_of = {path.stem: split for split, members in splits.items() for path in members}
+    result = manifests.Manifest(
+        tile=config.tile,
+        factors=tuple(sorted(set(config.factors))),
+        splits={split: shards for split, (shards, _) in found.items()},
+        scenes={
+            name: {"split": split_of[name]}
+            | ({"error": failed[name]} if name in failed else _summary(facts[name]))
+            for name in sorted(names)
+        },
+        statistics=stats.merge(train),
+        builder={"version": version("arcticseg"), "config": to_dict(config)},
+        simulated=any(fact["simulated"] for fact in facts.values()),
+        fingerprint=manifests.fingerprint(every),
+    )
+    manifests.write_manifest(out, result)
+    shutil.rmtree(parts)
+    return result
+
+
+def _summary(facts: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: facts[key] for key in ("simulated", "ice_service", "time", "has_chart", "shape", "tiles", "warnings")}
+    totals: dict[str, list[int]] = {}
+    for entry in facts["samples"]:
+        for chart, counts in entry["counts"].items():
+            totals[chart] = [a + b for a, b in zip(totals.get(chart, [0] * len(counts)), counts, strict=True)]
+    return kept | {"counts": totals}
+
+
+def _remove_debris(out: Path) -> None:
+    """Delete what a killed build left half done: temporary files, and shards, which are written last and quickly."""
+    for path in [*out.glob(".*.tmp*"), *(out / _PARTS).glob(".*.tmp*"), *out.glob("*-??????.tar"), *out.glob("*-??????.json")]:
+        path.unlink()
+
+
+def _write_shards(
+    split: str,
+    paths: Sequence[Path],
+    where: Mapping[Path, Path],
+    facts: Mapping[str, Mapping[str, Any]],
+    out: Path,
+    config: BuildConfig,
+) -> tuple[tuple[ShardEntry, ...], list[SampleEntry]]:
+    """Copy the samples of a split from their parts into shards, in an order drawn from the seed."""
+    sources = [
+        (where[path], SampleEntry(**entry))
+        for path in sorted(paths, key=lambda path: path.stem)
+        for entry in facts[path.stem]["samples"]
+    ]
+    key = xxhash.xxh3_64_intdigest(f"{split} {config.seed}".encode())
+    order = np.random.Generator(np.random.Philox(key=key)).permutation(len(sources))
+    cuts: dict[int, list[int]] = defaultdict(list)
+    size, shard = 0, 0
+    for place in order:
+        cuts[shard].append(int(place))
+        size += sources[place][1].size
+        if size >= config.shard_bytes:
+            size, shard = 0, shard + 1
+    shards, entries = [], []
+    for shard, places in cuts.items():
+        path = out / f"{split}-{shard:06d}.tar"
+        written = []
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            offset = 0
+            for place in places:
+                part, entry = sources[place]
+                with open(part, "rb") as source:
+                    data = os.pread(source.fileno(), entry.size, entry.offset)
+                if xxhash.xxh3_64_hexdigest(data) != entry.xxh3:
+                    raise OutputError(f"{part}: changed since it was written; remove {part.parent} and build again")
+                file.write(data)
+                written.append(SampleEntry(**{**asdict(entry), "offset": offset}))
+                offset += entry.size
+            file.write(_END_OF_TAR)
+        manifests.write_index(path, written)
+        shards.append(ShardEntry(path.name, path.stat().st_size, manifests.hash_file(path), len(written)))
+        entries.extend(written)
+    return tuple(shards), entries
+
+

@@ -1,0 +1,103 @@
+"""Which scenes train, validate and test: lists of scene names, one a line, that a person can read.
+
+Scenes of one pass (same satellite and absolute orbit) overlap or abut, so they are never in two sets.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import xxhash
+
+from arcticseg.data.manifest import SPLITS
+from arcticseg.errors import ConfigError
+from arcticseg.files import make_folder, write_text
+
+# Sentinel-1 product names: mission, mode, ..., absolute orbit, data take, product id.
+_ORBIT = re.compile(r"^(S1[A-D])_.*?_\d{8}T\d{6}_\d{8}T\d{6}_(\d{6})_")
+
+
+def pass_of(name: str) -> str:
+    """Satellite and absolute orbit of a Sentinel-1 name; another name is a pass of its own."""
+    match = _ORBIT.match(name)
+    return f"{match.group(1)}-{match.group(2)}" if match else name
+
+
+def split(names: Sequence[str], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[str]]:
+    """Scene names by split, whole passes at a time, drawn by seed; the rest trains.
+
+    Args:
+        names: scene names.
+        shares: of `val` and `test`; each gets at least that share, and at least one scene if the share is above 0.
+
+    Raises:
+        ConfigError: a share out of range, or nothing left for training.
+    """
+    if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+        raise ConfigError(f"shares are {dict(shares)}; set shares of 0 or more that leave something for training")
+    passes: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        passes[pass_of(name)].append(name)
+    drawn = sorted(passes, key=lambda orbit: xxhash.xxh3_64_intdigest(f"{seed} {orbit}".encode()))
+    out: dict[str, list[str]] = {"train": []}
+    for part in ("val", "test"):
+        wanted = math.ceil(shares.get(part, 0.0) * len(names))
+        out[part] = []
+        while drawn and len(out[part]) < wanted:
+            out[part].extend(passes[drawn.pop(0)])
+    out["train"] = [name for orbit in drawn for name in passes[orbit]]
+    if not out["train"]:
+        raise ConfigError(f"{len(names)} scenes of {len(passes)} passes leave none for training; give more scenes")
+    return {part: sorted(found) for part, found in out.items() if found}
+
+
+def write_lists(splits: Mapping[str, Sequence[str]], folder: Path) -> list[Path]:
+    """Write `train.txt`, `val.txt`, `test.txt`."""
+    make_folder(folder)
+    written = []
+    for part, names in splits.items():
+        write_text(folder / f"{part}.txt", "".join(f"{name}\n" for name in names))
+        written.append(folder / f"{part}.txt")
+    return written
+
+
+def read_lists(folder: Path) -> dict[str, list[str]]:
+    """The splits of a folder of lists.
+
+    Raises:
+        ConfigError: no list there, or a scene (or a pass) in two of them.
+    """
+    out = {}
+    for part in SPLITS:
+        path = folder / f"{part}.txt"
+        if path.is_file():
+            out[part] = [line.strip().removesuffix(".nc") for line in path.read_text().splitlines() if line.strip()]
+    if "train" not in out:
+        raise ConfigError(f"{folder}: holds no train.txt; make the lists with `arcticseg shards split`")
+    seen: dict[str, str] = {}
+    for part, names in out.items():
+        for orbit in {pass_of(name) for name in names}:
+            if orbit in seen:
+                raise ConfigError(f"{folder}: the pass {orbit} is in both {seen[orbit]}.txt and {part}.txt; move its scenes")
+            seen[orbit] = part
+    return out
+
+
+def assign(paths: Sequence[Path], lists: Mapping[str, Sequence[str]]) -> dict[str, list[Path]]:
+    """Scene files by split.
+
+    Raises:
+        ConfigError: a listed scene has no file, or a file is on no list.
+    """
+    by_name = {path.stem: path for path in paths}
+    listed = {name: part for part, names in lists.items() for name in names}
+    missing, loose = sorted(set(listed) - set(by_name)), sorted(set(by_name) - set(listed))
+    if missing:
+        raise ConfigError(f"{len(missing)} listed scenes have no file, such as {missing[0]}; add them or mend the lists")
+    if loose:
+        raise ConfigError(f"{len(loose)} scenes are on no list, such as {loose[0]}; add them to a list or move them away")
+    return {part: [by_name[name] for name in sorted(names)] for part, names in lists.items()}
