@@ -9,7 +9,7 @@ from dataclasses import dataclass
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 14, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 26, 14, 42
 
 # More points than this cannot be told apart on the chart, and make the page heavy.
 _MAX_POINTS = 400
@@ -72,8 +72,7 @@ def line_chart(title: str, x_label: str, series: Sequence[Series]) -> Chart | No
     every = [point for s in series for point in s.points]
     x_ticks = round_ticks(min(x for x, _ in every), max(x for x, _ in every), 6)
     y_ticks = round_ticks(min(y for _, y in every), max(y for _, y in every), 5)
-    x_low, x_high = min(x_ticks[0], every[0][0]), max(x for x, _ in every)
-    x_low = min(x for x, _ in every)
+    x_low, x_high = min(x for x, _ in every), max(x for x, _ in every)
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def at_x(x: float) -> float:
@@ -128,10 +127,14 @@ def thinned(points: Sequence[Point], most: int) -> list[Point]:
 
 
 def running_mean(points: Sequence[Point], half: int) -> list[Point]:
-    """Each y as the mean of itself and up to `half` neighbours on each side, equally many on both."""
+    """Each y as the mean of itself and up to `half` neighbours on each side.
+
+    Near the start, where a loss falls steeply, equally many on both, so that the curve starts where the loss does;
+    near the end as many as there are, so that it does not end in noise.
+    """
     out = []
     for k, (x, _) in enumerate(points):
-        reach = min(half, k, len(points) - 1 - k)
+        reach = min(half, k)
         window = points[k - reach : k + reach + 1]
         out.append((x, sum(y for _, y in window) / len(window)))
     return out

@@ -374,11 +374,11 @@ class _Sheet:
 
     GAP = 18
     LEFT = 64
-    LEGEND = 560
+    LEGEND = 610
     TOP = 160
     COLUMN_TITLE = 44
     BOTTOM = 40
-    LINE = 33
+    LINE = 38
 
     def __init__(self, rows: int, columns: int, *, compared: bool, land: bool, simulated: bool) -> None:
         self.rows, self.columns, self.land, self.simulated = rows, columns, land, simulated
@@ -407,8 +407,11 @@ class _Sheet:
 
     def header(self, title: str, subtitle: str) -> None:
         axes = self.axes(0, 0, self.width, self.TOP)
-        axes.text(self.LEFT, 58, title, fontsize=17, fontweight="bold", color=_INK, va="center")
-        axes.text(self.LEFT, 112, subtitle, fontsize=11, color=_FAINT, va="center")
+        room = self.width - self.LEFT - (430 if self.simulated else 48)
+        # A bold character is about 1.4 pixels wide a point; a long name gets smaller, not longer.
+        size = min(19.0, room / (1.4 * max(len(title), 1)))
+        axes.text(self.LEFT, 58, title, fontsize=size, fontweight="bold", color=_INK, va="center")
+        axes.text(self.LEFT, 112, subtitle, fontsize=12.5, color=_FAINT, va="center")
         if self.simulated:
             axes.text(
                 self.width - 48, 74, "SIMULATED SCENE", fontsize=15, fontweight="bold", color="white",
@@ -436,7 +439,7 @@ class _Sheet:
                 self.panel(self.LEFT + column * step, y, panel, graticule, labelled=False)
             x = self.LEFT + 4 * step + self.GAP
             self.class_legend(x, y, name)
-            self.difference_legend(x + 290, y, name)
+            self.difference_legend(x + 318, y, name)
 
     def draw_prediction(
         self, sar: _Panel, charts: Mapping[str, Sequence[_Panel]], graticule: _Graticule | None, metres: float
@@ -456,13 +459,14 @@ class _Sheet:
 
     def column_title(self, x: float, text: str) -> None:
         axes = self.axes(x, self.TOP, self.columns, self.COLUMN_TITLE)
-        axes.text(0, self.COLUMN_TITLE / 2 - 4, text, fontsize=12, fontweight="bold", color=_INK, va="center")
+        size = 13.5 * min(1.0, self.columns / 440)
+        axes.text(0, self.COLUMN_TITLE / 2 - 4, text, fontsize=size, fontweight="bold", color=_INK, va="center")
 
     def row_title(self, y: float, name: str) -> None:
-        height = max(self.rows, 400)  # the text is longer than a flat panel
+        height = max(self.rows, 440)  # the text is longer than a flat panel
         axes = self.axes(0, y, self.LEFT, height)
         axes.text(
-            self.LEFT - 26, height / 2, f"{name}  {CHART_TITLES[name]}", fontsize=12, fontweight="bold", color=_INK,
+            self.LEFT - 26, height / 2, f"{name}  {CHART_TITLES[name]}", fontsize=13.5, fontweight="bold", color=_INK,
             rotation=90, ha="center", va="center",
         )  # fmt: skip
 
@@ -496,7 +500,7 @@ class _Sheet:
             )  # fmt: skip
             if labelled:
                 texts = {level: _degrees(level, *signs) for level in lines.levels}
-                for text in axes.clabel(lines, fmt=texts, fontsize=7, colors="white", inline=False):
+                for text in axes.clabel(lines, fmt=texts, fontsize=8, colors="white", inline=False):
                     text.set_path_effects([Stroke(linewidth=2, foreground="#20242a", alpha=0.75), Normal()])
                     text.set_alpha(1)
                     # The corners belong to the tags and the scale bar.
@@ -505,7 +509,7 @@ class _Sheet:
 
     def tag(self, axes: Axes, x: float, y: float, text: str, *, colour: str = _INK, **style: Any) -> None:
         box = {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": "none", "alpha": 0.88}
-        axes.text(x, y, text, fontsize=8.5, color=colour, bbox=box, zorder=5, **style)
+        axes.text(x, y, text, fontsize=9.5, color=colour, bbox=box, zorder=5, **style)
 
     def simulated_tag(self, axes: Axes) -> None:
         if self.simulated:
@@ -534,13 +538,13 @@ class _Sheet:
         patch = np.full((22, 36, 3), colour, np.uint8)
         axes.imshow(_hatched(patch), extent=(x, x + 36, y + 22, y), interpolation="nearest", aspect="auto", zorder=2)
         axes.add_patch(Rectangle((x, y), 36, 22, fill=False, edgecolor=_FAINT, linewidth=0.6, clip_on=False, zorder=3))
-        axes.text(x + 48, y + 11, text, fontsize=9, color=_INK, va="center")
+        axes.text(x + 48, y + 11, text, fontsize=10.5, color=_INK, va="center")
         # imshow moves the limits to its own extent.
         axes.set_xlim(0, axes.bbox.width)
         axes.set_ylim(axes.bbox.height, 0)
 
     def difference_legend(self, x: float, y: float, name: str) -> None:
-        axes = self.axes(x, y, 240, 13 * self.LINE)
+        axes = self.axes(x, y, 260, 13 * self.LINE)
         if name != "SIC":
             for k, (text, colour) in enumerate((("right", _RIGHT), ("wrong", _WRONG))):
                 self.swatch(axes, 0, k * self.LINE, text, colour)
@@ -550,7 +554,8 @@ class _Sheet:
             _difference_table()[::-1, None], extent=(0, 36, height, 0), interpolation="nearest", aspect="auto", zorder=2
         )
         axes.add_patch(Rectangle((0, 0), 36, height, fill=False, edgecolor=_FAINT, linewidth=0.6, clip_on=False))
-        for share, text in ((0, "100 % too much"), (0.25, "50 % too much"), (0.5, "equal"), (0.75, "50 % too little"), (1, "100 % too little")):  # fmt: skip
-            axes.text(48, 9 + share * (height - 18), text, fontsize=9, color=_INK, va="center")
+        words = ("100 % too high", "50 % too high", "equal", "50 % too low", "100 % too low")
+        for share, text in zip(np.linspace(0, 1, len(words)), words, strict=True):
+            axes.text(48, 9 + share * (height - 18), text, fontsize=10.5, color=_INK, va="center")
         axes.set_xlim(0, axes.bbox.width)
         axes.set_ylim(axes.bbox.height, 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,7 @@ def read_evaluations(paths: Sequence[Path]) -> list[Evaluation]:
         raise ReportError("no evaluation given; name one or more evaluation.json files of `arcticseg evaluate`")
     read = [read_evaluation(path) for path in paths]
     names = [evaluation.name for evaluation in read]
-    return [_renamed(e, f"{e.name} ({e.path.parent.name})") if names.count(e.name) > 1 else e for e in read]
-
-
-def _renamed(evaluation: Evaluation, name: str) -> Evaluation:
-    return Evaluation(**{**evaluation.__dict__, "name": name})
+    return [replace(e, name=f"{e.name} ({e.path.parent.name})") if names.count(e.name) > 1 else e for e in read]
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -168,11 +164,11 @@ def read_run(folder: Path) -> Run:
 
 
 def find_run(evaluation: Evaluation) -> Path | None:
-    """The run folder that an evaluation names: relative to its own folder, one above it, or the working folder."""
+    """The run folder that an evaluation names: relative to its own folder or one above it, or to the working folder."""
     if evaluation.run is None:
         return None
     folder = evaluation.path.absolute().parent
-    candidates = [Path(evaluation.run) if base is None else base / evaluation.run for base in (folder, *folder.parents)]
+    candidates = [base / evaluation.run for base in (folder, *folder.parents)]
     return next((c for c in [*candidates, Path(evaluation.run)] if (c / "config.yaml").is_file()), None)
 
 

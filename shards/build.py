@@ -8,6 +8,7 @@ from the parts into shards. The output depends neither on the number of workers 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import tarfile
@@ -198,7 +199,8 @@ def build(
     failed: dict[str, str] = {}
     waiting = [path for path in paths if not where[path].with_suffix(".json").exists()]
     progress(len(paths) - len(waiting), len(paths))
-    with ProcessPoolExecutor(max_workers=max(1, workers)) as pool:
+    # Fresh processes: forking one that holds threads of HDF5, blosc2 or torch can hang.
+    with ProcessPoolExecutor(max_workers=max(1, workers), mp_context=multiprocessing.get_context("spawn")) as pool:
         running = {pool.submit(_guarded, path, where[path], config): path for path in waiting}
         try:
             for done, future in enumerate(as_completed(running), start=len(paths) - len(waiting) + 1):

@@ -1,7 +1,7 @@
 """Which sample stands at which place in training: pure arithmetic, no I/O.
 
-Places are numbered 0, 1, 2, ... over the whole training. Optimiser step s takes places [s G, (s + 1) G) for global batch
-size G; ranks and workers only choose slices of that. So the order knows nothing of them, the position is one number,
+Places are numbered 0, 1, 2, ... over the whole training. An optimiser step takes the next G places for global batch size
+G; ranks and workers only choose slices of that. So the order knows nothing of them, the position is one number,
 samples consumed, and resume is exact on any number of ranks and workers.
 
 `mix: none`: epoch e is one permutation of all samples. `mix: weights`: places come in blocks with an exact quota of each
@@ -108,8 +108,8 @@ def _block(quota: tuple[int, ...], fingerprint: str, seed: int, block: int) -> t
     return streams, ranks
 
 
-def rank_places(step: int, global_batch: int, rank: int, world_size: int) -> range:
-    """The places of one rank in one optimiser step: a contiguous slice of [step G, (step + 1) G).
+def rank_places(consumed: int, global_batch: int, rank: int, world_size: int) -> range:
+    """The places of one rank in the optimiser step that starts when `consumed` samples have been used.
 
     Raises:
         ValueError: the global batch size is no multiple of the world size.
@@ -117,10 +117,5 @@ def rank_places(step: int, global_batch: int, rank: int, world_size: int) -> ran
     if global_batch % world_size:
         raise ValueError(f"global batch size {global_batch} is no multiple of {world_size} ranks")
     share = global_batch // world_size
-    first = step * global_batch + rank * share
+    first = consumed + rank * share
     return range(first, first + share)
-
-
-def steps_in(places: int, global_batch: int) -> int:
-    """Whole steps in so many places; the tail is dropped."""
-    return places // global_batch

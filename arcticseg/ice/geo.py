@@ -20,8 +20,9 @@ Float = NDArray[np.float64]
 _MAX_STEPS = 12
 # A pixel position is settled when the last step moved it by less than this, in pixels.
 _SETTLED = 1e-6
-# `pixel_of` answers up to this many grid extents outside the grid; further off, extrapolation means nothing.
-_REACH = 1.0
+# `pixel_of` answers up to one grid extent, or these many pixels, outside the grid; further off, extrapolation means
+# nothing.
+_REACH_PIXELS = 200.0
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,15 @@ def interpolate(geo: GeoGrid, lines: ArrayLike, samples: ArrayLike) -> tuple[Flo
 
 
 class Frame:
-    """A tangent frame at a grid's middle, in which places become plane coordinates."""
+    """A tangent frame in the middle of some places, in which places become plane coordinates.
 
-    def __init__(self, geo: GeoGrid) -> None:
-        centre = unit_vectors(geo.latitude, geo.longitude).mean(axis=(0, 1))
+    vectors: [..., 3] unit vectors of the places. Raises SceneError where they have no middle.
+    """
+
+    def __init__(self, vectors: Float) -> None:
+        centre = vectors.reshape(-1, 3).mean(axis=0)
         if np.linalg.norm(centre) < 0.5:
-            raise SceneError("geolocation grid: the positions span more than a quarter of the Earth; mend the file")
+            raise SceneError("geolocation: the positions are strewn over half the Earth and more; mend the file")
         up = centre / np.linalg.norm(centre)
         # The axis least aligned with `up` makes a well-conditioned first tangent.
         helper = np.eye(3)[np.argmin(np.abs(up))]
@@ -138,12 +142,13 @@ def pixel_of(geo: GeoGrid, longitude: ArrayLike, latitude: ArrayLike) -> tuple[F
     """The pixel coordinates (line, sample) of places: the inverse of `interpolate`.
 
     longitude, latitude: degrees, any one shape. Returns two float64 arrays of that shape, exact to 1e-6 pixels;
-    NaN for places more than one grid extent outside the grid, where there is no answer.
+    NaN for places more than one grid extent (and 200 pixels) outside the grid, where there is no answer.
     """
-    frame = Frame(geo)
+    at_nodes = unit_vectors(geo.latitude, geo.longitude)
+    frame = Frame(at_nodes)
     lon, lat = np.broadcast_arrays(np.asarray(longitude, np.float64), np.asarray(latitude, np.float64))
     target = frame.local(unit_vectors(lat, lon)).reshape(-1, 3)
-    nodes = frame.local(unit_vectors(geo.latitude, geo.longitude))
+    nodes = frame.local(at_nodes)
 
     # Central (gnomonic) coordinates do not change with a vector's length, so bilinear vectors need no normalising.
     ahead = target[:, 2] > 0.05
@@ -156,7 +161,8 @@ def pixel_of(geo: GeoGrid, longitude: ArrayLike, latitude: ArrayLike) -> tuple[F
 
     low = np.array([geo.lines[0], geo.samples[0]])
     extent = np.array([np.ptp(geo.lines), np.ptp(geo.samples)])
-    near = (np.abs(place - low - extent / 2) <= (0.5 + 2 * _REACH) * extent).all(axis=1)
+    reach = extent / 2 + np.maximum(extent, _REACH_PIXELS)
+    near = (np.abs(place - low - extent / 2) <= 2 * reach).all(axis=1)
     place, aim = place[near], aim[near]
     moved = np.full(len(place), np.inf)
     for _ in range(_MAX_STEPS):
@@ -167,7 +173,7 @@ def pixel_of(geo: GeoGrid, longitude: ArrayLike, latitude: ArrayLike) -> tuple[F
         if (moved < _SETTLED).all():
             break
     place[moved >= _SETTLED] = np.nan
-    place[(np.abs(place - low - extent / 2) > (0.5 + _REACH) * extent).any(axis=1)] = np.nan
+    place[(np.abs(place - low - extent / 2) > reach).any(axis=1)] = np.nan
 
     result = np.full((target.shape[0], 2), np.nan)
     result[np.flatnonzero(ahead)[near]] = place
@@ -190,10 +196,9 @@ def _newton_step(nodes: Float, geo: GeoGrid, place: Float, aim: Float) -> Float:
     miss = central - aim
     det = d_line[:, 0] * d_sample[:, 1] - d_line[:, 1] * d_sample[:, 0]
     det = np.where(np.abs(det) < 1e-300, np.nan, det)
-    step = np.column_stack(
+    return np.column_stack(
         [
             (miss[:, 0] * d_sample[:, 1] - miss[:, 1] * d_sample[:, 0]) / det,
             (miss[:, 1] * d_line[:, 0] - miss[:, 0] * d_line[:, 1]) / det,
         ]
     )
-    return step

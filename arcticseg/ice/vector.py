@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ _EDGE_DEGREES = 0.02
 # Metres per unit of the plane in which polygons are cut to a scene (mean Earth radius, IUGG).
 _EARTH_RADIUS = 6_371_008.8
 # Pixels by which the cut reaches beyond the image, so that its edges burn nothing.
-_MARGIN_PIXELS = 100.0
+_MARGIN_PIXELS = 20.0
 
 _SIDECARS = (".dbf", ".prj", ".cpg")
 
@@ -123,7 +123,7 @@ def rasterise(chart: VectorChart, geo: GeoGrid, shape: tuple[int, int]) -> NDArr
     A pixel belongs to the polygon that holds its centre; of overlapping polygons the later one. Positions between
     grid points are those of `geo.interpolate`; edges are off by well under a tenth of a pixel of 40 m.
     """
-    frame = Frame(geo)
+    frame = Frame(unit_vectors(geo.latitude, geo.longitude))
     outline = _outline(frame, geo, shape)
     shapes: list[tuple[BaseGeometry, int]] = []
     for number, (polygon, codes) in enumerate(zip(chart.polygons, chart.codes, strict=True), start=1):
@@ -151,7 +151,7 @@ def _sibling(path: Path, suffix: str) -> Path | None:
 
 
 def _restore_index(path: Path, folder: Path) -> Path:
-    """Copy a shapefile without .shx into `folder` and let GDAL rebuild the index there; input folders stay untouched."""
+    """Copy a shapefile without .shx into `folder` and let GDAL rebuild the index there, not beside the input."""
     copy = folder / "chart.shp"
     shutil.copyfile(path, copy)
     for suffix in _SIDECARS:
@@ -248,16 +248,32 @@ def _to_lonlat(polygons: list[BaseGeometry], crs_text: str, path: Path) -> tuple
         polygons = list(shapely.segmentize(polygons, step))
 
     def turn(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        lon, lat = transformer.transform(xy[:, 0], xy[:, 1])
-        return np.column_stack([lon, lat])
+        return np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
 
-    turned = [shapely.transform(polygon, turn) for polygon in polygons]
+    turned = [_transform(polygon, turn) for polygon in polygons]
     coordinates = shapely.get_coordinates(turned)
     if not np.isfinite(coordinates).all() or np.abs(coordinates[:, 1]).max() > 90.0001:
         raise SceneError(
-            f"{path}: coordinates do not fit its reference system {crs.name!r}; assign the right one with ogr2ogr -a_srs"
+            f"{path}: coordinates do not fit the reference system {crs.name!r}; "
+            "assign the right one with ogr2ogr -a_srs"
         )
     return tuple(turned)
+
+
+def _transform(polygon: BaseGeometry, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> BaseGeometry:
+    """A Polygon or MultiPolygon with every vertex moved by `function` ([n, 2] -> [n, 2]).
+
+    Rings are closed anew: vectorised arithmetic may give their two equal ends results that differ in the last bit.
+    """
+    parts = []
+    for part in shapely.get_parts(polygon):
+        xy, ring = shapely.get_coordinates(shapely.get_rings(part), return_index=True)
+        moved = function(xy)
+        first = np.flatnonzero(np.diff(ring, prepend=-1))
+        moved[np.append(first[1:], len(ring)) - 1] = moved[first]
+        rings = shapely.linearrings(moved, indices=ring)
+        parts.append(shapely.Polygon(rings[0], list(rings[1:])))
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
 # Rasterising --------------------------------------------------------------------------------------------------------
@@ -311,4 +327,4 @@ def _in_pixels(polygon: BaseGeometry, frame: Frame, geo: GeoGrid) -> BaseGeometr
         line, sample = pixel_of(geo, longitude, latitude)
         return np.column_stack([sample + 0.5, line + 0.5])
 
-    return shapely.transform(shapely.segmentize(polygon, _EDGE_METRES / _EARTH_RADIUS), turn)
+    return _transform(shapely.segmentize(polygon, _EDGE_METRES / _EARTH_RADIUS), turn)

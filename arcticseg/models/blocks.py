@@ -7,16 +7,22 @@ import math
 from torch import nn
 
 
-def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
-    """GroupNorm with the largest number of groups, up to `groups`, that divides the channels with it."""
-    return nn.GroupNorm(math.gcd(groups, channels), channels)
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm of up to 32 groups that divide the channels, with four channels a group at least where that can be.
+
+    A group of one channel would turn a map of one pixel (as pyramid pooling makes) into its bias.
+    """
+    groups = math.gcd(32, channels)
+    while groups > 1 and channels // groups < 4:
+        groups //= 2
+    return nn.GroupNorm(groups, channels)
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel: int, groups: int = 32) -> nn.Sequential:
+def conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
     """Convolution of odd kernel, GroupNorm, ReLU; size stays."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
-        group_norm(out_channels, groups),
+        group_norm(out_channels),
         nn.ReLU(inplace=True),
     )
 

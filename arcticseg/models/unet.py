@@ -15,14 +15,10 @@ from torch import Tensor, nn
 from arcticseg.errors import ConfigError
 from arcticseg.models.blocks import conv_norm, init_convs
 
-_GROUPS = 8
-
 
 def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
     """Two 3 x 3 convolutions, each with GroupNorm and ReLU."""
-    return nn.Sequential(
-        conv_norm(in_channels, out_channels, 3, _GROUPS), conv_norm(out_channels, out_channels, 3, _GROUPS)
-    )
+    return nn.Sequential(conv_norm(in_channels, out_channels, 3), conv_norm(out_channels, out_channels, 3))
 
 
 class UNetEncoder(nn.Module):

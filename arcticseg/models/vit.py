@@ -29,7 +29,7 @@ def evenly_spaced(depth: int, count: int = N_MAPS) -> list[int]:
     return [-(-(i + 1) * depth // count) - 1 for i in range(count)]
 
 
-class ViTEncoder(VisionTransformer):  # type: ignore[misc]
+class ViTEncoder(VisionTransformer):
     """A timm VisionTransformer whose own forward gives feature maps, or tokens of the patches kept.
 
     Both uses go through `forward`, so that a module's weights are only touched inside its own call, which is
@@ -46,7 +46,7 @@ class ViTEncoder(VisionTransformer):  # type: ignore[misc]
         """Channels of the maps that `forward` gives."""
         return (int(self.embed_dim),) * N_MAPS
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> list[Tensor]:
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> list[Tensor]:  # type: ignore[override]
         """Encode images x [B, C, H, W]; H, W are multiples of the patch size, positions are interpolated to fit.
 
         Without `kept`: four maps [B, D, h, w] from evenly spaced blocks, each through the final norm.
@@ -68,7 +68,8 @@ class ViTEncoder(VisionTransformer):  # type: ignore[misc]
                 found[number] = self.norm(tokens)[:, prefix:]
         if kept is not None:
             return [found[wanted[0]]]
-        return [found[number].transpose(1, 2).unflatten(2, (height, width)).contiguous() for number in wanted]
+        shape = (x.shape[0], -1, height, width)
+        return [found[number].transpose(1, 2).reshape(shape).contiguous() for number in wanted]
 
 
 def build_vit(
@@ -115,7 +116,7 @@ def build_vit(
     except (AssertionError, TypeError, ValueError) as error:
         raise ConfigError(
             f"encoder {name!r} cannot be built with {changed or 'its own sizes'} ({error or 'sizes do not fit'}); "
-            "embed_dim must be a multiple of num_heads, and the name one such as vit_base_patch16_224"
+            "take a plain one such as vit_base_patch16_224, and embed_dim as a multiple of num_heads"
         ) from error
     if type(network) is not VisionTransformer:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Where land, chart and ice are in a scene: the raster of chart polygons and what is truly in each of them."""
+"""Where ice and chart are in a scene: the raster of drawn polygons and what is truly in each of them."""
 
 from __future__ import annotations
 
@@ -7,112 +7,38 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import cKDTree
 from scipy.stats import beta
 
-from shards.simulation.eggs import Egg, month_weights, pool
-from shards.simulation.facts import MONTHS, ZONE_ENDS_KM
-from shards.simulation.noise import Array, Extent, Fractal, SmoothNoise, generator, low_discrepancy, upsample
-from shards.simulation.place import PIXEL_KM, coarse_places
+from shards.simulation.eggs import HEADER, Egg, code_row, month_weights, pool
+from shards.simulation.facts import MONTHS
+from shards.simulation.land import Land, Places, extent_of, margin_places, simulated_land
+from shards.simulation.noise import Array, Extent, Fractal, SmoothNoise, generator, low_discrepancy
+from shards.simulation.place import Place
 
-Places = NDArray[np.float64]
-
-# Cells of 2 km that the coarse fields reach beyond the scene on each side: the widest footprint of AMSR2.
-MARGIN_CELLS = 30
-_LAND_STEP = 4
 _SLIVER = 0.004
 # How far true edges stray from the drawn ones: some hundred metres, in pixels; and their raggedness.
 _DRAWING_ERROR = 6.0
 _RAGGEDNESS = 1.5
-
-
-def extent_of(size: tuple[int, int]) -> Extent:
-    """The scene and its margin in pixels."""
-    margin = 50.0 * MARGIN_CELLS
-    return Extent(-margin, -margin, size[0] + margin, size[1] + margin)
-
-
-def margin_places(size: tuple[int, int]) -> tuple[Places, Places]:
-    """Pixel coordinates of the 2 km cells of the scene and its margin."""
-    rows, columns = (coarse_places(-MARGIN_CELLS, count // 50 + MARGIN_CELLS) for count in size)
-    return rows, columns
-
-
-# Land ---------------------------------------------------------------------------------------------------------------
-
-
-class Land:
-    """Land and the distance to it, both from one smooth level, `level > 0` on land."""
-
-    def __init__(self, size: tuple[int, int], index: int, seed: int) -> None:
-        rng = generator(seed, index, 2)
-        self.size = size
-        extent = extent_of(size)
-        scale = 0.6 * max(size)
-        self.shape = Fractal(rng, scale, extent, 5, 0.5)
-        angle = rng.uniform(0, 2 * np.pi)
-        self.slope = np.array([np.cos(angle), np.sin(angle)]) / scale
-        self.lines, self.samples = (np.arange(0, count + _LAND_STEP, _LAND_STEP, dtype=float) for count in size)
-        level = self._raw(self.lines, self.samples)
-        # A third of the scenes has no land; the others have up to four tenths.
-        draw = low_discrepancy(index, 3, seed)
-        share = 0.0 if draw < 0.35 else 0.4 * ((draw - 0.35) / 0.65) ** 1.3
-        self.threshold = float(np.quantile(level, 1 - share)) if share > 0 else np.inf
-        # Scenes without land lie off a coast somewhere.
-        self.offshore = 0.0 if share > 0 else float(20 * 20 ** rng.random())
-        self.level: Array = (level - self.threshold).astype(np.float32) if share > 0 else np.full_like(level, -1.0)
-        self.km = self._distance(level)
-
-    def _raw(self, lines: Places, samples: Places) -> Array:
-        tilt = self.slope[0] * lines[:, None] + self.slope[1] * samples[None, :]
-        return self.shape(lines, samples) + tilt.astype(np.float32)
-
-    def _distance(self, level: Array) -> Array:
-        """Distance to land in km on the land grid; land in the margin counts."""
-        if np.isinf(self.threshold):
-            tilt = self.slope[0] * self.lines[:, None] + self.slope[1] * self.samples[None, :]
-            scale = PIXEL_KM / float(np.hypot(*self.slope))
-            return (self.offshore + scale * (tilt.max() - tilt)).astype(np.float32)
-        rows, columns = margin_places(self.size)
-        outer = self._raw(rows, columns) > self.threshold
-        far = ndimage.distance_transform_edt(~outer) * 50 * PIXEL_KM if outer.any() else np.full(outer.shape, 1e3)
-        near = ndimage.distance_transform_edt(level <= self.threshold) * _LAND_STEP * PIXEL_KM
-        far_here = upsample(far.astype(np.float32), 50, self.lines - rows[0], self.samples - columns[0])
-        # The coarse distance does not see small islands; near land the fine one rules.
-        return np.minimum(near, np.maximum(far_here, 4.0)).astype(np.float32)
-
-    def is_land(self, lines: Places, samples: Places) -> NDArray[np.bool_]:
-        """bool [n, m], anywhere in the scene."""
-        return upsample(self.level, _LAND_STEP, lines, samples) > 0
-
-    def on_margin(self) -> NDArray[np.bool_]:
-        """bool on the 2 km cells of the scene and its margin."""
-        rows, columns = margin_places(self.size)
-        return np.asarray(self._raw(rows, columns) > self.threshold)
-
-    def zones(self, lines: Places, samples: Places, land: NDArray[np.bool_]) -> Array:
-        """Distance zone ids 0..41, float32 [n, m]."""
-        km = upsample(self.km, _LAND_STEP, lines, samples)
-        zones = 1 + np.searchsorted(np.array(ZONE_ENDS_KM, np.float32), km.ravel()).reshape(km.shape)
-        return np.where(land, 0, zones).astype(np.float32)
-
-
-# Polygons -----------------------------------------------------------------------------------------------------------
+_TILE = 250
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The drawn chart and its meaning.
+class Ground:
+    """Land, the drawn chart and its meaning.
 
-    raster: int32 [H, W] index into `eggs` of the drawn polygon, -1 where there is no chart. margin: the same on the
-    2 km cells of the scene and its margin. rows: `polygon_codes` of polygon i under the id `identities[i]`.
+    raster: int32 [H, W] index into `eggs` of the drawn polygon, under land too; -1 = none. margin: the same on the 2 km
+    cells of the scene and its margin. identities: int64 [P] the chart's id of each egg; codes: `polygon_codes`, header
+    first, of the polygons that the chart shows. charted: whether there is a chart, as a function of place.
     """
 
+    land: Land
     raster: NDArray[np.int32]
     margin: NDArray[np.int32]
     eggs: tuple[Egg, ...]
     identities: NDArray[np.int64]
+    codes: tuple[str, ...]
+    charted: Callable[[Places, Places], NDArray[np.bool_]]
 
 
 def edge_displacement(
@@ -189,96 +115,91 @@ def _tiles(count: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def simulated_layout(size: tuple[int, int], index: int, seed: int, month: int, service: str, land: Land) -> Layout:
-    """Draw a chart: an ice edge with the scene's share of water, polygons on its ice side, codes for each."""
+def simulated_ground(size: tuple[int, int], index: int, seed: int, place: Place) -> Ground:
+    """Draw a scene's ground: coast, an ice edge with the scene's share of water, polygons and codes on its ice side."""
+    land = simulated_land(size, index, seed)
     mosaic = Mosaic(size, index, seed)
     rng = generator(seed, index, 5)
-    height, width = size
+    charted = _chart_limit(rng, size)
 
-    # The edge level that leaves the wanted share of water, from a sample of the sea.
-    probe_lines, probe_samples = (np.linspace(0, count - 1, 120) for count in size)
-    sea = ~land.is_land(probe_lines, probe_samples)
-    level = mosaic.level(probe_lines, probe_samples)
-    share = water_share(index, seed, month)
-    edge = float(np.quantile(level[sea], share)) if sea.any() else 0.0
-    charted_side, chart_limit = _chart_limit(rng, size)
+    # The edge level that leaves the wanted share of water, from a sample of the charted sea.
+    probe = tuple(np.linspace(0, count - 1, 150) for count in size)
+    sea = ~land.is_land(*probe) & charted(*probe)
+    level = mosaic.level(*probe)
+    edge = float(np.quantile(level[sea], water_share(index, seed, place.time.month))) if sea.any() else 0.0
 
-    raster = np.full(size, -1, np.int32)
-    for rows in _tiles(height, 250):
-        for columns in _tiles(width, 250):
+    def cells(lines: Places, samples: Places) -> NDArray[np.int32]:
+        """Twice the site's number, plus one on the water side."""
+        return 2 * mosaic.cells(lines, samples) + (mosaic.level(lines, samples) <= edge)
+
+    raster = np.empty(size, np.int32)
+    counts = np.zeros(2 * len(mosaic.sites), np.int64)
+    for rows in _tiles(size[0], _TILE):
+        for columns in _tiles(size[1], _TILE):
             lines, samples = (np.arange(part.start, part.stop, dtype=float) for part in (rows, columns))
-            cell = mosaic.cells(lines, samples)
-            ice = mosaic.level(lines, samples) > edge
-            # Water cells take odd numbers, ice cells even ones, until the polygons are known.
-            tile = 2 * cell + (~ice)
-            beyond = charted_side(lines, samples) > chart_limit
-            tile[beyond | land.is_land(lines, samples)] = -1
+            tile = cells(lines, samples)
             raster[rows, columns] = tile
-
+            shown = ~land.is_land(lines, samples) & charted(lines, samples)
+            counts += np.bincount(tile[shown], minlength=len(counts))
     outer_lines, outer_samples = margin_places(size)
-    outer = np.empty((len(outer_lines), len(outer_samples)), np.int32)
+    margin = np.empty((len(outer_lines), len(outer_samples)), np.int32)
     for rows in _tiles(len(outer_lines), 30):
         for columns in _tiles(len(outer_samples), 30):
-            cell = mosaic.cells(outer_lines[rows], outer_samples[columns])
-            outer[rows, columns] = 2 * cell + (mosaic.level(outer_lines[rows], outer_samples[columns]) <= edge)
+            margin[rows, columns] = cells(outer_lines[rows], outer_samples[columns])
 
-    counts = np.bincount(raster[raster >= 0], minlength=2 * len(mosaic.sites))
-    site_level = np.array([
-        float(mosaic.level(site[:1], site[1:])[0, 0]) for site in mosaic.sites
-    ])  # fmt: skip
-    big = counts[0::2] > _SLIVER * height * width
-    sites = np.flatnonzero(big if big.any() else counts[0::2] > 0)
-    eggs = _draw_eggs(rng, len(sites), index, seed, month, service)
+    sites = np.flatnonzero(counts[0::2] > _SLIVER * raster.size)
+    if not len(sites):
+        sites = np.flatnonzero(counts[0::2] > 0)
+    depth = np.array([float(mosaic.level(site[:1], site[1:])[0, 0]) for site in mosaic.sites])
     # The further into the pack, the more ice, with exceptions.
-    sites = sites[np.argsort(site_level[sites])]
-    eggs = sorted(eggs, key=lambda egg: sum(p.share for p in egg.partials) + float(rng.normal(0, 0.15)))
-    water_codes = (1, 1, 2) if service == "dmi" else (2, 2, 1)
-    waters = [Egg(int(code), ()) for code in water_codes]
-
-    # Polygon number of each site as ice and as water: cells outside follow the site inside that lies as deep.
-    polygon = np.empty(2 * len(mosaic.sites) + 1, np.int32)
-    ice_numbers = np.arange(len(sites))
-    if len(sites):
-        deep = site_level[sites]
-        place = np.clip(np.searchsorted(deep, site_level), 0, len(sites) - 1)
-        polygon[0:-1:2] = ice_numbers[place]
-        polygon[2 * sites] = ice_numbers
-        _merge_slivers(polygon, mosaic.sites, sites, counts)
-    else:
-        polygon[0:-1:2] = 0
-    shift = len(sites)
-    # Water is a few large polygons: by strips across the scene.
-    strip = np.clip(mosaic.sites[:, 1] / width * len(waters), 0, len(waters) - 1).astype(np.int32)
-    polygon[1::2] = shift + strip
-    polygon[-1] = -1
+    sites = sites[np.argsort(depth[sites])]
+    eggs = sorted(
+        _draw_eggs(rng, len(sites), index, seed, place.time.month, place.service),
+        key=lambda egg: sum(p.share for p in egg.partials) + float(rng.normal(0, 0.15)),
+    )
+    waters = [Egg(code, ()) for code in ((1, 1, 2) if place.service == "dmi" else (2, 2, 1))]
     everything = (*eggs, *waters)
+    polygon = _polygons_of_sites(mosaic, sites, depth, counts, len(waters), size)
     identities = np.cumsum(rng.integers(1, 3, len(everything))) + int(rng.integers(0, 40))
-    # Index -1 is the last entry: no chart.
-    return Layout(polygon[raster], polygon[outer], everything, identities)
+    shown_pixels = np.bincount(polygon, weights=counts, minlength=len(everything))
+    codes = [code_row(everything[i], int(identities[i]), place.service) for i in np.flatnonzero(shown_pixels)]
+    return Ground(land, polygon[raster], polygon[margin], everything, identities, (HEADER, *codes), charted)
 
 
-def _merge_slivers(
-    polygon: NDArray[np.int32], all_sites: NDArray[np.float64], sites: NDArray[np.int64], counts: NDArray[np.int64]
-) -> None:
-    """Give cells that are too small for a polygon to the nearest polygon (in place)."""
-    small = np.flatnonzero((counts[0::2] > 0) & ~np.isin(np.arange(len(all_sites)), sites))
-    if len(small):
-        _, nearest = cKDTree(all_sites[sites]).query(all_sites[small])
-        polygon[2 * small] = nearest
+def _polygons_of_sites(
+    mosaic: Mosaic, sites: NDArray[np.int64], depth: NDArray[np.float64], counts: NDArray[np.int64], waters: int,
+    size: tuple[int, int],
+) -> NDArray[np.int32]:  # fmt: skip
+    """Polygon of each site as ice (even places) and as water (odd places), int32 [2 S].
+
+    `sites`, in order of depth, are the polygons. Cells too small for one join the nearest; those outside the scene are
+    like the polygon inside that lies as deep in the pack.
+    """
+    polygon = np.zeros(2 * len(mosaic.sites), np.int32)
+    if len(sites):
+        polygon[0::2] = np.clip(np.searchsorted(depth[sites], depth), 0, len(sites) - 1)
+        inside = np.flatnonzero(counts[0::2] > 0)
+        _, nearest = cKDTree(mosaic.sites[sites]).query(mosaic.sites[inside])
+        polygon[2 * inside] = nearest
+        polygon[2 * sites] = np.arange(len(sites))
+    # Water is a few large polygons: strips across the scene.
+    strip = np.clip(mosaic.sites[:, 1] / size[1] * waters, 0, waters - 1).astype(np.int32)
+    polygon[1::2] = len(sites) + strip
+    return polygon
 
 
 def _chart_limit(
     rng: np.random.Generator, size: tuple[int, int]
-) -> tuple[Callable[[Places, Places], NDArray[np.float64]], float]:
-    """A straight limit of the chart: beyond it there is none. In most scenes it lies outside."""
+) -> Callable[[Places, Places], NDArray[np.bool_]]:
+    """A straight limit beyond which there is no chart; in most scenes it lies outside."""
     angle = rng.uniform(0, 2 * np.pi)
-    normal = np.array([np.cos(angle), np.sin(angle)])
-
-    def side(lines: Places, samples: Places) -> NDArray[np.float64]:
-        return normal[0] * (lines[:, None] / size[0] - 0.5) + normal[1] * (samples[None, :] / size[1] - 0.5)
-
     limit = float(rng.uniform(0.15, 0.45)) if rng.random() < 0.35 else np.inf
-    return side, limit
+
+    def charted(lines: Places, samples: Places) -> NDArray[np.bool_]:
+        down, right = lines[:, None] / size[0] - 0.5, samples[None, :] / size[1] - 0.5
+        return np.asarray(np.cos(angle) * down + np.sin(angle) * right < limit)
+
+    return charted
 
 
 def _draw_eggs(

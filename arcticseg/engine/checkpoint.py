@@ -1,0 +1,136 @@
+"""Checkpoints to go on from, and weights to use.
+
+    checkpoints/step-00000500/   DeepSpeed's files of all ranks and state.json
+    checkpoints/last             name of the newest complete one, written when all ranks are done
+    weights/*.safetensors        float32 weights of `last` and of each best score; with the config they came from
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from arcticseg.engine.deepspeed_engine import full_state_dict
+from arcticseg.engine.process_group import Ranks, barrier
+from arcticseg.errors import ConfigError
+from arcticseg.files import atomic_path, make_folder, output_errors, write_text
+
+_LAST = "last"
+
+
+@dataclass
+class Progress:
+    """Where a training is: optimiser steps done, loader state, best scores so far."""
+
+    step: int = 0
+    loader: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+
+
+def newest(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run folder; None where there is none."""
+    pointer = run / "checkpoints" / _LAST
+    if not pointer.is_file():
+        return None
+    found = run / "checkpoints" / pointer.read_text().strip()
+    return found if (found / "state.json").is_file() else None
+
+
+def save(engine: Any, run: Path, progress: Progress, ranks: Ranks) -> None:
+    """Write a checkpoint; every rank must call it. The one before is removed when this one is complete."""
+    folder = run / "checkpoints"
+    tag = f"step-{progress.step:08d}"
+    with output_errors(folder):
+        engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+    if ranks.is_main:
+        state = {
+            "step": progress.step,
+            "loader": progress.loader,
+            "best": progress.best,
+            "world_size": ranks.world_size,
+            "zero_stage": engine.zero_optimization_stage(),
+        }
+        write_text(folder / tag / "state.json", json.dumps(state))
+    barrier()
+    if ranks.is_main:
+        write_text(folder / _LAST, f"{tag}\n")
+        for old in folder.glob("step-*"):
+            if old.name != tag:
+                shutil.rmtree(old, ignore_errors=True)
+    barrier()
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """The progress of a checkpoint."""
+    state = json.loads((checkpoint / "state.json").read_text())
+    return Progress(state["step"], state["loader"], state["best"])
+
+
+def load(engine: Any, checkpoint: Path, ranks: Ranks) -> Progress:
+    """Bring the engine back to a checkpoint.
+
+    Raises:
+        ConfigError: it was made on another number of ranks, or in another ZeRO stage, than DeepSpeed can take it up on.
+    """
+    state = json.loads((checkpoint / "state.json").read_text())
+    stage = engine.zero_optimization_stage()
+    if state["zero_stage"] != stage:
+        raise ConfigError(
+            f"{checkpoint}: was made with engine.zero_stage {state['zero_stage']}, this run has {stage}; set the former"
+        )
+    if stage and state["world_size"] != ranks.world_size:
+        raise ConfigError(
+            f"{checkpoint}: was made on {state['world_size']} ranks, this run has {ranks.world_size}; start as many, "
+            "or train with engine.zero_stage 0, which can go on with any number"
+        )
+    engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+    return read_progress(checkpoint)
+
+
+def save_weights(engine: Any, path: Path, metadata: dict[str, str]) -> None:
+    """Write the whole model's weights with the config that they need; every rank must call it."""
+    from safetensors.torch import save_file
+
+    weights = full_state_dict(engine)
+    if weights is not None:
+        make_folder(path.parent)
+        with atomic_path(path) as temporary:
+            save_file(weights, temporary, metadata=metadata)
+    barrier()
+
+
+def weights_file(place: Path) -> Path:
+    """The weights that a run folder or a file name stands for: the best by combined score, else the best, else the last.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if place.is_file():
+        return place
+    folder = place / "weights"
+    for name in ("best-combined", "best-reconstruction", "last"):
+        if (folder / f"{name}.safetensors").is_file():
+            return folder / f"{name}.safetensors"
+    raise ConfigError(f"{place}: holds no weights; give a run folder that has trained, or a .safetensors file")
+
+
+def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Weights by name, and the metadata beside them.
+
+    Raises:
+        ConfigError: the file is no weights file of this project.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path}: cannot be read as weights ({error}); give a .safetensors file of a run") from error
+    if "config" not in metadata:
+        raise ConfigError(f"{path}: holds no config; give a .safetensors file of a run")
+    return weights, metadata

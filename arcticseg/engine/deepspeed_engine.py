@@ -1,0 +1,62 @@
+"""A model under DeepSpeed."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+
+from arcticseg.engine.optim import make_optimizer
+from arcticseg.engine.process_group import Ranks
+from arcticseg.settings import EngineConfig, OptimConfig, accumulation_steps
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def deepspeed_config(cfg: EngineConfig, clip: float, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's own config.
+
+    Raises:
+        ConfigError: the batch sizes do not divide.
+    """
+    micro, accumulation = accumulation_steps(cfg, world_size)
+    return {
+        "train_batch_size": cfg.global_batch_size,
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": clip,
+        "zero_optimization": {"stage": cfg.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": cfg.precision == "bf16"},
+        "fp16": {"enabled": cfg.precision == "fp16"},
+        # Its own progress lines; ours are in hooks.
+        "steps_per_print": 1 << 40,
+    }
+
+
+def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: Ranks) -> Any:
+    """A DeepSpeed engine around the model."""
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=make_optimizer(model, optim),
+        config=deepspeed_config(cfg, optim.clip, ranks.world_size),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def full_state_dict(engine: Any) -> dict[str, torch.Tensor] | None:
+    """All weights in float32 on the CPU of rank 0, None on the others; every rank must call it."""
+    if engine.zero_optimization_stage() < 3:
+        found = engine.module.state_dict()
+    else:
+        found = engine._zero3_consolidated_16bit_state_dict()
+    if engine.global_rank != 0:
+        return None
+    return {name: value.detach().float().cpu().contiguous() for name, value in found.items()}

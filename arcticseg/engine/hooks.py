@@ -1,0 +1,94 @@
+"""What happens beside the training loop, one concern a class: progress on the terminal, logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from arcticseg.tracking import Tracker
+
+
+class Hook(Protocol):
+    """Called on rank 0."""
+
+    def on_step(self, step: int, values: Mapping[str, float] | None) -> None:
+        """After each optimiser step; with values every `tracking.every` steps."""
+        ...
+
+    def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
+        """After each validation."""
+        ...
+
+    def on_end(self, step: int) -> None:
+        """When training stops, finished or not."""
+        ...
+
+
+class Logs:
+    """Hands values to the trackers."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self.trackers = trackers
+
+    def _log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        for tracker in self.trackers:
+            tracker.log(kind, step, values)
+
+    def on_step(self, step: int, values: Mapping[str, float] | None) -> None:
+        """Log the values of a step."""
+        if values is not None:
+            self._log("train", step, values)
+
+    def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
+        """Log scores."""
+        self._log("validation", step, scores)
+
+    def on_end(self, step: int) -> None:
+        """Close the trackers."""
+        for tracker in self.trackers:
+            tracker.close()
+
+
+class Bar:
+    """A progress bar with loss, samples a second and time left; plain lines where there is no terminal."""
+
+    _LINE_SECONDS = 20.0
+
+    def __init__(self, name: str, first: int, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True)
+        self._total, self._name, self._shown, self._last_line = total, name, "", time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[shown]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(name, total=total, completed=first, shown="")
+        self._began, self._first = time.monotonic(), first
+
+    def on_step(self, step: int, values: Mapping[str, float] | None) -> None:
+        """Move the bar."""
+        if values is not None:
+            self._shown = f"loss {values['loss']:.4f}  {values['samples_per_s']:.1f} samples/s"
+        self._bar.update(self._task, completed=step, shown=self._shown)
+        if self._bar.disable and (time.monotonic() - self._last_line > self._LINE_SECONDS or step == self._total):
+            self._last_line = time.monotonic()
+            left = (self._total - step) * (time.monotonic() - self._began) / max(1, step - self._first)
+            self._console.print(f"{self._name}: step {step}/{self._total}  {self._shown}  {left:.0f} s left", highlight=False)
+
+    def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
+        """Print the scores."""
+        shown = "  ".join(f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in scores.items())
+        self._console.print(f"{self._name}: validation at step {step}: {shown}", highlight=False)
+
+    def on_end(self, step: int) -> None:
+        """Stop the bar."""
+        self._bar.stop()

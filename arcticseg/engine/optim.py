@@ -1,0 +1,39 @@
+"""AdamW with decay where it belongs, and the learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from arcticseg.settings import OptimConfig
+
+# Positions and tokens are no weights of a linear map, so decay would only pull them to 0.
+_NO_DECAY = ("pos_embed", "cls_token", "mask_token", "reg_token")
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Two groups: matrices and kernels decay; biases, norms, positions and tokens do not."""
+    decay, plain = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_plain = parameter.ndim < 2 or name.rpartition(".")[2] in _NO_DECAY
+            (plain if is_plain else decay).append(parameter)
+    groups = ({"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW; torch's own, which needs no compiling."""
+    return torch.optim.AdamW(parameter_groups(model, cfg.weight_decay), lr=cfg.lr, betas=cfg.betas)
+
+
+def learning_rate(step: int, total: int, cfg: OptimConfig) -> float:
+    """Learning rate of optimiser step `step` (from 0) of `total`: linear warm-up, then half a cosine down to final_lr."""
+    warmup = round(cfg.warmup * total)
+    if step < warmup:
+        return cfg.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    floor = cfg.lr * cfg.final_lr
+    return floor + (cfg.lr - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

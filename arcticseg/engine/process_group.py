@@ -1,0 +1,116 @@
+"""The one door to the process group: who am I, sums over ranks, barriers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from arcticseg.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0 writes logs and weights."""
+        return self.rank == 0
+
+
+# What SLURM's srun sets, and what torch and DeepSpeed read.
+_SLURM = {
+    "RANK": "SLURM_PROCID",
+    "LOCAL_RANK": "SLURM_LOCALID",
+    "WORLD_SIZE": "SLURM_NTASKS",
+    "LOCAL_WORLD_SIZE": "SLURM_NTASKS_PER_NODE",
+}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _environment() -> None:
+    """Fill in what the launcher did not set: from SLURM under srun, else for one process."""
+    if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ:
+        for name, source in _SLURM.items():
+            if source in os.environ:
+                os.environ.setdefault(name, os.environ[source])
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in alone.items():
+        os.environ.setdefault(name, value)
+    if "MASTER_PORT" not in os.environ:
+        if os.environ["WORLD_SIZE"] != "1":
+            raise ConfigError("MASTER_PORT is not set for several ranks; start them with deepspeed, torchrun or the sbatch script")
+        os.environ["MASTER_PORT"] = str(_free_port())
+
+
+def start() -> Ranks:
+    """Join the process group that the launcher describes, or a group of one.
+
+    Raises:
+        ConfigError: no C++ compiler, without which DeepSpeed does not start on CPU; or a launcher's variables lack.
+    """
+    _environment()
+    cuda = torch.cuda.is_available()
+    if not cuda:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++")):
+            raise ConfigError("g++ is not found; DeepSpeed compiles a part of itself on CPU; install g++ (apt-get install g++)")
+    import deepspeed
+
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if cuda:
+        torch.cuda.set_device(local_rank)
+    if not dist.is_initialized():
+        deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+    world_size = int(os.environ["WORLD_SIZE"])
+    return Ranks(
+        rank=int(os.environ["RANK"]),
+        local_rank=local_rank,
+        world_size=world_size,
+        local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", world_size))),
+        device=torch.device("cuda", local_rank) if cuda else torch.device("cpu"),
+    )
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Sum a tensor over ranks, in place."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def sum_array(values: NDArray, device: torch.device) -> NDArray:
+    """Sum a numpy array over ranks."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device)
+    return sum_over_ranks(tensor).cpu().numpy()
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()

@@ -1,0 +1,272 @@
+"""Simulated scenes in the raw AI4Arctic schema: `arcticseg simulate`.
+
+A scene is a pure function of its `SimulationConfig` and its index: the same arrays, whatever the machine or the number
+of workers. Every file says in its title and in the global attribute `simulated` that it is no observation.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from arcticseg.errors import ConfigError
+from arcticseg.files import atomic_path, make_folder
+from shards.simulation.backscatter import Radar, backscatter_class, swath_edges
+from shards.simulation.charted import charted_ground, default_window, open_chart, service_of
+from shards.simulation.land import MARGIN_CELLS
+from shards.simulation.layout import Ground, edge_displacement, simulated_ground
+from shards.simulation.netcdf import SceneFile
+from shards.simulation.noise import Array
+from shards.simulation.passive import simulate_passive
+from shards.simulation.place import Place, geolocation, place_scene
+from shards.simulation.weather import melt_of, simulate_weather
+
+# Lines computed at once: a multiple of 50, so that blocks hold whole cells of 2 km.
+_BLOCK_LINES = 500
+_CELL = 50
+_LEAST_SIZE = 500
+# Raised whenever the same configuration gives other scenes.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """What a set of simulated scenes is made from.
+
+    Attributes:
+        size: lines and samples in pixels of 40 m, one number for both or a pair; at least 500.
+        seed: another seed, other scenes.
+        chart: a real SIGRID-3 vector chart (.shp or .gpkg) to take polygons and codes from.
+        window: longitude and latitude in degrees of the scenes' centre; with `chart` the default is a place in its ice.
+        date: day (and time, if it is not midnight) of the acquisitions; the season drives temperature and ice types.
+        labelled: scenes with a chart; without, they are like the archive's raw test scenes.
+    """
+
+    size: tuple[int, int] | int = 2000
+    seed: int = 0
+    chart: Path | None = None
+    window: tuple[float, float] | None = None
+    date: datetime | None = None
+    labelled: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Lines and samples."""
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < _LEAST_SIZE:
+            raise ConfigError(f"simulation size {self.shape}: lines and samples must be at least {_LEAST_SIZE} pixels")
+        if self.window is not None and not (abs(self.window[0]) <= 180 and abs(self.window[1]) <= 90):
+            raise ConfigError(f"simulation window {self.window}: give longitude (-180..180) and latitude (-90..90)")
+
+    def place(self, index: int) -> Place:
+        """Time and place of scene `index`."""
+        if self.chart is None:
+            return place_scene(index, self.seed, self.date, self.window)
+        chart = open_chart(self.chart)
+        return place_scene(index, self.seed, self.date, self.window or default_window(chart), service_of(chart))
+
+    def statement(self, index: int) -> str:
+        """What a file says of itself: that it is simulated, and from what."""
+        lines, samples = self.shape
+        ice = "simulated ice" if self.chart is None else f"the ice chart {self.chart.name}"
+        where = "" if self.window is None else f", window {self.window[0]} {self.window[1]}"
+        when = "" if self.date is None else f", date {self.date.isoformat()}"
+        return (
+            f"simulated: no observation; scene {index} of seed {self.seed}, {lines} x {samples} pixels, {ice}"
+            f"{where}{when}, simulator version {_VERSION}"
+        )
+
+
+def simulate_scene(
+    path: Path, *, index: int, seed: int, size: tuple[int, int] | int, chart: Path | None = None,
+    window: tuple[float, float] | None = None, date: datetime | None = None, labelled: bool = True,
+) -> Path:  # fmt: skip
+    """Write one simulated scene.
+
+    Args:
+        path: the file to write, or an existing folder in which to write it under a name like the archive's.
+        index: number of the scene; class shares and seasons are spread evenly over successive scenes.
+        seed, size, chart, window, date, labelled: see `SimulationConfig`.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ConfigError: a size or window that cannot be.
+        SceneError: a chart that cannot be read or has no ice in the scene.
+        OutputError: the file cannot be written.
+    """
+    config = SimulationConfig(size, seed, chart, window, date, labelled)
+    place = config.place(index)
+    path = Path(path)
+    if path.is_dir():
+        path = path / place.file_name
+    _write(path, config, index, place)
+    return path
+
+
+def simulate_archive(
+    out: Path, n: int, seed: int = 0, size: tuple[int, int] | int = 2000, chart: Path | None = None,
+    window: tuple[float, float] | None = None, date: datetime | None = None, labelled: bool = True, workers: int = 1,
+    progress: bool = True,
+) -> list[Path]:  # fmt: skip
+    """Write scenes 0 .. n - 1 into the folder `out` and return their paths in that order.
+
+    Files that are already there and were made from the same configuration are kept. `workers` processes share the
+    scenes; the result does not depend on their number. Arguments and errors as in `simulate_scene`.
+    """
+    config = SimulationConfig(size, seed, chart, window, date, labelled)
+    if n < 1:
+        raise ConfigError(f"number of scenes {n}: must be at least 1")
+    out = make_folder(Path(out))
+    paths = [out / config.place(index).file_name for index in range(n)]
+    todo = [index for index in range(n) if not _is_done(paths[index], config, index)]
+    columns = (
+        TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task("simulated scenes", total=n, completed=n - len(todo))
+        for _ in _each(out, config, todo, workers):
+            bar.advance(task)
+    return paths
+
+
+def _each(out: Path, config: SimulationConfig, todo: list[int], workers: int) -> Iterator[None]:
+    """Write the scenes of `todo`, one yield for each."""
+    if workers <= 1 or len(todo) <= 1:
+        for index in todo:
+            yield _write_in(out, config, index)
+        return
+    # Spawned, not forked: the caller may have threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+        yield from pool.map(_write_in, [out] * len(todo), [config] * len(todo), todo)
+
+
+def _write_in(out: Path, config: SimulationConfig, index: int) -> None:
+    place = config.place(index)
+    _write(out / place.file_name, config, index, place)
+
+
+def _is_done(path: Path, config: SimulationConfig, index: int) -> bool:
+    """A whole file of the same configuration is there; files appear only when they are complete."""
+    if not path.exists():
+        return False
+    try:
+        with netCDF4.Dataset(path) as file:
+            has_chart = "polygon_icechart" in file.variables
+            return bool(file.getncattr("simulated") == config.statement(index) and has_chart == config.labelled)
+    except (OSError, AttributeError):
+        return False
+
+
+# One scene ----------------------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, config: SimulationConfig, index: int, place: Place) -> None:
+    size, seed = config.shape, config.seed
+    if config.chart is None:
+        ground = simulated_ground(size, index, seed, place)
+    else:
+        ground = charted_ground(open_chart(config.chart), place, size)
+    expected = _expected_shares(ground)
+    ice = sum(expected.values(), np.zeros(ground.margin.shape, np.float32))
+    weather = simulate_weather(size, index, seed, place, ice, ground.land.margin)
+    inside = (slice(MARGIN_CELLS, -MARGIN_CELLS),) * 2
+    wind = np.ascontiguousarray(weather.wind_speed[inside])
+    radar = Radar(size, index, seed, ground.eggs, wind, melt_of(place.time.month))
+    codes = ground.codes if config.labelled else None
+    cells = _CellMeans(size)
+    with atomic_path(path) as temporary:
+        with SceneFile(temporary, size, place.product, place.chart_name, config.statement(index), codes) as file:
+            for first, images, shares, land in _blocks(config, index, ground, radar):
+                file.write_block(first, images)
+                cells.add(first, shares, land)
+            # What was drawn inside the scene; what is expected around it.
+            for name, values in cells.means().items():
+                whole = expected.setdefault(name, np.zeros_like(ice)) if name != "land" else ground.land.margin * 1.0
+                whole[inside] = values
+                expected[name] = whole.astype(np.float32)
+            land_share = expected.pop("land")
+            passive = simulate_passive(size, index, seed, place, expected, land_share, weather)
+            fields = {name: values[inside] for name, values in weather.fields.items()}
+            file.write_rest(geolocation(place, size), passive, fields)
+
+
+def _blocks(
+    config: SimulationConfig, index: int, ground: Ground, radar: Radar
+) -> Iterator[tuple[int, dict[str, Array], dict[str, Array], NDArray[np.bool_]]]:
+    """First line, full-resolution images, ice shares and land of each block of lines."""
+    size, seed = config.shape, config.seed
+    height, width = size
+    displacement = edge_displacement(size, index, seed)
+    start, stop = swath_edges(size, index, seed)
+    samples = np.arange(width, dtype=float)
+    columns = np.arange(width)
+    names = ground.identities.astype(np.float32)
+    for first in range(0, height, _BLOCK_LINES):
+        lines = np.arange(first, min(first + _BLOCK_LINES, height), dtype=float)
+        rows = slice(first, first + len(lines))
+        land = ground.land.is_land(lines, samples)
+        drawn = ground.raster[rows]
+        down, right = displacement(lines, samples)
+        down += np.arange(first, first + len(lines))[:, None]
+        right += columns[None, :]
+        truth = ground.raster[np.clip(down, 0, height - 1), np.clip(right, 0, width - 1)]
+        hh, hv, shares = radar.block(first, truth, land)
+        outside = (columns[None, :] < start[rows, None]) | (columns[None, :] >= stop[rows, None])
+        hh[outside] = hv[outside] = np.nan
+        images = {
+            "nersc_sar_primary": hh,
+            "nersc_sar_secondary": hv,
+            "distance_map": ground.land.zones(lines, samples, land),
+        }
+        if config.labelled:
+            nothing = land | ~ground.charted(lines, samples) | (drawn < 0)
+            images["polygon_icechart"] = np.where(nothing, np.float32(np.nan), names[drawn])
+        yield first, images, shares, land
+
+
+def _expected_shares(ground: Ground) -> dict[str, Array]:
+    """Mean share of each ice class on the 2 km cells of the scene and its margin, as the codes say."""
+    shares: dict[str, Array] = {}
+    for number, egg in enumerate(ground.eggs):
+        here = ground.margin == number
+        if not here.any():
+            continue
+        for partial in egg.partials:
+            name = backscatter_class(partial.stage)
+            shares.setdefault(name, np.zeros(ground.margin.shape, np.float32))[here] += np.float32(partial.share)
+    return shares
+
+
+class _CellMeans:
+    """Means of full-resolution shares over the 2 km cells, collected block by block."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.shape = (size[0] // _CELL, size[1] // _CELL)
+        self.collected: dict[str, Array] = {}
+
+    def add(self, first: int, shares: dict[str, Array], land: NDArray[np.bool_]) -> None:
+        """Take in a block that begins at line `first`; land is counted as a share of its own."""
+        for name, values in {**shares, "land": land}.items():
+            rows = len(values) // _CELL
+            whole = values[: rows * _CELL, : self.shape[1] * _CELL]
+            means = whole.reshape(rows, _CELL, self.shape[1], _CELL).mean(axis=(1, 3), dtype=np.float32)
+            target = self.collected.setdefault(name, np.zeros(self.shape, np.float32))
+            target[first // _CELL : first // _CELL + rows] = means
+
+    def means(self) -> dict[str, Array]:
+        """float32 [h, w] for each name."""
+        return self.collected
