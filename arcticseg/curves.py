@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: no fonts, scripts or colours of their own, so a page styles them for light, dark and print."""
+"""Line charts for inline SVG, laid out without fonts or colours: a page styles them for light, dark and print."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One page for one or several evaluations: scores beside baselines, curves, maps scene by scene, confusion, configs.
 
-`write_report` makes a single HTML file that needs nothing else: pictures are embedded, curves are inline SVG, and there is
-neither a script nor an address outside the page. `score_table` is the same table for a terminal.
+`write_report` makes a single HTML file that needs nothing else: pictures are embedded, curves are inline SVG, and there
+is neither a script nor an address outside the page. `score_table` is the same table for a terminal.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
+from arcticseg.colours import CHART_TITLES, COLOURS, chart_colours
 from arcticseg.curves import Chart, Series, line_chart
 from arcticseg.errors import ReportError
-from arcticseg.files import write_text
+from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice.sigrid import CHARTS
-from arcticseg.maps import CHART_TITLES, COLOURS, chart_colours
 from arcticseg.results import SCORES, Evaluation, Run, Scores, find_run, points, read_evaluations, read_run
 
 COLUMN_TITLES = {"SIC": "SIC R²", "SOD": "SOD F1", "FLOE": "FLOE F1", "combined": "combined"}
@@ -69,16 +69,17 @@ def write_report(evaluations: Sequence[Path], out: Path, runs: Sequence[Path] = 
         The file written.
 
     Raises:
-        ReportError: an evaluation or a run in `runs` cannot be read. A run or map that an evaluation merely names may be
-            absent: the page says so.
+        ReportError: an evaluation or a run in `runs` cannot be read. A run or map that an evaluation merely names may
+            be absent: the page says so.
         OutputError: the page cannot be written.
     """
     read = read_evaluations(evaluations)
     out = Path(out)
     path = out if out.suffix == ".html" else out / "report.html"
     html = _template().render(_page(read, _runs(read, runs)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, html)
+    make_folder(path.parent)
+    with atomic_path(path) as partial:
+        partial.write_text(html, encoding="utf-8")
     return path
 
 
@@ -88,29 +89,33 @@ def score_table(evaluations: Sequence[Path]) -> str:
     Raises:
         ReportError: an evaluation cannot be read.
     """
-    tables = []
-    for group in score_groups(read_evaluations(evaluations)):
-        head = ("", *(title + " " for title in COLUMN_TITLES.values()))
-        body = [(row.name, *(text(row.scores[k]) + ("*" if k in row.best else " ") for k in SCORES)) for row in group.rows]
-        width = [max(len(line[k]) for line in (head, *body)) for k in range(len(head))]
-        rule = "\u2500" * (sum(width) + 2 * (len(width) - 1))
-        n_models = sum(not row.baseline for row in group.rows)
+    return "\n\n".join(_text_table(group) for group in score_groups(read_evaluations(evaluations)))
 
-        def line(cells: Sequence[str], width: Sequence[int] = width) -> str:
-            return "  ".join([cells[0].ljust(width[0]), *(c.rjust(w) for c, w in zip(cells[1:], width[1:], strict=True))])
 
-        parts = [line(head), rule]
-        parts += [line(cells) for cells in body[:n_models]]
-        if body[n_models:]:
-            parts += [rule, *(line(cells) for cells in body[n_models:])]
-        simulated = "SIMULATED scenes" if group.simulated else "scenes"
-        parts.append(f"{group.n_scenes} {simulated} at {group.pixel_spacing:g} m; * best of its column")
-        tables.append("\n".join(part.rstrip() for part in parts))
-    return "\n\n".join(tables)
+def _text_table(group: Group) -> str:
+    def cells(row: Row) -> list[str]:
+        return [row.name, *(text(row.scores[k]) + ("*" if k in row.best else " ") for k in SCORES)]
+
+    head = ["", *(title + " " for title in COLUMN_TITLES.values())]
+    models = [cells(row) for row in group.rows if not row.baseline]
+    baselines = [cells(row) for row in group.rows if row.baseline]
+    widths = [max(map(len, column)) for column in zip(head, *models, *baselines, strict=True)]
+    rule = "\u2500" * (sum(widths) + 2 * (len(widths) - 1))
+
+    def line(found: Sequence[str]) -> str:
+        first, *rest = (cell.rjust(width) for cell, width in zip(found, widths, strict=True))
+        return "  ".join([found[0].ljust(len(first)), *rest])
+
+    lines = [line(head), rule, *map(line, models)]
+    if baselines:
+        lines += [rule, *map(line, baselines)]
+    scenes = "SIMULATED scenes" if group.simulated else "scenes"
+    lines.append(f"{group.n_scenes} {scenes} at {group.pixel_spacing:g} m; * best of its column")
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def score_groups(evaluations: Sequence[Evaluation]) -> list[Group]:
-    """Rank models and baselines among those on the same scenes; a baseline that several evaluations share is shown once."""
+    """Rank models and baselines among those on the same scenes; a baseline that several share is one row."""
     together: dict[tuple[frozenset[str], float], list[tuple[int, Evaluation]]] = {}
     for number, evaluation in enumerate(evaluations):
         together.setdefault((evaluation.scene_names, evaluation.pixel_spacing), []).append((number, evaluation))
@@ -195,6 +200,7 @@ def _page(evaluations: Sequence[Evaluation], runs: Sequence[_NamedRun]) -> dict[
         "curves": _curves(runs),
         "models": [
             {
+                "number": number,
                 "name": e.name,
                 "colour": number % _LINE_COLOURS,
                 "evaluation": e,
@@ -281,6 +287,7 @@ def _scene(evaluations: Sequence[Evaluation], name: str) -> dict[str, Any]:
                 missing = scene.map is not None and not scene.map.is_file()
                 entries.append(
                     {
+                        "number": number,
                         "model": evaluation.name,
                         "colour": number % _LINE_COLOURS,
                         "scores": scene.pooled,

@@ -1,7 +1,7 @@
 """What `arcticseg evaluate` and a run leave behind, read back and checked: evaluation.json and metrics.jsonl.
 
-Reading is strict, so that a page is never built on a value that is not there: whatever is missing or of another type is a
-`ReportError` that names the file, the key and the value.
+Reading is strict, so that a page is never built on a value that is not there: whatever is missing or of another type is
+a `ReportError` that names the file, the key and the value.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from arcticseg.errors import ReportError
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
+from arcticseg.tracking import METRICS
 
 EVALUATION_FILE = "evaluation.json"
 FORMAT = 1
@@ -68,6 +69,7 @@ class Evaluation:
 
     @property
     def scene_names(self) -> frozenset[str]:
+        """What the evaluation was made on: two of them compare where this is equal."""
         return frozenset(scene.scene for scene in self.scenes)
 
 
@@ -82,14 +84,14 @@ class Run:
 
 
 def read_evaluations(paths: Sequence[Path]) -> list[Evaluation]:
-    """Read several evaluations; those of equal name get their folder's name added, to tell them apart.
+    """Read several evaluations, each once; those of equal name get their folder's name added, to tell them apart.
 
     Raises:
         ReportError: none is given, or one cannot be read.
     """
     if not paths:
         raise ReportError("no evaluation given; name one or more evaluation.json files of `arcticseg evaluate`")
-    read = [read_evaluation(path) for path in paths]
+    read = list({e.path.resolve(): e for e in map(read_evaluation, paths)}.values())
     names = [evaluation.name for evaluation in read]
     return [replace(e, name=f"{e.name} ({e.path.parent.name})") if names.count(e.name) > 1 else e for e in read]
 
@@ -145,7 +147,7 @@ def read_run(folder: Path) -> Run:
         ReportError: a file is missing or a line is no JSON object.
     """
     config = _read_text(folder / "config.yaml", "name the folder of a run, with config.yaml and metrics.jsonl")
-    metrics = folder / "metrics.jsonl"
+    metrics = folder / METRICS
     text = _read_text(metrics, "name the folder of a run that has made its first step")
     lines = text.splitlines()
     if lines and not text.endswith("\n"):

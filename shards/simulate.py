@@ -133,8 +133,11 @@ def simulate_archive(
     paths = [out / config.place(index).file_name for index in range(n)]
     todo = [index for index in range(n) if not _is_done(paths[index], config, index)]
     columns = (
-        TextColumn("[progress.description]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, disable=not progress) as bar:
         task = bar.add_task("simulated scenes", total=n, completed=n - len(todo))
         for _ in _each(out, config, todo, workers):
@@ -188,20 +191,21 @@ def _write(path: Path, config: SimulationConfig, index: int, place: Place) -> No
     radar = Radar(size, index, seed, ground.eggs, wind, melt_of(place.time.month))
     codes = ground.codes if config.labelled else None
     cells = _CellMeans(size)
-    with atomic_path(path) as temporary:
-        with SceneFile(temporary, size, place.product, place.chart_name, config.statement(index), codes) as file:
-            for first, images, shares, land in _blocks(config, index, ground, radar):
-                file.write_block(first, images)
-                cells.add(first, shares, land)
-            # What was drawn inside the scene; what is expected around it.
-            for name, values in cells.means().items():
-                whole = expected.setdefault(name, np.zeros_like(ice)) if name != "land" else ground.land.margin * 1.0
-                whole[inside] = values
-                expected[name] = whole.astype(np.float32)
-            land_share = expected.pop("land")
-            passive = simulate_passive(size, index, seed, place, expected, land_share, weather)
-            fields = {name: values[inside] for name, values in weather.fields.items()}
-            file.write_rest(geolocation(place, size), passive, fields)
+    with (
+        atomic_path(path) as temporary,
+        SceneFile(temporary, size, place.product, place.chart_name, config.statement(index), codes) as file,
+    ):
+        for first, images, shares, land in _blocks(config, index, ground, radar):
+            file.write_block(first, images)
+            cells.add(first, shares, land)
+        # AMSR2 sees what was drawn inside the scene, and what is expected around it.
+        seen = {**expected, "land": ground.land.margin.astype(np.float32)}
+        for name, values in cells.means.items():
+            seen.setdefault(name, np.zeros_like(ice))[inside] = values
+        land_share = seen.pop("land")
+        passive = simulate_passive(size, index, seed, place, seen, land_share, weather)
+        fields = {name: values[inside] for name, values in weather.fields.items()}
+        file.write_rest(geolocation(place, size), passive, fields)
 
 
 def _blocks(
@@ -252,11 +256,11 @@ def _expected_shares(ground: Ground) -> dict[str, Array]:
 
 
 class _CellMeans:
-    """Means of full-resolution shares over the 2 km cells, collected block by block."""
+    """Means of full-resolution shares over the 2 km cells, float32 [h, w] by name, collected block by block."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.shape = (size[0] // _CELL, size[1] // _CELL)
-        self.collected: dict[str, Array] = {}
+        self.means: dict[str, Array] = {}
 
     def add(self, first: int, shares: dict[str, Array], land: NDArray[np.bool_]) -> None:
         """Take in a block that begins at line `first`; land is counted as a share of its own."""
@@ -264,9 +268,5 @@ class _CellMeans:
             rows = len(values) // _CELL
             whole = values[: rows * _CELL, : self.shape[1] * _CELL]
             means = whole.reshape(rows, _CELL, self.shape[1], _CELL).mean(axis=(1, 3), dtype=np.float32)
-            target = self.collected.setdefault(name, np.zeros(self.shape, np.float32))
+            target = self.means.setdefault(name, np.zeros(self.shape, np.float32))
             target[first // _CELL : first // _CELL + rows] = means
-
-    def means(self) -> dict[str, Array]:
-        """float32 [h, w] for each name."""
-        return self.collected

@@ -101,3 +101,9 @@ def assign(paths: Sequence[Path], lists: Mapping[str, Sequence[str]]) -> dict[st
     if loose:
         raise ConfigError(f"{len(loose)} scenes are on no list, such as {loose[0]}; add them to a list or move them away")
     return {part: [by_name[name] for name in sorted(names)] for part, names in lists.items()}
+
+
+def default(names: Sequence[str], seed: int = 0) -> dict[str, list[str]]:
+    """80 % training, 10 % validation, 10 % test; all training where there are fewer than three passes."""
+    few = len({pass_of(name) for name in names}) < 3
+    return split(names, {"val": 0.0, "test": 0.0} if few else {"val": 0.1, "test": 0.1}, seed)

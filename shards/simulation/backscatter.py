@@ -20,9 +20,9 @@ PARTIALS = 3
 ENL = 12.0
 # Incidence angles at which EW sub-swaths meet, and the HV noise-equivalent sigma0 in dB at the middle of each.
 SUBSWATH_EDGES = (28.3, 33.0, 37.4, 41.9)
-_NOISE_FLOOR_DB = (-26.5, -29.0, -28.6, -29.4, -29.0)
+_NOISE_FLOOR_DB = (-25.5, -28.3, -28.0, -28.6, -28.2)
 # Denoising subtracts most of the mean noise power; what is left differs from sub-swath to sub-swath.
-_SUBTRACTED = 0.8
+_SUBTRACTED = 0.6
 _SCALLOPING_LINES = 210.0
 _LEAST_POWER = 10 ** (-4.6)
 
@@ -100,9 +100,9 @@ def water_db(wind: Array, angle: Array) -> tuple[Array, Array]:
     hh_a, hh_b, hv_a, hv_b, *_ = BACKSCATTER["water"]
     rough = np.clip(wind, 0, 18) / np.float32(12)
     gain = np.float32(13.5) * np.sqrt(rough) * (1 - np.float32(0.018) * (angle - 33))
-    gain -= np.float32(3.0)
+    gain -= np.float32(2.0)
     hh = np.float32(hh_a) + np.float32(hh_b) * angle + np.maximum(gain, 0)
-    hv = np.float32(hv_a) + np.float32(hv_b) * angle + np.float32(6.5) * rough * rough
+    hv = np.float32(hv_a) + np.float32(hv_b) * angle + np.float32(4.5) * rough * rough
     return hh, hv
 
 
@@ -162,7 +162,7 @@ class Radar:
         ridges = np.exp(-40 * fine * fine) * np.clip(wide + np.float32(0.3), 0, 1.5)
 
         gusts = textures.gusts(lines, samples)
-        wind = upsample(self.wind, 50, lines - 24.5, samples - 24.5) * np.exp(np.float32(0.16) * gusts)
+        wind = upsample(self.wind, 50, lines - 24.5, samples - 24.5) * np.exp(np.float32(0.13) * gusts)
         hh_db, hv_db = water_db(wind, angle)
         hh, hv = _power(hh_db + np.float32(0.4) * common), _power(hv_db + np.float32(0.3) * common)
 

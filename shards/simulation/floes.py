@@ -47,7 +47,7 @@ class Cells:
     draws: Array
 
     def gap_and_cell(self, lines: Places, samples: Places) -> tuple[Array, NDArray[np.int32]]:
-        """Distance to the second minus the nearest centre, in spacings, float32; index of the nearest, int32; [n, m]."""
+        """How much further the second centre is than the nearest, in spacings, float32; the nearest, int32; [n, m]."""
         if self.step == 1:
             return self._exact(lines, samples)
         step = float(self.step)

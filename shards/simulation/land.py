@@ -21,6 +21,9 @@ LAND_STEP = 4
 # The distance known from the margin does not see small islands; nearer than this only the scene's own grid counts.
 _COARSE_BLINDNESS_KM = 4.0
 _NOWHERE_KM = 1000.0
+# Share of scenes without land, and the largest share of land in the others.
+_WITHOUT_LAND = 0.4
+_MOST_LAND = 0.4
 
 
 def extent_of(size: tuple[int, int]) -> Extent:
@@ -68,7 +71,8 @@ def distance_km(size: tuple[int, int], land: NDArray[np.bool_], margin: NDArray[
     """Distance to land in km on the land grid, float32, from the masks of the scene and of its margin."""
     lines, samples = land_grid(size)
     rows, columns = margin_places(size)
-    far = ndimage.distance_transform_edt(~margin) * 50 * PIXEL_KM if margin.any() else np.full(margin.shape, _NOWHERE_KM)
+    cells = ndimage.distance_transform_edt(~margin) if margin.any() else np.full(margin.shape, np.inf)
+    far = np.minimum(cells * 50 * PIXEL_KM, _NOWHERE_KM)
     far_here = upsample(far.astype(np.float32), 50, lines - rows[0], samples - columns[0])
     if not land.any():
         return far_here
@@ -77,7 +81,7 @@ def distance_km(size: tuple[int, int], land: NDArray[np.bool_], margin: NDArray[
 
 
 def simulated_land(size: tuple[int, int], index: int, seed: int) -> Land:
-    """A coast along one side with bays and islands, up to four tenths of the scene; a third of the scenes has none."""
+    """A coast along one side with bays and islands, up to four tenths of the scene; some scenes have none."""
     rng = generator(seed, index, 2)
     scale = 0.6 * max(size)
     shape = Fractal(rng, scale, extent_of(size), 5, 0.5)
@@ -91,13 +95,13 @@ def simulated_land(size: tuple[int, int], index: int, seed: int) -> Land:
     lines, samples = land_grid(size)
     level = level_at(lines, samples)
     draw = low_discrepancy(index, 3, seed)
-    if draw < 0.35:
+    if draw < _WITHOUT_LAND:
         # Off a coast that lies somewhere down the slope.
         tilt = scale * (slope[0] * lines[:, None] + slope[1] * samples[None, :]) * PIXEL_KM
-        km = 20 * 20 ** rng.random() + tilt.max() - tilt
+        km = 40 * 15 ** rng.random() + tilt.max() - tilt
         nothing = np.zeros([len(places) for places in margin_places(size)], bool)
         return Land(np.full_like(level, -1), km.astype(np.float32), nothing)
-    share = 0.4 * ((draw - 0.35) / 0.65) ** 1.3
+    share = _MOST_LAND * ((draw - _WITHOUT_LAND) / (1 - _WITHOUT_LAND)) ** 1.3
     threshold = np.quantile(level, 1 - share)
     margin = level_at(*margin_places(size)) > threshold
     return Land((level - threshold).astype(np.float32), distance_km(size, level > threshold, margin), margin)

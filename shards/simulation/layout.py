@@ -16,11 +16,19 @@ from shards.simulation.land import Land, Places, extent_of, margin_places, simul
 from shards.simulation.noise import Array, Extent, Fractal, SmoothNoise, generator, low_discrepancy
 from shards.simulation.place import Place
 
-_SLIVER = 0.004
+# Cells with less ice than this share of a whole cell join a neighbour.
+_SLIVER = 0.3
+# Standard deviation of what is added to concentrations before they are put in order from the edge into the pack.
+_DISORDER = 0.2
 # How far true edges stray from the drawn ones: some hundred metres, in pixels; and their raggedness.
 _DRAWING_ERROR = 6.0
 _RAGGEDNESS = 1.5
 _TILE = 250
+# Shares of water below this, or above one minus this, count as none and all; how far the edge is from such scenes.
+_PURE = 0.03
+_FAR_EDGE_PIXELS = 1500.0
+# Places of the sequence of eggs that belong to one scene; scenes of 10,000 pixels have some 40 polygons.
+_PLACES_A_SCENE = 89
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def edge_displacement(
 def water_share(index: int, seed: int, month: int) -> float:
     """Share of open water among the scene's sea: mostly near 0 or 1, as in real scenes; its mean is the month's."""
     mean = MONTHS[month][1]
-    return float(beta.ppf(low_discrepancy(index, 2, seed), 0.9 * mean, 0.9 * (1 - mean)))
+    return float(beta.ppf(low_discrepancy(index, 7, seed), 0.9 * mean, 0.9 * (1 - mean)))
 
 
 class Mosaic:
@@ -73,7 +81,7 @@ class Mosaic:
         rng = generator(seed, index, 4)
         extent = extent_of(size)
         # The number of polygons grows more slowly than the area.
-        spacing = max(size) / (7.0 * (max(size) / 700) ** 0.65) ** 0.5
+        spacing = max(size) / (11.0 * (max(size) / 1000) ** 0.55) ** 0.5
         self.spacing = spacing
         self.edge = Fractal(rng, 0.5 * max(size), extent, 5, 0.45)
         angle = rng.uniform(0, 2 * np.pi)
@@ -126,7 +134,11 @@ def simulated_ground(size: tuple[int, int], index: int, seed: int, place: Place)
     probe = tuple(np.linspace(0, count - 1, 150) for count in size)
     sea = ~land.is_land(*probe) & charted(*probe)
     level = mosaic.level(*probe)
-    edge = float(np.quantile(level[sea], water_share(index, seed, place.time.month))) if sea.any() else 0.0
+    share = water_share(index, seed, place.time.month)
+    edge = float(np.quantile(level[sea], share)) if sea.any() else 0.0
+    # Scenes all of water or of pack ice lie at any distance from the edge.
+    away = float(rng.exponential(_FAR_EDGE_PIXELS)) * float(np.hypot(*mosaic.slope))
+    edge += away if share > 1 - _PURE else -away if share < _PURE else 0.0
 
     def cells(lines: Places, samples: Places) -> NDArray[np.int32]:
         """Twice the site's number, plus one on the water side."""
@@ -147,15 +159,16 @@ def simulated_ground(size: tuple[int, int], index: int, seed: int, place: Place)
         for columns in _tiles(len(outer_samples), 30):
             margin[rows, columns] = cells(outer_lines[rows], outer_samples[columns])
 
-    sites = np.flatnonzero(counts[0::2] > _SLIVER * raster.size)
+    areas = counts[0::2] / raster.size
+    sites = np.flatnonzero(areas > _SLIVER * mosaic.spacing**2 / raster.size)
     if not len(sites):
-        sites = np.flatnonzero(counts[0::2] > 0)
+        sites = np.flatnonzero(areas == areas.max()) if areas.any() else np.array([], np.int64)
     depth = np.array([float(mosaic.level(site[:1], site[1:])[0, 0]) for site in mosaic.sites])
     # The further into the pack, the more ice, with exceptions.
     sites = sites[np.argsort(depth[sites])]
     eggs = sorted(
-        _draw_eggs(rng, len(sites), index, seed, place.time.month, place.service),
-        key=lambda egg: sum(p.share for p in egg.partials) + float(rng.normal(0, 0.15)),
+        _draw_eggs(rng.permutation(areas[sites]), index, seed, place.time.month, place.service),
+        key=lambda egg: sum(p.share for p in egg.partials) + float(rng.normal(0, _DISORDER)),
     )
     waters = [Egg(code, ()) for code in ((1, 1, 2) if place.service == "dmi" else (2, 2, 1))]
     everything = (*eggs, *waters)
@@ -202,15 +215,25 @@ def _chart_limit(
     return charted
 
 
-def _draw_eggs(
-    rng: np.random.Generator, count: int, index: int, seed: int, month: int, service: str
-) -> list[Egg]:
-    """`count` eggs of the month's mix, spread evenly over it within the scene and over successive scenes."""
-    eggs, _, _ = pool()
+def _draw_eggs(areas: NDArray[np.float64], index: int, seed: int, month: int, service: str) -> list[Egg]:
+    """An egg of the month's mix for each of `areas` (shares of the scene), spread evenly over classes by area.
+
+    Concentrations are a systematic sample: the areas, laid end to end from a place that moves on evenly from scene to
+    scene, run through the cumulative shares of the concentrations. Among eggs of one concentration, in order of stage
+    and floe size, another even sequence chooses.
+    """
+    eggs, classes, _ = pool()
     weights = month_weights(month).copy()
     if service == "cis":
         weights[[not egg.partials_written for egg in eggs]] = 0
-    ladder = np.cumsum(weights) / weights.sum()
+    by_sic = np.bincount(classes[:, 0], weights=weights, minlength=11)
+    ladder = np.cumsum(by_sic) / by_sic.sum()
     start = low_discrepancy(index, 4, seed)
-    draws = [(start + (k + rng.uniform(0, 1)) / max(count, 1)) % 1 for k in range(count)]
-    return [eggs[min(int(np.searchsorted(ladder, draw, side="right")), len(eggs) - 1)] for draw in draws]
+    drawn = []
+    for number, middle in enumerate(np.cumsum(areas) - areas / 2):
+        sic = min(int(np.searchsorted(ladder, (start + middle) % 1, side="right")), 10)
+        members = np.flatnonzero(classes[:, 0] == sic)
+        steps = np.cumsum(weights[members]) / weights[members].sum()
+        within = low_discrepancy(index * _PLACES_A_SCENE + number, 2, seed)
+        drawn.append(eggs[members[min(int(np.searchsorted(steps, within, side="right")), len(members) - 1)]])
+    return drawn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -53,7 +54,7 @@ _MANTISSA_BITS = 12
 def zonal_range_description() -> str:
     """The table of distance zones as the files spell it."""
     ends = [0.0, *ZONE_ENDS_KM]
-    rows = [f"{zone}; {low:g} -> {high:g}" for zone, (low, high) in enumerate(zip(ends, ends[1:], strict=False), 1)]
+    rows = [f"{zone}; {low:g} -> {high:g}" for zone, (low, high) in enumerate(pairwise(ends), 1)]
     return "\n".join(["", "dist_id; dist_range_km", "0; land", *rows, f"{len(ends)}; {ends[-1]:g} -> inf", ""])
 
 

@@ -10,7 +10,7 @@ from scipy import sparse
 
 Array = NDArray[np.float32]
 
-# Mean over positions of the sum of squared cubic B-spline weights: the variance that interpolation leaves to white noise.
+# Mean over positions of the sum of squared cubic B-spline weights: the variance that interpolation leaves of noise.
 _SPLINE_VARIANCE = 151.0 / 315.0
 
 
@@ -101,7 +101,7 @@ def low_discrepancy(place: int, dimension: int, seed: int) -> float:
 
     `dimension` chooses the irrational step (square roots of primes), `seed` the start.
     """
-    step = (2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0)[dimension] ** 0.5
+    step = (2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0)[dimension] ** 0.5
     if dimension == 2:
         step = (5.0**0.5 - 1) / 2
     start = generator(seed, 7919 + dimension).random()

@@ -52,10 +52,9 @@ def _surface(channel: str, melt: float, drift: dict[str, float]) -> dict[str, fl
 
 
 def simulate_passive(
-    size: tuple[int, int], index: int, seed: int, place: Place, shares: dict[str, Array], land: NDArray[np.bool_] | Array,
-    weather: Weather,
+    size: tuple[int, int], index: int, seed: int, place: Place, shares: dict[str, Array], land: Array, weather: Weather,
 ) -> Passive:  # fmt: skip
-    """The 14 channels. shares: ice class -> share of the sea; land: share; both on the scene's cells and their margin."""
+    """The 14 channels. shares: ice class -> share of the sea; land: share; both on the cells of scene and margin."""
     rng = generator(seed, index, 12)
     rows, columns = margin_places(size)
     extent = extent_of(size)
@@ -67,7 +66,6 @@ def simulate_passive(
     cloud = weather.fields["tclw"] * np.exp(np.float32(0.3) * cloudy) - np.float32(_MEAN_CLOUD)
     wind = weather.wind_speed - np.float32(_MEAN_WIND)
     ice = sum(shares.values(), np.zeros(land.shape, np.float32))
-    land = land.astype(np.float32)
 
     channels = {}
     for channel in TIE_POINTS:

@@ -12,9 +12,9 @@ from shards.simulation.land import extent_of, margin_places
 from shards.simulation.noise import Array, Fractal, generator, low_discrepancy
 from shards.simulation.place import Place
 
-# Monthly mean 2 m air temperature in K over the coastal seas of Greenland and Canada near 69 degrees north: our own round
-# figures, such that their mean over the archive's months is near the published one (268.6 K).
-_MONTHLY_T2M = (256.0, 255.0, 256.5, 262.0, 268.5, 273.5, 276.5, 277.0, 273.5, 269.0, 264.0, 259.0)
+# Monthly mean 2 m air temperature in K over the coastal seas of Greenland and Canada near 69 degrees north: our own
+# round figures, such that their mean over the archive's months is near the published one (268.6 K).
+_MONTHLY_T2M = (257.5, 256.5, 258.0, 263.5, 270.0, 275.0, 278.0, 278.5, 275.0, 270.5, 265.5, 260.5)
 # How wet snow and ice surfaces are, by month.
 _MELT = (0.0, 0.0, 0.0, 0.0, 0.2, 0.7, 1.0, 0.8, 0.25, 0.0, 0.0, 0.0)
 _FREEZING_K = 271.35
@@ -61,7 +61,7 @@ def simulate_weather(
     # Vapour follows temperature about as saturation does (7 % per K); clouds are where there is more of it.
     moist = field(800)
     tcwv = 2.5 * np.exp(0.068 * (t2m - 255) + 0.2 * moist + rng.normal(0, 0.2))
-    tclw = 0.035 * np.exp(0.9 * moist + 0.8 * field(300) + rng.normal(0, 0.5)) * np.clip((t2m - 245) / 22, 0.1, 1.3)
+    tclw = 0.026 * np.exp(0.7 * moist + 0.6 * field(300) + rng.normal(0, 0.4)) * np.clip((t2m - 245) / 22, 0.1, 1.3)
 
     speed = 1.0 + 12.0 * low_discrepancy(index, 5, seed) ** 1.2
     direction = 2 * np.pi * low_discrepancy(index, 6, seed)

@@ -168,6 +168,7 @@ def test_time_from_tags(tmp_path: Path) -> None:
     assert scene.time == datetime(2020, 1, 23, 12, 6, 18, 368255, tzinfo=UTC)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_refused_files(tmp_path: Path) -> None:
     text = tmp_path / "text.tif"
     text.write_text("no image")

@@ -1,0 +1,171 @@
+"""Scenes with charts through a network: official scores at 80 m, maps, products, evaluation.json."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcticseg import maps
+from arcticseg.baselines import LOGISTIC, MAJORITY, fit_logistic
+from arcticseg.errors import SceneError
+from arcticseg.files import make_folder, write_text
+from arcticseg.ice import layers as scene_layers
+from arcticseg.ice.layers import LayerConfig, Layers
+from arcticseg.ice.scene import Scene, open_scene
+from arcticseg.ice.score import Confusion, confusion, empty_confusions, majority, scores
+from arcticseg.ice.sigrid import CHARTS, N_CLASSES
+from arcticseg.predict import (
+    PRODUCT_FACTOR,
+    Predictor,
+    fields_to_charts,
+    product_positions,
+    write_geotiff,
+    write_netcdf,
+)
+
+EVALUATION = "evaluation.json"
+
+
+def count(labels: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> dict[str, Confusion]:
+    """Confusion counts of each chart; both uint8 [3, H, W]. A labelled pixel without prediction counts as class 0.
+
+    Scores are over all labelled pixels, so a network that declines to answer must not gain by it.
+    """
+    out = {}
+    for i, chart in enumerate(CHARTS):
+        answered = np.where(prediction[i] < N_CLASSES[chart], prediction[i], 0)
+        out[chart] = confusion(labels[i], answered, N_CLASSES[chart])
+    return out
+
+
+def _add(total: dict[str, Confusion], counts: dict[str, Confusion]) -> None:
+    for chart, matrix in counts.items():
+        total[chart] += matrix
+
+
+def evaluate(
+    predictor: Predictor,
+    scenes: Sequence[Path],
+    out: Path,
+    *,
+    name: str | None = None,
+    run: Path | None = None,
+    baseline_shards: Path | None = None,
+    products: bool = True,
+    pictures: bool = True,
+    overlap: int | None = None,
+    batch_size: int = 8,
+    rules: LayerConfig = LayerConfig(),
+    report: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Score a network on whole scenes; write `evaluation.json`, `maps/*.png` and `products/*.nc, *.tif` to `out`.
+
+    Args:
+        scenes: files with charts; one without is an error.
+        name: of the network in tables; None: of its run folder.
+        baseline_shards: fit the logistic regression on these shards and score it, too; None: only the majority class.
+        report: is told each scene's scores.
+
+    Returns:
+        path of evaluation.json.
+
+    Raises:
+        SceneError, ConfigError, OutputError: see their messages.
+    """
+    began = time.monotonic()
+    make_folder(out)
+    baseline = None if baseline_shards is None else fit_logistic(baseline_shards, predictor.factor)
+    total, logistic = empty_confusions(), empty_confusions()
+    records: list[dict[str, Any]] = []
+    simulated = False
+    for path in scenes:
+        with open_scene(path) as scene:
+            labels = scene_layers.official_labels(scene, rules)
+            if labels is None:
+                raise SceneError(f"{path}: has no ice chart to score against; leave it out, or use `arcticseg predict`")
+            own, product = predictor.read(scene, rules)
+            prediction = predictor.charts(own, product, overlap, batch_size)
+            counts = count(labels, prediction)
+            _add(total, counts)
+            if baseline is not None:
+                _add(logistic, count(labels, fields_to_charts(baseline.fields(own), predictor.factor, product)))
+            pooled = scores(counts)
+            record: dict[str, Any] = {"scene": scene.name, "simulated": scene.simulated, "pooled": pooled}
+            record |= {"map": None, "product": None}
+            if products:
+                folder = make_folder(out / "products")
+                write_netcdf(folder / f"{scene.name}.nc", scene, prediction, predictor)
+                write_geotiff(folder / f"{scene.name}.tif", scene, prediction)
+                record["product"] = f"products/{scene.name}.nc"
+            if pictures:
+                draw(make_folder(out / "maps") / f"{scene.name}.png", scene, product, prediction, labels, pooled, predictor)
+                record["map"] = f"maps/{scene.name}.png"
+            records.append(record)
+            simulated |= scene.simulated
+        report(f"{scene.name}: " + "  ".join(f"{key} {'-' if v is None else f'{v:.2f}'}" for key, v in pooled.items()))
+    baselines = [{"name": MAJORITY, "pooled": scores(majority(total))}]
+    if baseline is not None:
+        baselines.append({"name": LOGISTIC, "pooled": scores(logistic)})
+    result = {
+        "format": 1,
+        "name": name or predictor.name,
+        "run": None if run is None else str(run),
+        "factor": predictor.factor,
+        "pixel_spacing": 40 * PRODUCT_FACTOR,
+        "simulated": simulated,
+        "n_scenes": len(records),
+        "pooled": scores(total),
+        "confusion": {chart: matrix.tolist() for chart, matrix in total.items()},
+        "baselines": baselines,
+        "scenes": records,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    write_text(out / EVALUATION, json.dumps(result, indent=1) + "\n")
+    return out / EVALUATION
+
+
+def draw(
+    path: Path,
+    scene: Scene,
+    layers: Layers,
+    prediction: NDArray[np.uint8],
+    labels: NDArray[np.uint8] | None,
+    pooled: dict[str, float | None] | None,
+    predictor: Predictor,
+) -> None:
+    """The map of one scene, whose layers at 80 m are given: SAR, chart, prediction and difference."""
+    latitude, longitude = product_positions(scene)
+    maps.scene_map(
+        path,
+        title=f"{scene.name}\n{predictor.name}, trained at {predictor.factor * 40} m",
+        hh=layers.sar["hh"] if "hh" in scene.polarisations else None,
+        hv=layers.sar["hv"] if "hv" in scene.polarisations else None,
+        chart=labels,
+        prediction=prediction,
+        land=layers.distance == 0,
+        pixel_spacing=layers.pixel_spacing,
+        latitude=latitude,
+        longitude=longitude,
+        simulated=scene.simulated,
+        scores=pooled,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("arcticseg", "torch", "deepspeed", "timm", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

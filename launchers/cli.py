@@ -1,0 +1,86 @@
+"""The `arcticseg` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from arcticseg.errors import ArcticSegError
+
+# Verb -> what it does, in one line; the module of the same name in `launchers.verbs` does it.
+VERBS = {
+    "simulate": "make simulated scenes, from nothing or from a real vector chart",
+    "shards": "build, check, split and describe tar shards",
+    "train": "pretrain or fine-tune, from a config",
+    "evaluate": "score a trained network on whole scenes, with maps",
+    "predict": "draw charts of scenes: netCDF, GeoTIFF, maps",
+    "report": "one page of evaluations and runs",
+    "sweep": "a whole study with Ray Tune",
+    "demo": "the whole chain on simulated scenes",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="arcticseg",
+        description="Train and use the networks that draw sea ice charts from Sentinel-1 SAR.",
+        epilog="`arcticseg VERB --help` tells the rest. Errors about input, config or the machine exit with status 2.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, line in VERBS.items():
+        module = importlib.import_module(f"launchers.verbs.{verb}")
+        sub = verbs.add_parser(
+            verb,
+            help=line,
+            description=(module.__doc__ or line).strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(sub)
+        if "main" not in sub._defaults:
+            sub.set_defaults(main=module.main)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"arcticseg {version('arcticseg')}")
+        parser.exit()
+
+
+def guarded(body: Callable[[], int | None]) -> int:
+    """Run a command; an error that the user can mend becomes one line on stderr and status 2."""
+    try:
+        return body() or 0
+    except ArcticSegError as error:
+        # Every rank of a job meets the same error; one line of it is enough.
+        if os.environ.get("RANK", "0") == "0":
+            print(f"arcticseg: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("arcticseg: stopped", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        extras = {"torch": "train", "deepspeed": "train", "timm": "train", "wandb": "train", "safetensors": "train", "ray": "sweep"}
+        extra = extras.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        print(f"arcticseg: error: {error.name} is not installed; pip install 'arcticseg[{extra}]'", file=sys.stderr)
+        return 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the `arcticseg` command; returns the exit status."""
+    arguments = make_parser().parse_args(argv)
+    return guarded(lambda: arguments.main(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""What `deepspeed`, `torchrun` and `srun` start, and `arcticseg train` in a process of its own.
+
+    deepspeed --num_gpus 4 launchers/train.py --config finetune_vit data.shards=/data/shards out=runs/vit
+    torchrun --nproc-per-node 4 -m launchers.train --config finetune_vit
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments shared by this script and `arcticseg train`."""
+    parser.add_argument("--config", required=True, help="path of a YAML config, or the name of a shipped one")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run folder")
+    parser.add_argument("--dry-run", action="store_true", help="check and print the resolved config, then stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides, such as optim.lr=1e-4")
+
+
+def start(arguments: argparse.Namespace) -> int:
+    """Check the config, then train in this process; status 3 when a signal stopped the run after a checkpoint."""
+    from arcticseg import config, settings
+
+    cfg = settings.load(arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        print(config.dump(cfg), end="")
+        return 0
+    from arcticseg.run import run
+
+    return 0 if run(cfg, arguments.resume) else 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of one rank."""
+    from launchers.cli import guarded
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    # DeepSpeed's launcher adds this to the arguments unless told --no_local_rank; the environment says it, too.
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    arguments = parser.parse_intermixed_args(argv)
+    return guarded(lambda: start(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Score a trained network on whole scenes at 80 m, with maps, products and baselines.
+
+    arcticseg evaluate runs/vit scenes --list lists/test.txt --out runs/vit/evaluation --baseline shards
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `arcticseg evaluate`."""
+    parser.add_argument("run", type=Path, help="run folder, or weights file (.safetensors)")
+    parser.add_argument("scenes", type=Path, help="folder of scenes with charts, or one scene")
+    parser.add_argument("--list", type=Path, dest="names", help="text file of the scene names to use (default: all)")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: RUN/evaluation)")
+    parser.add_argument("--name", help="name of the network in tables (default: that of the run folder)")
+    parser.add_argument("--factor", type=int, help="downsampling factor (default: the finest of training)")
+    parser.add_argument("--baseline", type=Path, metavar="SHARDS", help="fit the logistic regression on these shards, too")
+    parser.add_argument("--no-maps", action="store_true", help="draw no pictures")
+    parser.add_argument("--no-products", action="store_true", help="write no netCDF and GeoTIFF")
+    parser.add_argument("--overlap", type=int, help="pixels that windows share (default: a quarter of a tile)")
+    parser.add_argument("--batch-size", type=int, default=8, help="windows at a time (default 8)")
+    parser.add_argument("--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)")
+    parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Evaluate."""
+    from arcticseg.data.stream import read_scene_list
+    from arcticseg.errors import ConfigError
+    from arcticseg.evaluate import evaluate
+    from arcticseg.ice.layers import LayerConfig
+    from arcticseg.ice.scene import list_scenes
+    from arcticseg.predict import load_predictor
+    from arcticseg.report import score_table
+    from launchers.terminal import note, plain_warnings
+
+    scenes = list_scenes(arguments.scenes)
+    if arguments.names is not None:
+        wanted = read_scene_list(arguments.names)
+        by_name = {path.stem: path for path in scenes}
+        missing = [name for name in wanted if name not in by_name]
+        if missing:
+            raise ConfigError(f"{arguments.names}: lists {missing[0]}, which {arguments.scenes} does not hold")
+        scenes = [by_name[name] for name in wanted]
+    with plain_warnings():
+        found = evaluate(
+            load_predictor(arguments.run, arguments.factor, arguments.device),
+            scenes,
+            arguments.out or arguments.run / "evaluation",
+            name=arguments.name,
+            run=arguments.run if arguments.run.is_dir() else None,
+            baseline_shards=arguments.baseline,
+            products=not arguments.no_products,
+            pictures=not arguments.no_maps,
+            overlap=arguments.overlap,
+            batch_size=arguments.batch_size,
+            rules=LayerConfig(rules=arguments.rules),
+            report=note,
+        )
+    print(score_table([found]))
+    print(found)

@@ -1,0 +1,140 @@
+"""Build, check, split and describe tar shards.
+
+    arcticseg shards split scenes --out lists --val 0.1 --test 0.1
+    arcticseg shards build scenes --out shards --lists lists --factors 2-10 --workers 8
+    arcticseg shards check shards
+    arcticseg shards stats shards
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from arcticseg.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `arcticseg shards`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    text = "Cut scenes into tiles and write them as tar shards with index, manifest and statistics. An interrupted build goes on."
+    build = actions.add_parser("build", help="scenes to shards", description=text)
+    build.add_argument("scenes", type=Path, help="folder of raw or ready-to-train scenes")
+    build.add_argument("--out", type=Path, required=True, help="folder to write to")
+    build.add_argument("--lists", type=Path, help="folder of train.txt, val.txt, test.txt (default: split 80/10/10 by seed)")
+    build.add_argument("--factors", default="2-10", help="downsampling factors of 40 m, such as 4, 2-10 or 2,4,8 (default 2-10)")
+    build.add_argument("--tile", type=int, default=384, help="edge of a tile in pixels (default 384)")
+    build.add_argument("--overlap", type=int, default=0, help="pixels that neighbouring tiles share (default 0)")
+    build.add_argument("--min-valid", type=float, default=0.25, help="share of valid pixels to keep a tile (default 0.25)")
+    build.add_argument("--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)")
+    build.add_argument("--strict", action="store_true", help="an unlisted ice code is an error, not a masked polygon")
+    build.add_argument("--sar-average", choices=("linear", "db"), default="linear", help="average power or dB (default linear)")
+    build.add_argument("--labels", choices=("majority", "nearest", "maximum"), default="majority", help="label reduction")
+    build.add_argument("--shard-mb", type=float, default=384, help="size of a shard in MB (default 384)")
+    build.add_argument("--workers", type=int, default=1, help="scenes read at a time (default 1)")
+    build.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at a scene that cannot be read (default stop)")
+    build.add_argument("--seed", type=int, default=0, help="of the split and of the order in shards (default 0)")
+    build.set_defaults(main=run_build)
+
+    check = actions.add_parser("check", help="verify every byte", description="Verify shards against their checksums.")
+    check.add_argument("shards", type=Path, help="folder of shards")
+    check.set_defaults(main=run_check)
+
+    text = "Divide scenes into training, validation and test; scenes of one satellite pass stay together."
+    split = actions.add_parser("split", help="lists of scenes", description=text)
+    split.add_argument("scenes", type=Path, help="folder of scenes")
+    split.add_argument("--out", type=Path, required=True, help="folder for train.txt, val.txt, test.txt")
+    split.add_argument("--val", type=float, default=0.1, help="share for validation (default 0.1)")
+    split.add_argument("--test", type=float, default=0.1, help="share for the test (default 0.1)")
+    split.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    split.set_defaults(main=run_split)
+
+    text = "Mean and standard deviation of each channel over the training scenes, beside the published ones."
+    stats = actions.add_parser("stats", help="channel statistics", description=text)
+    stats.add_argument("shards", type=Path, help="folder of shards")
+    stats.set_defaults(main=run_stats)
+
+
+def parse_factors(text: str) -> tuple[int, ...]:
+    """Factors of `4`, `2-10` or `2,4,8`.
+
+    Raises:
+        ConfigError: none of these.
+    """
+    factors: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            factors += range(int(first), int(last or first) + 1)
+    except ValueError:
+        factors = []
+    if not factors or min(factors) < 1:
+        raise ConfigError(f"--factors is '{text}'; set factors of 1 or more, such as 4, 2-10 or 2,4,8")
+    return tuple(sorted(set(factors)))
+
+
+def run_build(arguments: argparse.Namespace) -> None:
+    """`arcticseg shards build`."""
+    from arcticseg.ice.layers import LayerConfig
+    from arcticseg.ice.scene import list_scenes
+    from launchers.terminal import note, progress
+    from shards import split
+    from shards.build import BuildConfig, build
+
+    config = BuildConfig(
+        tile=arguments.tile,
+        factors=parse_factors(arguments.factors),
+        overlap=arguments.overlap,
+        min_valid=arguments.min_valid,
+        shard_bytes=int(arguments.shard_mb * 1e6),
+        seed=arguments.seed,
+        layers=LayerConfig(
+            rules=arguments.rules, strict=arguments.strict, sar_average=arguments.sar_average, labels=arguments.labels
+        ),
+    )
+    config.check()
+    paths = list_scenes(arguments.scenes)
+    names = [path.stem for path in paths]
+    lists = split.read_lists(arguments.lists) if arguments.lists else split.default(names, arguments.seed)
+    with progress("build") as bar:
+        result = build(
+            split.assign(paths, lists), arguments.out, config, arguments.workers, arguments.on_error, note, bar
+        )
+    for part, shards in result.splits.items():
+        samples, size = sum(shard.samples for shard in shards), sum(shard.bytes for shard in shards)
+        scenes = sum(fact["split"] == part for fact in result.scenes.values())
+        print(f"{part:5} {scenes:5} scenes {samples:8} samples {len(shards):5} shards {size / 1e6:10.1f} MB")
+    print(f"fingerprint {result.fingerprint}")
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """`arcticseg shards check`; status 1 when something is wrong."""
+    from launchers.terminal import progress
+    from shards.check import check
+
+    with progress("check") as bar:
+        problems = check(arguments.shards, bar)
+    for problem in problems:
+        print(problem)
+    print(f"{arguments.shards}: {len(problems)} problems" if problems else f"{arguments.shards}: whole")
+    return 1 if problems else 0
+
+
+def run_split(arguments: argparse.Namespace) -> None:
+    """`arcticseg shards split`."""
+    from arcticseg.ice.scene import list_scenes
+    from shards import split
+
+    names = [path.stem for path in list_scenes(arguments.scenes)]
+    found = split.split(names, {"val": arguments.val, "test": arguments.test}, arguments.seed)
+    for path, (part, listed) in zip(split.write_lists(found, arguments.out), found.items(), strict=True):
+        print(f"{part:5} {len(listed):5} scenes  {path}")
+
+
+def run_stats(arguments: argparse.Namespace) -> None:
+    """`arcticseg shards stats`."""
+    from arcticseg.data.manifest import read_manifest
+    from shards.stats import table
+
+    print(table(read_manifest(arguments.shards).statistics))

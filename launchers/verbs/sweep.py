@@ -1,0 +1,22 @@
+"""A whole study with Ray Tune: pretrainings, each once, then the fine-tunings that need them; a table at the end.
+
+    arcticseg sweep study.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `arcticseg sweep`."""
+    parser.add_argument("config", help="path of a sweep YAML, or the name of a shipped one")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides, such as out=studies/a")
+    parser.add_argument("--dry-run", action="store_true", help="print the trials and their configs, then stop")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the sweep."""
+    from launchers.sweep import sweep
+
+    return sweep(arguments.config, arguments.overrides, arguments.dry_run)
