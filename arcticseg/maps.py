@@ -166,11 +166,22 @@ def scene_map(
 ) -> None:
     """Draw a scene as a PNG: SAR, and for SIC, SOD and FLOE the chart, the prediction and their difference.
 
-    `hh`, `hv`: dB [H, W], NaN = no data, one may be None. `prediction`, `chart`: uint8 [3, H, W] in the order SIC,
-    SOD, FLOE, 255 = masked; without a chart only SAR and prediction are drawn. `land`: bool [H, W].
-    `pixel_spacing`: metres. `latitude`, `longitude`: degrees on any regular grid over the whole scene, such as
-    the geolocation grid, for the graticule. `scores`: R2 and F1 times 100 of this scene by chart, and "combined".
     The file is written whole or not at all, and says in its metadata, as on its face, whether the scene is simulated.
+
+    Args:
+        path: the .png to write, in a folder that exists.
+        title: its first line is the headline; further lines stand below it.
+        hh, hv: dB [H, W], NaN = no data; one may be None.
+        prediction: uint8 [3, H, W] in the order SIC, SOD, FLOE, 255 = masked.
+        pixel_spacing: metres.
+        chart: like `prediction`; None: only SAR and prediction are drawn.
+        land: bool [H, W], or None.
+        latitude, longitude: degrees [n, m] on a regular grid over the whole scene, of any size, for the graticule.
+        scores: R2 and F1 times 100 of this scene by chart, and "combined".
+
+    Raises:
+        OutputError: the file cannot be written.
+        ValueError: both polarisations are None, or a class is not of its chart.
     """
     if hh is None and hv is None:
         raise ValueError("scene_map needs hh, hv or both")
@@ -202,14 +213,19 @@ def scene_map(
             ]
 
     sheet = Sheet(rows, columns, compared=chart is not None, land=land is not None, simulated=simulated)
-    sheet.header(title, _subtitle(height, width, pixel_spacing, scores))
+    headline, *more = title.splitlines() or [""]
+    sheet.header(headline, ", ".join([*more, _subtitle(height, width, pixel_spacing, scores)]))
     graticule = make_graticule(latitude, longitude)
     if chart is not None:
         sheet.draw_compared(sar, charts, graticule, pixel_spacing / scale)
     else:
         sheet.draw_prediction(sar[0], charts, graticule, pixel_spacing / scale)
     description = "SIMULATED SCENE: not an observation. " if simulated else ""
-    metadata = {"Title": title, "Description": description + "Sea ice charts: SIC, SOD, FLOE.", "Software": "ArcticSeg"}
+    metadata = {
+        "Title": ", ".join([headline, *more]),
+        "Description": description + "Sea ice charts: SIC, SOD, FLOE.",
+        "Software": "ArcticSeg",
+    }
     with atomic_path(path) as partial:
         sheet.figure.savefig(partial, format="png", metadata=metadata)
 

@@ -22,6 +22,7 @@ from arcticseg.engine.checkpoint import load_weights, weights_file
 from arcticseg.errors import ConfigError
 from arcticseg.files import atomic_path
 from arcticseg.ice import layers as scene_layers
+from arcticseg.ice.channels import CHANNELS, COARSE
 from arcticseg.ice.geo import GeoGrid, interpolate
 from arcticseg.ice.layers import LayerConfig, Layers
 from arcticseg.ice.resample import coarse_shape
@@ -111,6 +112,17 @@ class Predictor:
         """
         at = {layers.factor: layers for layers in scene_layers.read_layers(scene, {self.factor, PRODUCT_FACTOR}, rules)}
         return at[self.factor], at[PRODUCT_FACTOR]
+
+    def missing(self, own: Layers) -> list[str]:
+        """Channel groups that the network was trained with and the scene has nothing of."""
+        there = {name: bool(np.isfinite(values).any()) for name, values in own.sar.items()}
+        there |= {"incidence": bool(np.isfinite(own.geo.incidence).any()), "time": own.time is not None, "location": True}
+        there["distance"] = bool((own.distance != IGNORE_INDEX).any())
+        for group in ("amsr2", "era5"):
+            index = [i for i, name in enumerate(COARSE) if CHANNELS[name].group == group]
+            there[group] = bool(np.isfinite(own.coarse[index]).any())
+        wanted = dict.fromkeys(CHANNELS[name].group for name in self.cfg.channels)
+        return [group for group in wanted if not there[group]]
 
     def charts(
         self, own: Layers, product: Layers, overlap: int | None = None, batch_size: int = 8, progress: Progress = _quiet

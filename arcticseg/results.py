@@ -84,7 +84,7 @@ class Run:
 
 
 def read_evaluations(paths: Sequence[Path]) -> list[Evaluation]:
-    """Read several evaluations, each once; those of equal name get their folder's name added, to tell them apart.
+    """Read several evaluations, each once; those of equal name get their folder added, to tell them apart.
 
     Raises:
         ReportError: none is given, or one cannot be read.
@@ -93,7 +93,7 @@ def read_evaluations(paths: Sequence[Path]) -> list[Evaluation]:
         raise ReportError("no evaluation given; name one or more evaluation.json files of `arcticseg evaluate`")
     read = list({e.path.resolve(): e for e in map(read_evaluation, paths)}.values())
     names = [evaluation.name for evaluation in read]
-    return [replace(e, name=f"{e.name} ({e.path.parent.name})") if names.count(e.name) > 1 else e for e in read]
+    return [replace(e, name=f"{e.name} ({e.path.parent})") if names.count(e.name) > 1 else e for e in read]
 
 
 def read_evaluation(path: Path) -> Evaluation:

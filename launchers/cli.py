@@ -41,9 +41,9 @@ def make_parser() -> argparse.ArgumentParser:
             description=(module.__doc__ or line).strip(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        # A verb with actions of its own, such as `shards`, sets a main for each of them.
+        sub.set_defaults(main=getattr(module, "main", None))
         module.add_arguments(sub)
-        if "main" not in sub._defaults:
-            sub.set_defaults(main=module.main)
     return parser
 
 

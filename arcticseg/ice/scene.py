@@ -317,8 +317,11 @@ def _naming(path: Path) -> Iterator[None]:
         raise SceneError(f"{path}: {error}") from error
 
 
-def open_scene(path: Path | str) -> Scene:
+def open_scene(path: Path | str, polarisation: str | None = None) -> Scene:
     """Open a scene file and check it against its schema; layers are read when they are asked for.
+
+    Args:
+        polarisation: `hh` or `hv`, for a GeoTIFF that does not say it.
 
     Raises:
         SceneError: no such file, no scene file, a variable missing or of the wrong shape.
@@ -331,7 +334,7 @@ def open_scene(path: Path | str) -> Scene:
     if path.suffix.lower() != ".nc":
         from arcticseg.ice.geotiff import open_geotiff  # imports this module
 
-        return open_geotiff(path)
+        return open_geotiff(path, polarisation)
     with _reading(path):
         dataset = xr.open_dataset(path, engine="netcdf4", mask_and_scale=False, decode_times=False, cache=False)
     try:

@@ -94,7 +94,7 @@ def simulated_land(size: tuple[int, int], index: int, seed: int) -> Land:
 
     lines, samples = land_grid(size)
     level = level_at(lines, samples)
-    draw = low_discrepancy(index, 3, seed)
+    draw = low_discrepancy(index, 7, seed)
     if draw < _WITHOUT_LAND:
         # Off a coast that lies somewhere down the slope.
         tilt = scale * (slope[0] * lines[:, None] + slope[1] * samples[None, :]) * PIXEL_KM

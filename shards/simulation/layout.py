@@ -13,11 +13,11 @@ from scipy.stats import beta
 from shards.simulation.eggs import HEADER, Egg, code_row, month_weights, pool
 from shards.simulation.facts import MONTHS
 from shards.simulation.land import Land, Places, extent_of, margin_places, simulated_land
-from shards.simulation.noise import Array, Extent, Fractal, SmoothNoise, generator, low_discrepancy
+from shards.simulation.noise import GOLDEN, Array, Extent, Fractal, SmoothNoise, generator, low_discrepancy
 from shards.simulation.place import Place
 
 # Cells with less ice than this share of a whole cell join a neighbour.
-_SLIVER = 0.3
+_SLIVER = 0.2
 # Standard deviation of what is added to concentrations before they are put in order from the edge into the pack.
 _DISORDER = 0.2
 # How far true edges stray from the drawn ones: some hundred metres, in pixels; and their raggedness.
@@ -27,8 +27,6 @@ _TILE = 250
 # Shares of water below this, or above one minus this, count as none and all; how far the edge is from such scenes.
 _PURE = 0.03
 _FAR_EDGE_PIXELS = 1500.0
-# Places of the sequence of eggs that belong to one scene; scenes of 10,000 pixels have some 40 polygons.
-_PLACES_A_SCENE = 89
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def edge_displacement(
 def water_share(index: int, seed: int, month: int) -> float:
     """Share of open water among the scene's sea: mostly near 0 or 1, as in real scenes; its mean is the month's."""
     mean = MONTHS[month][1]
-    return float(beta.ppf(low_discrepancy(index, 7, seed), 0.9 * mean, 0.9 * (1 - mean)))
+    return float(beta.ppf(low_discrepancy(index, 1, seed), 0.9 * mean, 0.9 * (1 - mean)))
 
 
 class Mosaic:
@@ -81,7 +79,7 @@ class Mosaic:
         rng = generator(seed, index, 4)
         extent = extent_of(size)
         # The number of polygons grows more slowly than the area.
-        spacing = max(size) / (11.0 * (max(size) / 1000) ** 0.55) ** 0.5
+        spacing = max(size) / (12.0 * (max(size) / 1000) ** 0.5) ** 0.5
         self.spacing = spacing
         self.edge = Fractal(rng, 0.5 * max(size), extent, 5, 0.45)
         angle = rng.uniform(0, 2 * np.pi)
@@ -228,12 +226,12 @@ def _draw_eggs(areas: NDArray[np.float64], index: int, seed: int, month: int, se
         weights[[not egg.partials_written for egg in eggs]] = 0
     by_sic = np.bincount(classes[:, 0], weights=weights, minlength=11)
     ladder = np.cumsum(by_sic) / by_sic.sum()
-    start = low_discrepancy(index, 4, seed)
+    start, first = low_discrepancy(index, 0, seed), low_discrepancy(index, 3, seed)
     drawn = []
     for number, middle in enumerate(np.cumsum(areas) - areas / 2):
         sic = min(int(np.searchsorted(ladder, (start + middle) % 1, side="right")), 10)
         members = np.flatnonzero(classes[:, 0] == sic)
         steps = np.cumsum(weights[members]) / weights[members].sum()
-        within = low_discrepancy(index * _PLACES_A_SCENE + number, 2, seed)
+        within = (first + number * GOLDEN) % 1
         drawn.append(eggs[members[min(int(np.searchsorted(steps, within, side="right")), len(members) - 1)]])
     return drawn

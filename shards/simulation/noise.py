@@ -96,13 +96,16 @@ def generator(*keys: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([abs(key) for key in keys])))
 
 
+# The golden ratio less one: multiples of it, modulo one, fill the interval most evenly.
+GOLDEN = (5**0.5 - 1) / 2
+# Steps for independent sequences: the golden ratio and square roots, which stay apart from each other.
+_STEPS = (GOLDEN, *(root**0.5 for root in (2, 3, 7, 10, 13, 14, 22)))
+
+
 def low_discrepancy(place: int, dimension: int, seed: int) -> float:
     """The `place`-th point in [0, 1) of an additive recurrence: successive points fill the interval evenly.
 
-    `dimension` chooses the irrational step (square roots of primes), `seed` the start.
+    `dimension` (0..7) chooses the irrational step, `seed` the start.
     """
-    step = (2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0)[dimension] ** 0.5
-    if dimension == 2:
-        step = (5.0**0.5 - 1) / 2
     start = generator(seed, 7919 + dimension).random()
-    return float((start + place * step) % 1.0)
+    return float((start + place * _STEPS[dimension]) % 1.0)

@@ -67,10 +67,10 @@ def place_scene(
     """
     rng = generator(seed, index, 1)
     if not service:
-        service = "cis" if low_discrepancy(index, 0, seed) < CIS_SHARE else "dmi"
+        service = "cis" if low_discrepancy(index, 4, seed) < CIS_SHARE else "dmi"
     seconds = int(rng.integers(0, 86_400))
     if date is None:
-        month = _month_of(low_discrepancy(index, 1, seed))
+        month = _month_of(low_discrepancy(index, 2, seed))
         day = datetime(int(rng.choice(_YEARS)), month, int(rng.integers(1, 29)), tzinfo=UTC)
         time = day + timedelta(seconds=seconds)
     else:

@@ -108,7 +108,7 @@ def _scene(height: int = 120, width: int = 150) -> dict[str, Any]:
     land = np.zeros((height, width), bool)
     land[-20:] = True
     return {
-        "title": "S1A_EW_TEST",
+        "title": "S1A_EW_TEST\na model",
         "hh": hh,
         "hv": hh - 8,
         "chart": chart,
@@ -140,7 +140,7 @@ def test_scene_map_shows_all_classes_in_their_colours(plain: tuple[np.ndarray, d
         assert (pixels == colour).all(axis=-1).sum() > 200_000, chart
     # A sixth of nine panels, less the coast.
     assert (pixels == LAND).all(axis=-1).sum() > 400_000
-    assert metadata["Title"] == "S1A_EW_TEST"
+    assert metadata["Title"] == "S1A_EW_TEST, a model"
     assert "SIMULATED" not in metadata["Description"]
 
 

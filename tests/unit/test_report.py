@@ -238,7 +238,9 @@ def test_differing_baselines_of_one_name_are_both_shown(vit: Path, unet: Path, t
 
 def test_equal_names_are_told_apart_and_one_file_twice_is_one(vit: Path, unet: Path) -> None:
     save(unet.parent, json.loads(vit.read_text()))
-    assert [e.name for e in read_evaluations([vit, unet.parent])] == ["ViT, pretrained (vit)", "ViT, pretrained (unet)"]
+    assert [e.name for e in read_evaluations([vit, unet.parent])] == [
+        f"ViT, pretrained ({folder})" for folder in (vit.parent, unet.parent)
+    ]
     assert len(read_evaluations([vit, vit.parent])) == 1
 
 
