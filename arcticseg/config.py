@@ -1,8 +1,8 @@
 """YAML and dotted overrides to strict, typed dataclasses.
 
 A file may say `base: other.yaml` (beside it, or shipped): its own keys then change those of the other file, so a
-difference is one line. Overrides such as `optim.lr=1e-4` come last; their values are YAML. A key that the dataclass does
-not have, or a value of another type, is an error that names the key, the value and what would do.
+difference is one line. Overrides such as `optim.lr=1e-4` come last; their values are YAML. A key that the dataclass
+does not have, or a value of another type, is an error that names the key, the value and what would do.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_BASES = 16
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, as everyone expects, and a key given twice is an error."""
+    """YAML as people mean it: 1e-4 is a number, `off` and `no` are texts, and a key given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -39,12 +39,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+_BOOL, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(_FLOAT, re.compile(r"^[-+]?\d[\d_]*(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def shipped() -> list[str]:

@@ -30,8 +30,7 @@ from arcticseg.predict import (
     write_geotiff,
     write_netcdf,
 )
-
-EVALUATION = "evaluation.json"
+from arcticseg.results import EVALUATION_FILE, FORMAT
 
 
 def count(labels: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> dict[str, Confusion]:
@@ -106,7 +105,15 @@ def evaluate(
                 write_geotiff(folder / f"{scene.name}.tif", scene, prediction)
                 record["product"] = f"products/{scene.name}.nc"
             if pictures:
-                draw(make_folder(out / "maps") / f"{scene.name}.png", scene, product, prediction, labels, pooled, predictor)
+                draw(
+                    make_folder(out / "maps") / f"{scene.name}.png",
+                    scene,
+                    product,
+                    prediction,
+                    labels,
+                    pooled,
+                    predictor,
+                )
                 record["map"] = f"maps/{scene.name}.png"
             records.append(record)
             simulated |= scene.simulated
@@ -115,7 +122,7 @@ def evaluate(
     if baseline is not None:
         baselines.append({"name": LOGISTIC, "pooled": scores(logistic)})
     result = {
-        "format": 1,
+        "format": FORMAT,
         "name": name or predictor.name,
         "run": None if run is None else str(run),
         "factor": predictor.factor,
@@ -130,8 +137,8 @@ def evaluate(
         "versions": _versions(),
         "seconds": round(time.monotonic() - began, 1),
     }
-    write_text(out / EVALUATION, json.dumps(result, indent=1) + "\n")
-    return out / EVALUATION
+    write_text(out / EVALUATION_FILE, json.dumps(result, indent=1) + "\n")
+    return out / EVALUATION_FILE
 
 
 def draw(

@@ -71,7 +71,9 @@ class Predictor:
         if tiles:
             yield held, collate(tiles, range(len(tiles)))
 
-    def fields(self, layers: Layers, overlap: int | None = None, batch_size: int = 8, progress: Progress = _quiet) -> dict[str, Float]:
+    def fields(
+        self, layers: Layers, overlap: int | None = None, batch_size: int = 8, progress: Progress = _quiet
+    ) -> dict[str, Float]:
         """Class probabilities of every pixel of a scene at the network's factor; overlapping windows are blended.
 
         Args:
@@ -102,7 +104,8 @@ class Predictor:
                 done += len(places)
                 progress(done, n_windows)
         progress(n_windows, n_windows)
-        return {chart: field / np.maximum(total, 1e-12) for chart, field in sums.items()}
+        total = np.maximum(total, np.float32(1e-12))
+        return {chart: (field / total).astype(np.float32, copy=False) for chart, field in sums.items()}
 
     def read(self, scene: Scene, rules: LayerConfig = LayerConfig()) -> tuple[Layers, Layers]:
         """A scene at the network's factor and at 80 m, read once.
@@ -116,7 +119,11 @@ class Predictor:
     def missing(self, own: Layers) -> list[str]:
         """Channel groups that the network was trained with and the scene has nothing of."""
         there = {name: bool(np.isfinite(values).any()) for name, values in own.sar.items()}
-        there |= {"incidence": bool(np.isfinite(own.geo.incidence).any()), "time": own.time is not None, "location": True}
+        there |= {
+            "incidence": bool(np.isfinite(own.geo.incidence).any()),
+            "time": own.time is not None,
+            "location": True,
+        }
         there["distance"] = bool((own.distance != IGNORE_INDEX).any())
         for group in ("amsr2", "era5"):
             index = [i for i, name in enumerate(COARSE) if CHANNELS[name].group == group]
@@ -173,7 +180,8 @@ def _resampled(field: Float, factor: int, shape: tuple[int, int], band: int = 25
         rows = slice(first, first + band)
         between = part[rows, None]
         mixed = field[:, low[rows]] * (1 - between) + field[:, high[rows]] * between
-        yield first, mixed[:, :, left] * (1 - share) + mixed[:, :, right] * share
+        brought = mixed[:, :, left] * (1 - share) + mixed[:, :, right] * share
+        yield first, brought.astype(np.float32, copy=False)
 
 
 def load_predictor(place: Path | str, factor: int | None = None, device: str | None = None) -> Predictor:
@@ -234,14 +242,24 @@ def write_netcdf(path: Path, scene: Scene, charts: NDArray[np.uint8], predictor:
             {
                 "long_name": long_names[chart],
                 "flag_values": np.arange(N_CLASSES[chart], dtype=np.uint8),
-                "flag_meanings": " ".join(name.replace(" ", "_").replace("%", "percent") for name in CLASS_NAMES[chart]),
+                "flag_meanings": " ".join(
+                    name.replace(" ", "_").replace("%", "percent") for name in CLASS_NAMES[chart]
+                ),
                 "coordinates": "latitude longitude",
             },
         )
         for chart, plane in zip(CHARTS, charts, strict=True)
     }
-    variables["latitude"] = (("line", "sample"), latitude.astype(np.float32), {"standard_name": "latitude", "units": "degrees_north"})
-    variables["longitude"] = (("line", "sample"), longitude.astype(np.float32), {"standard_name": "longitude", "units": "degrees_east"})
+    variables["latitude"] = (
+        ("line", "sample"),
+        latitude.astype(np.float32),
+        {"standard_name": "latitude", "units": "degrees_north"},
+    )
+    variables["longitude"] = (
+        ("line", "sample"),
+        longitude.astype(np.float32),
+        {"standard_name": "longitude", "units": "degrees_east"},
+    )
     attributes = {
         "Conventions": "CF-1.8",
         "title": f"{'SIMULATED: ' if scene.simulated else ''}Sea ice charts of {scene.name}",
@@ -252,7 +270,7 @@ def write_netcdf(path: Path, scene: Scene, charts: NDArray[np.uint8], predictor:
     }
     if scene.simulated:
         attributes["simulated"] = "simulated: the scene is simulated"
-    encoding = {name: {"zlib": True, "complevel": 1} for name in variables}
+    encoding: dict[str, dict[str, Any]] = {name: {"zlib": True, "complevel": 1} for name in variables}
     encoding |= {chart: {"zlib": True, "complevel": 1, "_FillValue": np.uint8(IGNORE_INDEX)} for chart in CHARTS}
     with atomic_path(path) as temporary:
         xr.Dataset(variables, attrs=attributes).to_netcdf(temporary, engine="netcdf4", encoding=encoding)
@@ -271,7 +289,9 @@ def write_geotiff(path: Path, scene: Scene, charts: NDArray[np.uint8]) -> None:
     geo: GeoGrid = scene.geo
     points = [
         # A control point's row and column count from the corner of the first pixel.
-        GroundControlPoint(row=(line + 0.5) / step, col=(sample + 0.5) / step, x=geo.longitude[i, j], y=geo.latitude[i, j])
+        GroundControlPoint(
+            row=(line + 0.5) / step, col=(sample + 0.5) / step, x=geo.longitude[i, j], y=geo.latitude[i, j]
+        )
         for i, line in enumerate(geo.lines)
         for j, sample in enumerate(geo.samples)
     ]

@@ -35,7 +35,16 @@ from arcticseg.tracking import METRICS, make_trackers
 CONFIG = "config.yaml"
 
 # What may differ between a run and its resumption.
-_MAY_CHANGE = ("out", "tracking", "validate_every", "checkpoint_every", "engine.micro_batch_size", "engine.threads", "data.workers", "data.shards")
+_MAY_CHANGE = (
+    "out",
+    "tracking",
+    "validate_every",
+    "checkpoint_every",
+    "engine.micro_batch_size",
+    "engine.threads",
+    "data.workers",
+    "data.shards",
+)
 
 
 def build_model(cfg: RunConfig, tile: int) -> nn.Module:
@@ -220,9 +229,7 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
                 return evaluation_batches(held_out, micro, ranks.rank, ranks.world_size, cfg.data.workers)
 
         assemble = Assemble(cfg.channels, cfg.data.valid_plane, statistics)
-        trainer = Trainer(
-            cfg, out, engine, task, assemble, loader, validation, total, ranks, hooks, metadata, progress
-        )
+        trainer = Trainer(cfg, out, engine, task, assemble, loader, validation, total, ranks, hooks, metadata, progress)
         return trainer.train()
     finally:
         process_group.stop()

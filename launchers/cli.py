@@ -68,7 +68,14 @@ def guarded(body: Callable[[], int | None]) -> int:
         print("arcticseg: stopped", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        extras = {"torch": "train", "deepspeed": "train", "timm": "train", "wandb": "train", "safetensors": "train", "ray": "sweep"}
+        extras = {
+            "torch": "train",
+            "deepspeed": "train",
+            "timm": "train",
+            "wandb": "train",
+            "safetensors": "train",
+            "ray": "sweep",
+        }
         extra = extras.get((error.name or "").split(".")[0])
         if extra is None:
             raise

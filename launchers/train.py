@@ -1,7 +1,7 @@
 """What `deepspeed`, `torchrun` and `srun` start, and `arcticseg train` in a process of its own.
 
-    deepspeed --num_gpus 4 launchers/train.py --config finetune_vit data.shards=/data/shards out=runs/vit
-    torchrun --nproc-per-node 4 -m launchers.train --config finetune_vit
+deepspeed --num_gpus 4 launchers/train.py --config finetune_vit data.shards=/data/shards out=runs/vit
+torchrun --nproc-per-node 4 -m launchers.train --config finetune_vit
 """
 
 from __future__ import annotations

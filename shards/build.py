@@ -97,7 +97,11 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig) -> list[str]:
 
     moments: dict[str, stats.Moments] = {}
     counts: dict[str, dict[str, list[int]]] = {}
-    with warnings.catch_warnings(record=True) as caught, open_scene(scene_path) as scene, atomic_path(part) as temporary:
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        open_scene(scene_path) as scene,
+        atomic_path(part) as temporary,
+    ):
         warnings.simplefilter("always")
         facts: dict[str, Any] = {
             "scene": scene.name,
@@ -140,7 +144,7 @@ def _index(part: Path, scene: str, counts: Mapping[str, dict[str, list[int]]]) -
         for key, (start, end) in ranges.items():
             file.seek(start)
             digest = xxhash.xxh3_64_hexdigest(file.read(end - start))
-            factor = int(key.split("_k")[-1][:2])
+            factor = int(key.rsplit("_", 3)[1].removeprefix("k"))
             yield SampleEntry(key, scene, factor, start, end - start, digest, bool(counts[key]), counts[key])
 
 
@@ -235,8 +239,7 @@ def build(
         factors=tuple(sorted(set(config.factors))),
         splits={split: shards for split, (shards, _) in found.items()},
         scenes={
-            name: {"split": split_of[name]}
-            | ({"error": failed[name]} if name in failed else _summary(facts[name]))
+            name: {"split": split_of[name]} | ({"error": failed[name]} if name in failed else _summary(facts[name]))
             for name in sorted(names)
         },
         statistics=stats.merge(train),
@@ -260,7 +263,12 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _remove_debris(out: Path) -> None:
     """Delete what a killed build left half done: temporary files, and shards, which are written last and quickly."""
-    for path in [*out.glob(".*.tmp*"), *(out / _PARTS).glob(".*.tmp*"), *out.glob("*-??????.tar"), *out.glob("*-??????.json")]:
+    for path in [
+        *out.glob(".*.tmp*"),
+        *(out / _PARTS).glob(".*.tmp*"),
+        *out.glob("*-??????.tar"),
+        *out.glob("*-??????.json"),
+    ]:
         path.unlink()
 
 
@@ -307,5 +315,3 @@ def _write_shards(
         shards.append(ShardEntry(path.name, path.stat().st_size, manifests.hash_file(path), len(written)))
         entries.extend(written)
     return tuple(shards), entries
-
-

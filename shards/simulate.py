@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from arcticseg.errors import ConfigError
 from arcticseg.files import atomic_path, make_folder
 from shards.simulation.backscatter import Radar, backscatter_class, swath_edges
-from shards.simulation.charted import charted_ground, default_window, open_chart, service_of
+from shards.simulation.charted import charted_ground, charted_place, open_chart
 from shards.simulation.land import MARGIN_CELLS
 from shards.simulation.layout import Ground, edge_displacement, simulated_ground
 from shards.simulation.netcdf import SceneFile
@@ -73,8 +73,7 @@ class SimulationConfig:
         """Time and place of scene `index`."""
         if self.chart is None:
             return place_scene(index, self.seed, self.date, self.window)
-        chart = open_chart(self.chart)
-        return place_scene(index, self.seed, self.date, self.window or default_window(chart), service_of(chart))
+        return charted_place(self.chart, self.shape, index, self.seed, self.date, self.window)
 
     def statement(self, index: int) -> str:
         """What a file says of itself: that it is simulated, and from what."""
@@ -149,7 +148,8 @@ def _each(out: Path, config: SimulationConfig, todo: list[int], workers: int) ->
     """Write the scenes of `todo`, one yield for each."""
     if workers <= 1 or len(todo) <= 1:
         for index in todo:
-            yield _write_in(out, config, index)
+            _write_in(out, config, index)
+            yield
         return
     # Spawned, not forked: the caller may have threads.
     context = multiprocessing.get_context("spawn")

@@ -82,7 +82,9 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
     for part, names in out.items():
         for orbit in {pass_of(name) for name in names}:
             if orbit in seen:
-                raise ConfigError(f"{folder}: the pass {orbit} is in both {seen[orbit]}.txt and {part}.txt; move its scenes")
+                raise ConfigError(
+                    f"{folder}: the pass {orbit} is in both {seen[orbit]}.txt and {part}.txt; move its scenes"
+                )
             seen[orbit] = part
     return out
 
@@ -97,9 +99,13 @@ def assign(paths: Sequence[Path], lists: Mapping[str, Sequence[str]]) -> dict[st
     listed = {name: part for part, names in lists.items() for name in names}
     missing, loose = sorted(set(listed) - set(by_name)), sorted(set(by_name) - set(listed))
     if missing:
-        raise ConfigError(f"{len(missing)} listed scenes have no file, such as {missing[0]}; add them or mend the lists")
+        raise ConfigError(
+            f"{len(missing)} listed scenes have no file, such as {missing[0]}; add them or mend the lists"
+        )
     if loose:
-        raise ConfigError(f"{len(loose)} scenes are on no list, such as {loose[0]}; add them to a list or move them away")
+        raise ConfigError(
+            f"{len(loose)} scenes are on no list, such as {loose[0]}; add them to a list or move them away"
+        )
     return {part: [by_name[name] for name in sorted(names)] for part, names in lists.items()}
 
 

@@ -64,7 +64,11 @@ def merge(scenes: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[s
         for name, moment in scene.items():
             total[name] = combine(total.get(name, Moments(0, 0.0, 0.0)), Moments(**moment))
     return {
-        name: {"mean": total[name].mean, "std": float(np.sqrt(total[name].squares / total[name].count)), "count": total[name].count}
+        name: {
+            "mean": total[name].mean,
+            "std": float(np.sqrt(total[name].squares / total[name].count)),
+            "count": total[name].count,
+        }
         for name in CHANNELS
         if name in total and total[name].count
     }

@@ -15,3 +15,28 @@ def real_data() -> Path:
     if not place:
         pytest.skip("ARCTICSEG_REAL_DATA is not set: it names the folder of real schemas, charts and SAR crops")
     return Path(place).resolve()
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of five simulated scenes of 500 x 500 pixels."""
+    from shards.simulate import simulate_archive
+
+    folder = tmp_path_factory.mktemp("archive")
+    simulate_archive(folder, 5, 0, (500, 500), progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tiny_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of `tiny_archive`: 32 x 32 pixel tiles at factor 4; three scenes train, one validates, one tests."""
+    from arcticseg.ice.scene import list_scenes
+    from shards import split
+    from shards.build import BuildConfig, build
+
+    folder = tmp_path_factory.mktemp("shards")
+    paths = list_scenes(tiny_archive)
+    lists = split.split([path.stem for path in paths], {"val": 0.2, "test": 0.2})
+    config = BuildConfig(tile=32, factors=(4,), shard_bytes=1 << 20)
+    build(split.assign(paths, lists), folder, config, report=lambda text: None)
+    return folder

@@ -135,7 +135,9 @@ def evaluation_batches(
     return zip(batches, counts, strict=True)
 
 
-def make_order(selection: Selection, mix: str, weights: dict[int, float], block: int, seed: int, shuffle: bool = True) -> Order:
+def make_order(
+    selection: Selection, mix: str, weights: dict[int, float], block: int, seed: int, shuffle: bool = True
+) -> Order:
     """The training order of a selection.
 
     Args:

@@ -89,7 +89,9 @@ def index_path(shard: Path) -> Path:
 def write_index(shard: Path, samples: Iterable[SampleEntry]) -> None:
     """Write the index of a shard, one sample a line."""
     lines = ",\n".join(json.dumps(asdict(sample), sort_keys=True) for sample in samples)
-    write_text(index_path(shard), f'{{"schema": {SCHEMA_VERSION}, "shard": "{shard.name}", "samples": [\n{lines}\n]}}\n')
+    write_text(
+        index_path(shard), f'{{"schema": {SCHEMA_VERSION}, "shard": "{shard.name}", "samples": [\n{lines}\n]}}\n'
+    )
 
 
 def _load_json(path: Path, what: str) -> Any:
@@ -101,7 +103,9 @@ def _load_json(path: Path, what: str) -> Any:
         raise ShardError(f"{path}: {what} is damaged ({error}); build the shards anew") from error
     version = found.get("schema") if isinstance(found, dict) else None
     if version != SCHEMA_VERSION:
-        raise ShardError(f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}; build the shards anew")
+        raise ShardError(
+            f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}; build the shards anew"
+        )
     return found
 
 

@@ -16,6 +16,7 @@ the code of +40 dB.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -142,9 +143,9 @@ def tile_key(scene: str, factor: int, row: int, col: int) -> str:
     """`PRODUCT_HHHHHH_kFF_RRRRR_CCCCC`: the scene's product name, a hash of its whole name, and the place.
 
     A tar header has room for 100 characters, so the chart's part of a scene name is only in the hash; dots, which end
-    a key in a tar, become hyphens.
+    a key in a tar, and what is no ASCII letter or digit become hyphens.
     """
-    product = scene.split("_icechart_")[0].replace(".", "-")[:67]
+    product = re.sub(r"[^0-9A-Za-z_-]", "-", scene.split("_icechart_")[0])[:67]
     return f"{product}_{xxhash.xxh3_64_hexdigest(scene.encode())[:6]}_k{factor:02d}_{row:05d}_{col:05d}"
 
 
@@ -162,6 +163,8 @@ def split_members(data: bytes) -> tuple[str, dict[str, bytes]]:
         name = header[:100].rstrip(b"\0").decode("ascii", "replace")
         try:
             size = int(header[124:136].rstrip(b"\0 "), 8)
+            if size < 0:
+                raise ValueError(f"size {size}")
         except ValueError as error:
             raise ShardError(f"no tar header at byte {place} of a sample; build the shards anew") from error
         key, _, member = name.rpartition("/")[2].partition(".")
@@ -181,7 +184,8 @@ def cut(layers: Layers, row: int, col: int, size: int) -> Tile:
     spacing = layers.pixel_spacing
     cells = layers.coarse.shape[1:]
     aux_rows, aux_cols = (
-        (np.arange(n) + 0.5) * COARSE_SPACING / spacing - 0.5 - first for n, first in zip(cells, (row, col), strict=True)
+        (np.arange(n) + 0.5) * COARSE_SPACING / spacing - 0.5 - first
+        for n, first in zip(cells, (row, col), strict=True)
     )
     shift = (layers.step - 1) / 2
     geo = layers.geo
@@ -250,10 +254,13 @@ def _pack(array: NDArray) -> bytes:
 
 
 def _unpack(data: bytes, shape: tuple[int, ...]) -> UInt16:
-    if not data:
-        return np.zeros(shape, np.uint16)
     out = np.empty(shape, np.uint16)
-    blosc2.decompress2(data, dst=out, nthreads=1)
+    if out.size or data:
+        # blosc2 itself fills a buffer of another size in part, or stops at its end, and says nothing.
+        size = blosc2.get_cbuffer_sizes(data)[0]
+        if size != out.nbytes:
+            raise ValueError(f"{size} bytes for an array of shape {shape}")
+        blosc2.decompress2(data, dst=out, nthreads=1)
     return out
 
 
@@ -322,17 +329,24 @@ def decode(key: str, members: Mapping[str, bytes]) -> Tile:
         lab = members.get(name)
         return Tile(
             key=key,
-            **{field: meta[field] for field in ("scene", "factor", "row", "col", "pixel_spacing", "time")},
-            **{field: meta[field] for field in ("ice_service", "simulated")},
+            scene=meta["scene"],
+            factor=meta["factor"],
+            row=meta["row"],
+            col=meta["col"],
+            pixel_spacing=meta["pixel_spacing"],
+            time=meta["time"],
+            ice_service=meta["ice_service"],
+            simulated=meta["simulated"],
             hh=found["hh.b2"],
             hv=found["hv.b2"],
             dist=found["dist.zst"],
             aux=found["aux.b2"],
+            aux_rows=axes["aux_rows"],
+            aux_cols=axes["aux_cols"],
             geo=found["geo.bin"],
-            lab=None
-            if lab is None
-            else np.frombuffer(zstd.decompress(lab), np.uint8).reshape(len(CHARTS), rows, cols),
-            **axes,
+            geo_rows=axes["geo_rows"],
+            geo_cols=axes["geo_cols"],
+            lab=None if lab is None else np.frombuffer(zstd.decompress(lab), np.uint8).reshape(len(CHARTS), rows, cols),
         )
     except ShardError:
         raise

@@ -77,7 +77,9 @@ def select(
     """
     lacking = sorted(set(factors) - set(found.factors))
     if lacking:
-        raise ConfigError(f"key 'data.factors' asks for {lacking}; {folder} holds {list(found.factors)}; set some of these")
+        raise ConfigError(
+            f"key 'data.factors' asks for {lacking}; {folder} holds {list(found.factors)}; set some of these"
+        )
     if split not in found.splits:
         raise ConfigError(f"{folder}: holds no split '{split}', only {', '.join(found.splits)}; build it with one")
     entries = [
@@ -94,7 +96,8 @@ def select(
         present = sorted(set(present) & set(scenes))
     if not present:
         raise ConfigError(
-            f"{folder}: split '{split}' has no {'labelled ' if labelled else ''}sample of the scenes and factors asked for"
+            f"{folder}: split '{split}' has no {'labelled ' if labelled else ''}sample of the scenes and factors asked "
+            "for; set others, or build shards that hold them"
         )
     chosen = set(nested_scenes(present, fraction))
     kept = tuple((shard, entry) for shard, entry in entries if entry.scene in chosen)

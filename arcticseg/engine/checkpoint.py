@@ -1,8 +1,8 @@
 """Checkpoints to go on from, and weights to use.
 
-    checkpoints/step-00000500/   DeepSpeed's files of all ranks and state.json
-    checkpoints/last             name of the newest complete one, written when all ranks are done
-    weights/*.safetensors        float32 weights of `last` and of each best score; with the config they came from
+checkpoints/step-00000500/   DeepSpeed's files of all ranks and state.json
+checkpoints/last             name of the newest complete one, written when all ranks are done
+weights/*.safetensors        float32 weights of `last` and of each best score; with the config they came from
 """
 
 from __future__ import annotations

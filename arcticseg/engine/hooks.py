@@ -82,7 +82,9 @@ class Bar:
         if self._bar.disable and (time.monotonic() - self._last_line > self._LINE_SECONDS or step == self._total):
             self._last_line = time.monotonic()
             left = (self._total - step) * (time.monotonic() - self._began) / max(1, step - self._first)
-            self._console.print(f"{self._name}: step {step}/{self._total}  {self._shown}  {left:.0f} s left", highlight=False)
+            self._console.print(
+                f"{self._name}: step {step}/{self._total}  {self._shown}  {left:.0f} s left", highlight=False
+            )
 
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
         """Print the scores."""

@@ -15,12 +15,16 @@ _NO_DECAY = ("pos_embed", "cls_token", "mask_token", "reg_token")
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Two groups: matrices and kernels decay; biases, norms, positions and tokens do not."""
-    decay, plain = [], []
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_plain = parameter.ndim < 2 or name.rpartition(".")[2] in _NO_DECAY
             (plain if is_plain else decay).append(parameter)
-    groups = ({"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0})
+    groups: list[dict[str, object]] = [
+        {"params": decay, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 
@@ -30,7 +34,7 @@ def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.Optimizer:
 
 
 def learning_rate(step: int, total: int, cfg: OptimConfig) -> float:
-    """Learning rate of optimiser step `step` (from 0) of `total`: linear warm-up, then half a cosine down to final_lr."""
+    """Learning rate of step `step` (from 0) of `total`: linear warm-up, then half a cosine down to final_lr."""
     warmup = round(cfg.warmup * total)
     if step < warmup:
         return cfg.lr * (step + 1) / warmup

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,9 @@ def _environment() -> None:
         os.environ.setdefault(name, value)
     if "MASTER_PORT" not in os.environ:
         if os.environ["WORLD_SIZE"] != "1":
-            raise ConfigError("MASTER_PORT is not set for several ranks; start them with deepspeed, torchrun or the sbatch script")
+            raise ConfigError(
+                "MASTER_PORT is not set for several ranks; start them with deepspeed, torchrun or the sbatch script"
+            )
         os.environ["MASTER_PORT"] = str(_free_port())
 
 
@@ -73,7 +76,11 @@ def start() -> Ranks:
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++")):
-            raise ConfigError("g++ is not found; DeepSpeed compiles a part of itself on CPU; install g++ (apt-get install g++)")
+            raise ConfigError(
+                "g++ is not found; DeepSpeed compiles a part of itself on CPU; install g++ (apt-get install g++)"
+            )
+    # DeepSpeed calls ninja by name; in an environment that is not activated it is beside the interpreter only.
+    os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     import deepspeed
 
     local_rank = int(os.environ["LOCAL_RANK"])

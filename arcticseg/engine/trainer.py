@@ -152,7 +152,7 @@ class Trainer:
         if self.validation is None:
             return
         self.engine.eval()
-        total = None
+        total: Any = None
         with torch.no_grad():
             for batch, n in self.validation():
                 tally = self.task.tally(self._forward, self.assemble(batch.to(self.ranks.device)), n)  # type: ignore[arg-type]

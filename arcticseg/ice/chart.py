@@ -30,6 +30,9 @@ RULES = ("autoice", "corrected")
 # Code cells that are no number are given this code, which no table lists.
 _GARBLED = -999
 
+# The raster of ids is float32, which holds whole numbers up to here.
+_LARGEST_ID = 1 << 24
+
 _CONCENTRATIONS = ("CT", "CA", "CB", "CC")
 _STAGES = ("SA", "SB", "SC")
 _FLOES = ("FA", "FB", "FC")
@@ -86,7 +89,7 @@ def parse_polygon_codes(rows: Sequence[str], source: str) -> PolygonCodes:
             )
     column = {name: [cells[header.index(name)] for cells in table] for name in CODE_COLUMNS}
     ids = np.array([_number(cell) for cell in column["poly_id"]], np.int64)
-    if (ids < 0).any() or len(np.unique(ids)) != len(ids):
+    if (ids < 0).any() or (ids > _LARGEST_ID).any() or len(np.unique(ids)) != len(ids):
         raise SceneError(f"{source}: polygon_codes has a repeated or malformed poly_id; get the file anew")
     names = (*_CONCENTRATIONS, *_STAGES, *_FLOES)
     codes = {name: np.array([_number(cell) for cell in column[name]], np.int64) for name in names}
@@ -161,9 +164,11 @@ def polygon_classes(
     classes = {name: found for name, (found, _) in looked_up.items()}
     is_water = np.array([letter == "W" for letter in table.poly_type], bool)
     is_chart = is_water | (codes["CT"] != EMPTY)
-    unlisted = np.any([lost for _, lost in looked_up.values()], axis=0) & is_chart
+    unlisted = np.any([lost for _, lost in looked_up.values()], axis=0)
     if unlisted.any():
-        found = sorted({f"{name} {codes[name][i]}" for name, (_, lost) in looked_up.items() for i in np.flatnonzero(lost)})
+        found = sorted(
+            {f"{name} {codes[name][i]}" for name, (_, lost) in looked_up.items() for i in np.flatnonzero(lost)}
+        )
         message = (
             f"{source}: {int(unlisted.sum())} of {len(table.ids)} polygons have codes that the SIGRID-3 tables do not "
             f"list ({', '.join(found).replace(str(_GARBLED), 'garbled')})"

@@ -72,7 +72,7 @@ class Layers:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        return self.distance.shape  # type: ignore[return-value]
+        return self.distance.shape[0], self.distance.shape[1]
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -90,8 +90,7 @@ def step_of(scene: Scene, factor: int) -> int:
     native = max(1, round(scene.pixel_spacing / RAW_SPACING))
     if factor % native:
         raise ConfigError(
-            f"factor {factor} cannot be made from {scene.path} at {scene.pixel_spacing:g} m; "
-            f"set a multiple of {native}"
+            f"factor {factor} cannot be made from {scene.path} at {scene.pixel_spacing:g} m; set a multiple of {native}"
         )
     return factor // native
 
@@ -130,10 +129,14 @@ def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = Laye
     for factor, step in steps.items():
         rows, columns = resample.coarse_shape(scene.shape, step)
         if not rows or not columns:
-            raise SceneError(f"{scene.path}: {scene.shape} pixels are less than one at factor {factor}; lower the factor")
+            raise SceneError(
+                f"{scene.path}: {scene.shape} pixels are less than one at factor {factor}; lower the factor"
+            )
         blank = np.full((rows, columns), np.nan, np.float32)
         averaged = {
-            name: resample.block_mean_db(sar[name], step, config.min_valid, config.sar_average) if name in sar else blank
+            name: resample.block_mean_db(sar[name], step, config.min_valid, config.sar_average)
+            if name in sar
+            else blank
             for name in ("hh", "hv")
         }
         yield Layers(

@@ -188,7 +188,9 @@ class RawScene(_NetcdfScene):
         for part in ("latitude", "longitude", "incidenceangle"):
             values = self._read(f"sar_grid_{part}")
             if values.shape != line.shape:
-                raise SceneError(f"{self.path}: sar_grid_{part} has shape {values.shape}, expected {line.shape}")
+                raise SceneError(
+                    f"{self.path}: sar_grid_{part} has shape {values.shape}, expected {line.shape}; get the file anew"
+                )
             fields.append(values[order].reshape(lines.size, samples.size).astype(np.float64))
         with _naming(self.path):
             return GeoGrid(lines.astype(np.float64), samples.astype(np.float64), *fields)
@@ -256,10 +258,15 @@ class RttScene(_NetcdfScene):
         raster = self._physical("sar_incidenceangle")
         with np.errstate(invalid="ignore"):
             incidence = raster[np.ix_(np.rint(lines).astype(int), np.rint(samples).astype(int))].astype(np.float64)
-        # The angle depends on the sample alone to within hundredths of a degree, so a column's mean fills its gaps.
+        # The angle depends on the sample alone to within hundredths of a degree, and nearly linearly: a parabola along
+        # the samples fills the grid points that lie outside the swath.
         valid = np.isfinite(incidence)
-        column = np.where(valid, incidence, 0).sum(0) / np.maximum(valid.sum(0), 1)
-        incidence = np.where(valid, incidence, np.where(valid.any(0), column, np.nan))
+        across = raster[np.rint(lines).astype(int)]
+        known, where = np.isfinite(across).sum(0), np.arange(self.shape[1])
+        profile = np.nansum(across, 0, dtype=np.float64) / np.maximum(known, 1)
+        if np.count_nonzero(known) >= 3:
+            parabola = np.polynomial.Polynomial.fit(where[known > 0], profile[known > 0], 2)
+            incidence = np.where(valid, incidence, parabola(samples))
         with _naming(self.path):
             return GeoGrid(lines, samples, latitude.astype(np.float64), longitude.astype(np.float64), incidence)
 
@@ -281,12 +288,16 @@ class RttScene(_NetcdfScene):
         if not self.has_chart:
             return None
         if rules != "autoice":
-            raise SceneError(f"{self.path}: ready-to-train charts follow the rules 'autoice'; {rules!r} needs the raw file")
+            raise SceneError(
+                f"{self.path}: ready-to-train charts follow the rules 'autoice'; {rules!r} needs the raw file"
+            )
         out = np.stack([self._read(name) for name in CHARTS]).astype(np.uint8)
         for values, name in zip(out, CHARTS, strict=True):
             wrong = (values >= N_CLASSES[name]) & (values != IGNORE_INDEX)
             if wrong.any():
-                raise SceneError(f"{self.path}: {name} holds {int(values[wrong][0])}, which is no class; get the file anew")
+                raise SceneError(
+                    f"{self.path}: {name} holds {int(values[wrong][0])}, which is no class; get the file anew"
+                )
         return out
 
 

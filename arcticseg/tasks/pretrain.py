@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,9 @@ class Pretrain:
     weights = (1.0,)
     best_by = ("reconstruction",)
 
-    def __init__(self, targets: Sequence[int], patch: int, mask_ratio: float, seed: int, normalise: bool = False) -> None:
+    def __init__(
+        self, targets: Sequence[int], patch: int, mask_ratio: float, seed: int, normalise: bool = False
+    ) -> None:
         self.targets, self.patch, self.mask_ratio = list(targets), patch, mask_ratio
         self.seed, self.normalise = seed, normalise
 
@@ -64,11 +67,11 @@ class Pretrain:
         prediction, _ = model(inputs.seen, self.noise(inputs), self.mask_ratio)
         return reconstruction_sum(prediction, *self._target(inputs))[None]
 
-    def tally(self, model: nn.Module, inputs: Inputs, n: int) -> NDArray[np.float64]:
+    def tally(self, model: nn.Module, inputs: Inputs, n: int) -> NDArray[Any]:
         """Sum of squared errors and number of values."""
         first = Inputs(*(getattr(inputs, name)[:n] for name in ("place", "x", "data", "dropped", "labels")))
         return np.array([float(self.sums(model, first)), float(self.counts(first))])
 
-    def scores(self, total: NDArray[np.float64]) -> dict[str, float | None]:
+    def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         """`reconstruction`: share of the variance explained by unit-variance targets, 1 - mean squared error."""
         return {"reconstruction": None if total[1] == 0 else float(1.0 - total[0] / total[1])}

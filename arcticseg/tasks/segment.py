@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,14 +50,14 @@ class Segment:
             losses.append(loss(logits[chart], inputs.labels[:, i]))
         return torch.stack(losses)
 
-    def tally(self, model: nn.Module, inputs: Inputs, n: int) -> NDArray[np.int64]:
+    def tally(self, model: nn.Module, inputs: Inputs, n: int) -> NDArray[Any]:
         """Confusion counts of the three charts, one after another, flat."""
         predicted = classes_of(model(inputs.seen))[:n].cpu().numpy()
         labels = inputs.labels[:n].cpu().numpy()
         counts = [confusion(labels[:, i], predicted[:, i], N_CLASSES[chart]) for i, chart in enumerate(CHARTS)]
         return np.concatenate([matrix.ravel() for matrix in counts])
 
-    def scores(self, total: NDArray) -> dict[str, float | None]:
+    def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         """SIC, SOD, FLOE and combined score."""
         matrices, first = {}, 0
         for chart in CHARTS:

@@ -1,6 +1,6 @@
 """Score a trained network on whole scenes at 80 m, with maps, products and baselines.
 
-    arcticseg evaluate runs/vit scenes --list lists/test.txt --out runs/vit/evaluation --baseline shards
+arcticseg evaluate runs/vit scenes --list lists/test.txt --out runs/vit/evaluation --baseline shards
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder to write to (default: RUN/evaluation)")
     parser.add_argument("--name", help="name of the network in tables (default: that of the run folder)")
     parser.add_argument("--factor", type=int, help="downsampling factor (default: the finest of training)")
-    parser.add_argument("--baseline", type=Path, metavar="SHARDS", help="fit the logistic regression on these shards, too")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="SHARDS", help="fit the logistic regression on these shards, too"
+    )
     parser.add_argument("--no-maps", action="store_true", help="draw no pictures")
     parser.add_argument("--no-products", action="store_true", help="write no netCDF and GeoTIFF")
     parser.add_argument("--overlap", type=int, help="pixels that windows share (default: a quarter of a tile)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows at a time (default 8)")
-    parser.add_argument("--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)")
+    parser.add_argument(
+        "--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)"
+    )
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
 
 

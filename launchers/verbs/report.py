@@ -1,6 +1,6 @@
 """One self-contained page of evaluations: scores, curves, confusion matrices, maps.
 
-    arcticseg report runs/vit/evaluation runs/unet/evaluation --out report.html
+arcticseg report runs/vit/evaluation runs/unet/evaluation --out report.html
 """
 
 from __future__ import annotations
@@ -11,16 +11,23 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg report`."""
-    parser.add_argument("evaluations", type=Path, nargs="+", help="folders of `arcticseg evaluate`, or their evaluation.json")
+    parser.add_argument(
+        "evaluations", type=Path, nargs="+", help="folders of `arcticseg evaluate`, or their evaluation.json"
+    )
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default report.html)")
-    parser.add_argument("--run", type=Path, action="append", default=[], help="further run folders for the curves, such as a pretraining")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        action="append",
+        default=[],
+        help="further run folders for the curves, such as a pretraining",
+    )
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write the report."""
     from arcticseg.report import score_table, write_report
 
-    found = [path / "evaluation.json" if path.is_dir() else path for path in arguments.evaluations]
-    written = write_report(found, arguments.out, arguments.run)
-    print(score_table(found))
+    written = write_report(arguments.evaluations, arguments.out, arguments.run)
+    print(score_table(arguments.evaluations))
     print(written)

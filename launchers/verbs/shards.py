@@ -1,9 +1,9 @@
 """Build, check, split and describe tar shards.
 
-    arcticseg shards split scenes --out lists --val 0.1 --test 0.1
-    arcticseg shards build scenes --out shards --lists lists --factors 2-10 --workers 8
-    arcticseg shards check shards
-    arcticseg shards stats shards
+arcticseg shards split scenes --out lists --val 0.1 --test 0.1
+arcticseg shards build scenes --out shards --lists lists --factors 2-10 --workers 8
+arcticseg shards check shards
+arcticseg shards stats shards
 """
 
 from __future__ import annotations
@@ -22,18 +22,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = actions.add_parser("build", help="scenes to shards", description=text)
     build.add_argument("scenes", type=Path, help="folder of raw or ready-to-train scenes")
     build.add_argument("--out", type=Path, required=True, help="folder to write to")
-    build.add_argument("--lists", type=Path, help="folder of train.txt, val.txt, test.txt (default: split 80/10/10 by seed)")
-    build.add_argument("--factors", default="2-10", help="downsampling factors of 40 m, such as 4, 2-10 or 2,4,8 (default 2-10)")
+    build.add_argument(
+        "--lists", type=Path, help="folder of train.txt, val.txt, test.txt (default: split 80/10/10 by seed)"
+    )
+    build.add_argument(
+        "--factors", default="2-10", help="downsampling factors of 40 m, such as 4, 2-10 or 2,4,8 (default 2-10)"
+    )
     build.add_argument("--tile", type=int, default=384, help="edge of a tile in pixels (default 384)")
     build.add_argument("--overlap", type=int, default=0, help="pixels that neighbouring tiles share (default 0)")
-    build.add_argument("--min-valid", type=float, default=0.25, help="share of valid pixels to keep a tile (default 0.25)")
-    build.add_argument("--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)")
+    build.add_argument(
+        "--min-valid", type=float, default=0.25, help="share of valid pixels to keep a tile (default 0.25)"
+    )
+    build.add_argument(
+        "--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)"
+    )
     build.add_argument("--strict", action="store_true", help="an unlisted ice code is an error, not a masked polygon")
-    build.add_argument("--sar-average", choices=("linear", "db"), default="linear", help="average power or dB (default linear)")
-    build.add_argument("--labels", choices=("majority", "nearest", "maximum"), default="majority", help="label reduction")
+    build.add_argument(
+        "--sar-average", choices=("linear", "db"), default="linear", help="average power or dB (default linear)"
+    )
+    build.add_argument(
+        "--labels", choices=("majority", "nearest", "maximum"), default="majority", help="label reduction"
+    )
     build.add_argument("--shard-mb", type=float, default=384, help="size of a shard in MB (default 384)")
     build.add_argument("--workers", type=int, default=1, help="scenes read at a time (default 1)")
-    build.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="at a scene that cannot be read (default stop)")
+    build.add_argument(
+        "--on-error", choices=("stop", "skip"), default="stop", help="at a scene that cannot be read (default stop)"
+    )
     build.add_argument("--seed", type=int, default=0, help="of the split and of the order in shards (default 0)")
     build.set_defaults(main=run_build)
 

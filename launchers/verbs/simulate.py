@@ -56,7 +56,9 @@ def _center(text: str) -> tuple[float, float]:
     try:
         longitude, latitude = map(float, text.split(","))
     except ValueError as error:
-        raise ConfigError(f"--center is '{text}'; set LON,LAT in degrees, such as -60.5,70 (write --center=-60.5,70)") from error
+        raise ConfigError(
+            f"--center is '{text}'; set LON,LAT in degrees, such as -60.5,70 (write --center=-60.5,70)"
+        ) from error
     return longitude, latitude
 
 

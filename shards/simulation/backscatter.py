@@ -32,6 +32,8 @@ _CLASS_OF_STAGE = {
 }  # fmt: skip
 # How much ridges stand out in an ice class, in dB of HH and HV.
 _RIDGES = {"new": (0.0, 0.0), "young": (0.8, 1.0), "thin": (2.2, 3.0), "thick": (2.8, 4.0), "old": (0.6, 1.0)}
+# Rubble among level ice, in dB of HH and HV between the smoothest and the roughest.
+_RUBBLE = {"young": (1.0, 1.5), "thin": (1.5, 3.5), "thick": (2.0, 5.0), "old": (0.5, 1.5)}
 # Rafted floe rims, dB of HH and HV.
 _RIMS = {"new": (0.0, 0.0), "young": (2.0, 2.5), "thin": (2.0, 3.0), "thick": (1.5, 3.0), "old": (0.5, 1.0)}
 
@@ -87,6 +89,7 @@ class Textures:
         self.cross = SmoothNoise(rng, 5, extent)
         self.ridges = [SmoothNoise(rng, spacing, extent) for spacing in (9, 40)]
         self.patches = Fractal(rng, 110, extent, 2, 0.6)
+        self.rubble = Fractal(rng, 48, extent, 5, 0.75)
         self.gusts = Fractal(rng, 70, extent, 4, 0.6)
         self.relief = Fractal(rng, 60, extent, 5, 0.75)
 
@@ -139,6 +142,7 @@ class Radar:
         self.coefficients = table[:, :4].T
         self.deviations = table[:, 4:].T
         self.ridge_gain = np.array([_RIDGES.get(name, (0, 0)) for name in ROWS], np.float32).T
+        self.rubble_gain = np.array([_RUBBLE.get(name, (0, 0)) for name in ROWS], np.float32).T
         self.rim_gain = np.array([_RIMS.get(name, (0, 0)) for name in ROWS], np.float32).T
 
     def block(
@@ -160,6 +164,8 @@ class Radar:
         fine, wide = (noise(lines, samples) for noise in textures.ridges)
         # Thin lines where the fine field crosses zero, in fields where the wide one is high.
         ridges = np.exp(-40 * fine * fine) * np.clip(wide + np.float32(0.3), 0, 1.5)
+        rubble = np.clip(textures.rubble(lines, samples) * np.float32(0.8), -0.5, 0.5)
+        strengths = (ridges, rubble)
 
         gusts = textures.gusts(lines, samples)
         wind = upsample(self.wind, 50, lines - 24.5, samples - 24.5) * np.exp(np.float32(0.13) * gusts)
@@ -174,7 +180,7 @@ class Radar:
                 continue
             row = np.take(self.tables.row[partial], truth)
             cover, rim = self._cover(floes, partial, truth, share)
-            hh_ice, hv_ice = self._ice_db(partial, truth, row, angle, common, cross, patches, ridges, rim)
+            hh_ice, hv_ice = self._ice_db(partial, truth, row, angle, common, cross, patches, (*strengths, rim))
             hh += cover * (_power(hh_ice) - hh)
             hv += cover * (_power(hv_ice) - hv)
             for name in shares:
@@ -188,9 +194,7 @@ class Radar:
             self._add_land(hh, hv, land, lines, samples, angle)
         return *self._measure(first, hh, hv, angles, lines), shares
 
-    def _cover(
-        self, floes: FloeBlock, partial: int, truth: NDArray[np.int32], share: Array
-    ) -> tuple[Array, Array]:
+    def _cover(self, floes: FloeBlock, partial: int, truth: NDArray[np.int32], share: Array) -> tuple[Array, Array]:
         """Ice share of each pixel, and how much of it is a floe's rim."""
         kind = np.take(self.tables.kind[partial], truth)
         cover, rim = np.zeros(truth.shape, np.float32), np.zeros(truth.shape, np.float32)
@@ -207,16 +211,17 @@ class Radar:
 
     def _ice_db(
         self, partial: int, truth: NDArray[np.int32], row: NDArray[np.int8], angle: Array, common: Array, cross: Array,
-        patches: Array, ridges: Array, rim: Array,
+        patches: Array, strengths: tuple[Array, Array, Array],
     ) -> tuple[Array, Array]:  # fmt: skip
         """HH and HV of a partial's ice in dB."""
         hh_a, hh_b, hv_a, hv_b = (np.take(column, row) for column in self.coefficients)
         hh_sd, hv_sd, correlation = (np.take(column, row) for column in self.deviations)
         offsets = [np.take(self.tables.offset[k, partial], truth) for k in (0, 1)]
         other = correlation * common + np.sqrt(1 - correlation * correlation) * cross
+        gains = (self.ridge_gain, self.rubble_gain, self.rim_gain)
         strength = [
-            np.take(ridge, row) * ridges + np.take(edge, row) * rim
-            for ridge, edge in zip(self.ridge_gain, self.rim_gain, strict=True)
+            sum(np.take(gain[polarisation], row) * field for gain, field in zip(gains, strengths, strict=True))
+            for polarisation in (0, 1)
         ]
         hh = hh_a + hh_b * angle + offsets[0] + hh_sd * common + np.float32(0.5) * patches + strength[0]
         hv = hv_a + hv_b * angle + offsets[1] + hv_sd * other + np.float32(0.6) * patches + strength[1]
@@ -230,8 +235,9 @@ class Radar:
         relief = self.textures.relief(lines, samples)
         slope = np.gradient(relief, axis=1) * np.float32(7)
         common = np.float32(self.land_offset) + np.float32(0.6) * relief + slope
-        np.copyto(hh, _power(hh_a + hh_b * angle + np.float32(hh_sd) * common), where=land)
-        np.copyto(hv, _power(hv_a + hv_b * angle + np.float32(hv_sd) * common), where=land)
+        for image, a, b, deviation in ((hh, hh_a, hh_b, hh_sd), (hv, hv_a, hv_b, hv_sd)):
+            level = np.float32(a) + np.float32(b) * angle + np.float32(deviation) * common
+            np.copyto(image, _power(level.astype(np.float32)), where=land)
 
     def _measure(
         self, first: int, hh: Array, hv: Array, angles: NDArray[np.float64], lines: Places

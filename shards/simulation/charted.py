@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from arcticseg.errors import SceneError
+from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
 from arcticseg.ice.geo import GeoGrid
-from arcticseg.ice.sigrid import EMPTY, SIC_CLASS
-from arcticseg.ice.vector import VectorChart, has_ice_information, polygon_codes, rasterise, read_chart
+from arcticseg.ice.sigrid import EMPTY, IGNORE_INDEX, SIC_CLASS
+from arcticseg.ice.vector import VectorChart, polygon_codes, rasterise, read_chart
 from shards.simulation.eggs import Egg, Partial
 from shards.simulation.land import (
     LAND_STEP,
@@ -25,9 +31,11 @@ from shards.simulation.land import (
     margin_places,
 )
 from shards.simulation.layout import Ground
-from shards.simulation.place import GRID_POINTS, Place, geolocation, positions
+from shards.simulation.place import GRID_POINTS, PIXEL_KM, Place, geolocation, place_scene, positions
 
 _LAND = "L"
+_KM_A_DEGREE = 111.2
+_LEAST_SHARE = 0.02
 _WATER = "W"
 
 
@@ -37,28 +45,75 @@ def open_chart(path: Path) -> VectorChart:
     return read_chart(path)
 
 
-def service_of(chart: VectorChart) -> str:
-    """`cis` for charts named in the Canadian way, else `dmi`."""
-    return "cis" if chart.name.lower().startswith("cis") else "dmi"
+def chart_id(chart: VectorChart) -> str:
+    """The chart's name as scene files have it: it begins with `cis_` for Canadian charts (SGRD...), else `dmi_`."""
+    service = "cis" if re.match(r"(?i)(cis|sgrd)", chart.name) else "dmi"
+    return chart.name if chart.name.lower().startswith(service) else f"{service}_{chart.name}"
 
 
-def default_window(chart: VectorChart) -> tuple[float, float]:
-    """Longitude and latitude of a place inside the chart's ice: in its largest polygon with 3 to 9 tenths of ice.
-
-    Raises SceneError for a chart without ice.
-    """
-    areas = {}
-    for number, (polygon, codes) in enumerate(zip(chart.polygons, chart.codes, strict=True)):
-        if not has_ice_information(codes) or codes["POLY_TYPE"].strip() == _WATER:
+def day_of(chart: VectorChart) -> datetime | None:
+    """The first date (YYYYMMDD) in the chart's name, or None."""
+    for digits in re.findall(r"(?:19|20)\d{6}", chart.name):
+        try:
+            return datetime.strptime(digits, "%Y%m%d").replace(tzinfo=UTC)
+        except ValueError:
             continue
-        cover = concentration(_code(codes["CT"]))
-        # Degrees squared, corrected for the meridians' convergence, are enough to compare areas.
-        area = polygon.area * np.cos(np.radians(polygon.centroid.y))
-        areas[number] = area * (1.0 if 0.3 <= cover <= 0.95 else 0.2 if cover > 0 else 0.0)
-    if not areas or max(areas.values()) == 0:
+    return None
+
+
+@lru_cache(maxsize=8)
+def default_windows(path: Path, size: tuple[int, int]) -> tuple[tuple[float, float], ...]:
+    """Longitude and latitude of places inside the chart's ice, those first around which a scene shows most.
+
+    One place in each ice polygon. A scene there is worth the number of SIC, SOD and FLOE classes that cover a fiftieth
+    of it or more, times its charted share. Raises SceneError for a chart without ice.
+    """
+    chart = open_chart(path)
+    header, *rows = polygon_codes(chart)
+    numbers = [int(row.split(";")[0]) - 1 for row in rows]
+    with warnings.catch_warnings():
+        # Unlisted codes are reported when the scene is read; here they only make a place less attractive.
+        warnings.simplefilter("ignore")
+        classes = polygon_classes(parse_polygon_codes([header, *rows], chart.name)) if rows else np.zeros((0, 3))
+    charted = dict(zip(numbers, classes, strict=True))
+    icy = [n for n in numbers if egg_of(chart.codes[n]).partials]
+    if not icy:
         raise SceneError(f"{chart.name}: the chart has no ice polygon; choose another chart or give a window")
-    inside = chart.polygons[max(areas, key=lambda number: areas[number])].representative_point()
-    return float(inside.x), float(inside.y)
+    polygons = [chart.polygons[n] for n in numbers]
+    tree = shapely.STRtree(polygons)
+    reach = min(size) * PIXEL_KM / 2 / _KM_A_DEGREE
+    found = []
+    for n in icy:
+        point = chart.polygons[n].representative_point()
+        squeeze = 1 / max(math.cos(math.radians(point.y)), 0.05)
+        box = (point.x - reach * squeeze, point.y - reach, point.x + reach * squeeze, point.y + reach)
+        whole = 4 * reach**2 * squeeze
+        near = [int(k) for k in tree.query(shapely.box(*box))]
+        shares = {numbers[k]: shapely.clip_by_rect(polygons[k], *box).area / whole for k in near}
+        shown = {
+            (chart_number, int(charted[k][chart_number]))
+            for k, share in shares.items()
+            for chart_number in range(3)
+            if share >= _LEAST_SHARE and charted[k][chart_number] != IGNORE_INDEX
+        }
+        found.append((-len(shown) * min(sum(shares.values()), 1.0), n, (float(point.x), float(point.y))))
+    return tuple(place for _, _, place in sorted(found))
+
+
+def charted_place(
+    path: Path, size: tuple[int, int], index: int, seed: int, date: datetime | None,
+    window: tuple[float, float] | None,
+) -> Place:  # fmt: skip
+    """Time and place of scene `index` under a chart.
+
+    Without a date, the day in the chart's name; without a window (longitude, latitude), scene after scene moves on
+    through places in the chart's ice.
+    """
+    chart = open_chart(path)
+    windows = (window,) if window is not None else default_windows(path, size)
+    name = chart_id(chart)
+    place = place_scene(index, seed, date or day_of(chart), windows[index % len(windows)], name[:3].lower())
+    return replace(place, chart_name=name)
 
 
 def _code(cell: str) -> int:
@@ -96,29 +151,30 @@ def egg_of(codes: Mapping[str, str]) -> Egg:
     unknown = sum(share is None for share in known)
     shares = [rest / unknown if share is None else share for share in known]
     scale = cover / sum(shares) if sum(shares) > 0 else 0.0
-    partials = tuple(
-        Partial(share * scale, stage, floe) for share, (_, stage, floe) in zip(shares, found, strict=True)
-    )
+    partials = tuple(Partial(share * scale, stage, floe) for share, (_, stage, floe) in zip(shares, found, strict=True))
     return Egg(total, partials)
 
 
 def _grid_of(place: Place, size: tuple[int, int], lines: Places, samples: Places) -> GeoGrid:
     """A geolocation grid whose pixel (i, j) is the scene's pixel (lines[i], samples[j]); both are evenly spaced."""
-    knots = [np.linspace(0, len(places) - 1, min(GRID_POINTS, len(places))) for places in (lines, samples)]
-    at = [
-        places[0] + knot * (places[1] - places[0]) for knot, places in zip(knots, (lines, samples), strict=True)
-    ]
-    latitude, longitude = positions(place, size, *at)
-    return GeoGrid(*knots, latitude, longitude, np.full(latitude.shape, np.nan))
+    rows, columns = (np.linspace(0, len(places) - 1, min(GRID_POINTS, len(places))) for places in (lines, samples))
+    down, right = lines[0] + rows * (lines[1] - lines[0]), samples[0] + columns * (samples[1] - samples[0])
+    latitude, longitude = positions(place, size, down, right)
+    return GeoGrid(rows, columns, latitude, longitude, np.full(latitude.shape, np.nan))
 
 
 def _land_only(chart: VectorChart) -> VectorChart:
-    """The chart's land, as polygons that `rasterise` takes for ice."""
+    """The chart's land, as polygons that `rasterise` takes for ice.
+
+    Danish charts leave land out: there it is what their polygons' common hull holds besides them.
+    """
     land = [
         polygon
         for polygon, codes in zip(chart.polygons, chart.codes, strict=True)
         if codes["POLY_TYPE"].strip() == _LAND
     ]
+    if not land:
+        land = [shapely.convex_hull(shapely.GeometryCollection(list(chart.polygons)))]
     codes = dict.fromkeys(chart.codes[0], str(EMPTY)) | {"CT": "92", "POLY_TYPE": "I"}
     return replace(chart, polygons=tuple(land), codes=(codes,) * len(land))
 
@@ -127,8 +183,8 @@ def _charted_land(chart: VectorChart, place: Place, size: tuple[int, int]) -> La
     only = _land_only(chart)
     masks = []
     for lines, samples in (land_grid(size), margin_places(size)):
-        ids = rasterise(only, _grid_of(place, size, lines, samples), (len(lines), len(samples)))
-        masks.append(np.isfinite(ids))
+        grid, shape = _grid_of(place, size, lines, samples), (len(lines), len(samples))
+        masks.append(np.isfinite(rasterise(only, grid, shape)) & np.isnan(rasterise(chart, grid, shape)))
     here, margin = masks
     if not here.any():
         return Land(np.full(here.shape, -1, np.float32), distance_km(size, here, margin), margin)

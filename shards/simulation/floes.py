@@ -25,6 +25,8 @@ _KIND_OF_CODE = {
 # Mean distance between floe centres in pixels, and the step at which the tessellation is computed.
 _CELLS = {MEDIUM: (8.0, 1), BIG: (26.0, 2), VAST: (95.0, 6), GIANT: (230.0, 12)}
 _JITTER = 0.42
+# Standard deviation of the unevenness of borders, in spacings.
+_ROUGHNESS = 0.03
 # Of a floe's spacing: the width of water or thin ice between neighbours that nearly touch.
 _NARROWEST_GAP = 0.03
 
@@ -39,12 +41,14 @@ class Cells:
     """One tessellation over a scene: a jittered grid of floe centres.
 
     offsets: float32 [2, r, c] of the centres, in cells. draws: float32 [3, r, c] uniform, one for each partial.
+    rough: noise that makes the borders of larger floes uneven.
     """
 
     spacing: float
     step: int
     offsets: Array
     draws: Array
+    rough: SmoothNoise
 
     def gap_and_cell(self, lines: Places, samples: Places) -> tuple[Array, NDArray[np.int32]]:
         """How much further the second centre is than the nearest, in spacings, float32; the nearest, int32; [n, m]."""
@@ -57,6 +61,7 @@ class Cells:
         rows = np.rint((lines - coarse_lines[0]) / step).astype(np.int64)
         columns = np.rint((samples - coarse_samples[0]) / step).astype(np.int64)
         fine = upsample(gap, step, lines - coarse_lines[0], samples - coarse_samples[0])
+        fine += np.float32(_ROUGHNESS) * self.rough(lines, samples)
         return fine, cell[rows[:, None], columns[None, :]]
 
     def _exact(self, lines: Places, samples: Places) -> tuple[Array, NDArray[np.int32]]:
@@ -85,7 +90,9 @@ def _make_cells(rng: np.random.Generator, spacing: float, step: int, size: tuple
     # One cell before the scene, and enough behind it for the neighbours of coarse places beyond its end.
     shape = tuple(int((count + 3 * step) / spacing) + 5 for count in size)
     offsets = 0.5 + rng.uniform(-_JITTER, _JITTER, (2, *shape))
-    return Cells(spacing, step, offsets.astype(np.float32), rng.random((3, *shape), dtype=np.float32))
+    draws = rng.random((3, *shape), dtype=np.float32)
+    rough = SmoothNoise(rng, spacing / 7, Extent(0, 0, *map(float, size)))
+    return Cells(spacing, step, offsets.astype(np.float32), draws, rough)
 
 
 @lru_cache(maxsize=1)
@@ -94,7 +101,7 @@ def _gap_quantiles() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     cells = _make_cells(np.random.default_rng(1), 20.0, 1, (900, 900))
     gap, _ = cells.gap_and_cell(np.arange(900.0), np.arange(900.0))
     shares = np.linspace(0, 1, 201)
-    return np.quantile(gap, 1 - shares)[::-1], shares[::-1]
+    return np.quantile(gap.astype(np.float64), 1 - shares)[::-1], shares[::-1]
 
 
 def keep_and_gap(cover: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from shards.simulation.facts import ZONE_ENDS_KM
-from shards.simulation.noise import Array, Extent, Fractal, generator, low_discrepancy, upsample
+from shards.simulation.noise import Array, Extent, Fractal, generator, low_discrepancy, octaves_down_to, upsample
 from shards.simulation.place import PIXEL_KM, coarse_places
 
 Places = NDArray[np.float64]
@@ -24,6 +24,8 @@ _NOWHERE_KM = 1000.0
 # Share of scenes without land, and the largest share of land in the others.
 _WITHOUT_LAND = 0.4
 _MOST_LAND = 0.4
+# Spacing in pixels of the finest features of coasts.
+_FINEST = 25.0
 
 
 def extent_of(size: tuple[int, int]) -> Extent:
@@ -84,7 +86,7 @@ def simulated_land(size: tuple[int, int], index: int, seed: int) -> Land:
     """A coast along one side with bays and islands, up to four tenths of the scene; some scenes have none."""
     rng = generator(seed, index, 2)
     scale = 0.6 * max(size)
-    shape = Fractal(rng, scale, extent_of(size), 5, 0.5)
+    shape = Fractal(rng, scale, extent_of(size), octaves_down_to(scale, _FINEST), 0.5)
     angle = rng.uniform(0, 2 * np.pi)
     slope = np.array([np.cos(angle), np.sin(angle)]) / scale
 

@@ -13,7 +13,16 @@ from scipy.stats import beta
 from shards.simulation.eggs import HEADER, Egg, code_row, month_weights, pool
 from shards.simulation.facts import MONTHS
 from shards.simulation.land import Land, Places, extent_of, margin_places, simulated_land
-from shards.simulation.noise import GOLDEN, Array, Extent, Fractal, SmoothNoise, generator, low_discrepancy
+from shards.simulation.noise import (
+    GOLDEN,
+    Array,
+    Extent,
+    Fractal,
+    SmoothNoise,
+    generator,
+    low_discrepancy,
+    octaves_down_to,
+)
 from shards.simulation.place import Place
 
 # Cells with less ice than this share of a whole cell join a neighbour.
@@ -24,6 +33,8 @@ _DISORDER = 0.2
 _DRAWING_ERROR = 6.0
 _RAGGEDNESS = 1.5
 _TILE = 250
+# Spacing in pixels of the finest features of ice edges and polygons.
+_FINEST = 16.0
 # Shares of water below this, or above one minus this, count as none and all; how far the edge is from such scenes.
 _PURE = 0.03
 _FAR_EDGE_PIXELS = 1500.0
@@ -81,10 +92,12 @@ class Mosaic:
         # The number of polygons grows more slowly than the area.
         spacing = max(size) / (12.0 * (max(size) / 1000) ** 0.5) ** 0.5
         self.spacing = spacing
-        self.edge = Fractal(rng, 0.5 * max(size), extent, 5, 0.45)
+        self.edge = Fractal(rng, 0.5 * max(size), extent, octaves_down_to(0.5 * max(size), _FINEST), 0.5)
         angle = rng.uniform(0, 2 * np.pi)
         self.slope = 2.5 * np.array([np.cos(angle), np.sin(angle)]) / max(size)
-        self.warp = [Fractal(rng, 0.6 * spacing, extent, 4, 0.5) for _ in range(2)]
+        self.warp = [
+            Fractal(rng, 0.6 * spacing, extent, octaves_down_to(0.6 * spacing, _FINEST), 0.5) for _ in range(2)
+        ]
         rows = np.arange(extent.top, extent.bottom + spacing, spacing)
         columns = np.arange(extent.left, extent.right + spacing, spacing)
         grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -199,9 +212,7 @@ def _polygons_of_sites(
     return polygon
 
 
-def _chart_limit(
-    rng: np.random.Generator, size: tuple[int, int]
-) -> Callable[[Places, Places], NDArray[np.bool_]]:
+def _chart_limit(rng: np.random.Generator, size: tuple[int, int]) -> Callable[[Places, Places], NDArray[np.bool_]]:
     """A straight limit beyond which there is no chart; in most scenes it lies outside."""
     angle = rng.uniform(0, 2 * np.pi)
     limit = float(rng.uniform(0.15, 0.45)) if rng.random() < 0.35 else np.inf

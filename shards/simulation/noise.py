@@ -74,11 +74,17 @@ class Fractal:
         return total
 
 
+def octaves_down_to(spacing: float, finest: float) -> int:
+    """How many octaves lead from `spacing` to about `finest`, at least one; pixels."""
+    return max(1, 1 + round(np.log2(spacing / finest)))
+
+
 def upsample(coarse: Array, step: float, lines: NDArray[np.float64], samples: NDArray[np.float64]) -> Array:
     """Bilinear values of a coarse grid at pixel coordinates; its cell (r, c) stands at pixel (step r, step c).
 
     coarse float32 [h, w]; returns float32 [len(lines), len(samples)]; borders are held.
     """
+
     def weights(places: NDArray[np.float64], count: int) -> sparse.csr_array:
         t = np.clip(np.asarray(places, np.float64) / step, 0, count - 1)
         base = np.minimum(np.floor(t).astype(np.int64), max(count - 2, 0))

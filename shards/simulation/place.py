@@ -103,7 +103,7 @@ def incidence(samples: NDArray[np.float64], width: int) -> NDArray[np.float64]:
     """Incidence angle in degrees at pixel coordinates `samples` of a scene `width` pixels wide."""
     low, high = INCIDENCE_RANGE
     x = np.asarray(samples, float) / max(width - 1, 1)
-    return low + (high - low) * ((1 + _INCIDENCE_BEND) * x - _INCIDENCE_BEND * x**2)
+    return np.asarray(low + (high - low) * ((1 + _INCIDENCE_BEND) * x - _INCIDENCE_BEND * x**2), np.float64)
 
 
 def positions(
@@ -141,4 +141,4 @@ def geolocation(place: Place, size: tuple[int, int]) -> GeoGrid:
 
 def coarse_places(first: int, last: int) -> NDArray[np.float64]:
     """Pixel coordinates of the 2 km cells `first` .. `last` - 1: cell i is centred at pixel 50 i + 24.5."""
-    return 50.0 * np.arange(first, last) + 24.5
+    return np.arange(first, last, dtype=np.float64) * 50.0 + 24.5

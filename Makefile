@@ -1,0 +1,54 @@
+# `make demo` and `make test` create what they need on a machine with Python 3.11 and g++.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+OUT ?= demo
+BIN := $(VENV)/bin
+PINS := requirements.txt
+
+.PHONY: demo test test-base lint types contract wheel clean help
+
+help:
+	@echo "make demo       the whole chain on simulated scenes; results in $(OUT)"
+	@echo "make test       all tests"
+	@echo "make test-base  the tests of the half without torch, in an environment without it"
+	@echo "make lint types contract wheel clean"
+
+$(VENV)/.train: pyproject.toml $(PINS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[train]"
+	touch $@
+
+$(VENV)/.all: pyproject.toml $(PINS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint $(PINS) --editable ".[all]"
+	touch $@ $(VENV)/.train
+
+$(VENV)-base/.base: pyproject.toml $(PINS)
+	$(PYTHON) -m venv $(VENV)-base
+	$(VENV)-base/bin/pip install --quiet --constraint $(PINS) --editable . pytest pytest-timeout hypothesis
+	touch $@
+
+demo: $(VENV)/.train
+	$(BIN)/arcticseg demo --out $(OUT)
+
+test: $(VENV)/.all
+	$(BIN)/python -m pytest
+
+test-base: $(VENV)-base/.base
+	$(VENV)-base/bin/python -m pytest -m "not torch" tests/unit
+
+lint: $(VENV)/.all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.all
+	$(BIN)/mypy
+
+contract: $(VENV)/.all
+	$(BIN)/lint-imports
+
+wheel: $(VENV)/.all
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf $(VENV) $(VENV)-base build dist *.egg-info

@@ -1,0 +1,106 @@
+"""The whole chain on simulated scenes, each step the command that a person would type."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from arcticseg.errors import ArcticSegError
+from arcticseg.files import make_folder
+from launchers.terminal import note
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything: scenes, their pixels, optimiser steps of pretraining, ViT and UNet."""
+
+    scenes: int = 64
+    pixels: int = 1000
+    pretrain: int = 400
+    vit: int = 500
+    unet: int = 400
+
+
+TINY = Size(scenes=8, pixels=600, pretrain=2, vit=3, unet=3)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, and the file that tells that it has been done."""
+
+    title: str
+    arguments: tuple[str, ...]
+    done: Path
+
+
+def steps(out: Path, seed: int, size: Size) -> list[Step]:
+    """The commands of the demo, in order."""
+    scenes, shards, lists, runs = out / "scenes", out / "shards", out / "lists", out / "runs"
+    workers = str(len(os.sched_getaffinity(0)))
+    training = [f"data.shards={shards}", f"seed={seed}"]
+    found = [
+        Step(
+            f"simulate {size.scenes} scenes",
+            ("simulate", str(scenes), "--n", str(size.scenes), "--size", str(size.pixels), "--seed", str(seed), "--workers", workers),
+            scenes / ".complete",
+        ),
+        Step(
+            "divide them into training, validation and test",
+            ("shards", "split", str(scenes), "--out", str(lists), "--val", "0.1", "--test", "0.15", "--seed", str(seed)),
+            lists / "train.txt",
+        ),
+        Step(
+            "cut them into tar shards",
+            ("shards", "build", str(scenes), "--out", str(shards), "--lists", str(lists), "--factors", "8", "--tile", "64", "--workers", workers),
+            shards / "manifest.json",
+        ),
+    ]  # fmt: skip
+    networks = (
+        ("pretrain a small ViT without labels", "pretrain", size.pretrain, ()),
+        ("fine-tune it", "vit", size.vit, (f"model.init_from={runs / 'pretrain'}",)),
+        ("train a UNet from scratch", "unet", size.unet, ()),
+    )
+    for title, name, length, more in networks:
+        overrides = (*training, f"out={runs / name}", f"steps={length}", *more)
+        command = ("train", "--config", f"demo_{name}", "--resume", *overrides)
+        found.append(Step(title, command, runs / name / "weights" / "last.safetensors"))
+    for name, label, more in (("vit", "ViT, pretrained", ("--baseline", str(shards))), ("unet", "UNet", ())):
+        folder = out / "evaluation" / name
+        command = ("evaluate", str(runs / name), str(scenes), "--list", str(lists / "test.txt"), "--out", str(folder))
+        found.append(
+            Step(f"evaluate the {label} on held-out scenes", (*command, "--name", label, *more), folder / "evaluation.json")
+        )
+    evaluations = (str(out / "evaluation" / "vit"), str(out / "evaluation" / "unet"))
+    report = ("report", *evaluations, "--run", str(runs / "pretrain"), "--out", str(out / "report.html"))
+    # The report is always written anew: it is quick, and prints the table.
+    found.append(Step("report", report, out / ".never"))
+    return found
+
+
+def demo(out: Path, seed: int = 0, tiny: bool = False) -> None:
+    """Run what has not been done yet, print the score table and where to look.
+
+    Raises:
+        ArcticSegError: a step failed; its own message stands above.
+    """
+    out = make_folder(out)
+    began = time.monotonic()
+    for step in steps(out, seed, TINY if tiny else Size()):
+        if step.done.exists():
+            note(f"== {step.title}: done before")
+            continue
+        note(f"== {step.title}\n   arcticseg {' '.join(step.arguments)}")
+        started = time.monotonic()
+        if subprocess.run([sys.executable, "-m", "launchers.cli", *step.arguments], check=False).returncode:
+            raise ArcticSegError(f"the demo stopped at '{step.title}'; mend what is said above and start it again: it goes on")
+        if step.done.parent == out / "scenes":
+            step.done.touch()
+        note(f"   {time.monotonic() - started:.0f} s")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+    print(f"All on SIMULATED scenes. {time.monotonic() - began:.0f} s; largest process {peak:.1f} GiB.")
+    print(f"Look at {out / 'report.html'}, and at the maps in {out / 'evaluation' / 'vit' / 'maps'}.")

@@ -1,0 +1,136 @@
+"""Runs a command in a process group of its own, and ends the whole group when whoever asked for it goes away.
+
+A training is a tree of processes: DeepSpeed's launcher, ranks, loaders, logging. Killing its root leaves the rest, on GPUs
+that others believe free; and Ray kills a worker together with its children, and nothing below. So a trial starts this
+guard, which leaves the worker's family at once and holds one end of a pipe: however the worker ends, even by SIGKILL, the
+pipe closes, and the guard asks the group to stop (SIGTERM: the trainer writes a checkpoint), waits, and kills it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# Seconds that a training has for its checkpoint between SIGTERM and SIGKILL.
+GRACE = 60.0
+_POLL = 0.2
+
+# What the guard answers when another training works in the folder.
+LOCKED = "locked"
+
+
+class Guarded:
+    """A command under guard.
+
+    Args:
+        command: to run.
+        log: file that takes what it prints, appended to.
+        lock: file locked as long as any process of it lives; a guard waits for the one before to end.
+        environment: of the command.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, lock: Path, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(lock), str(log), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=dict(environment),
+            text=True,
+        )
+        # The guard forks itself away; what was started ends at once.
+        self._process.wait()
+
+    def wait(self, seconds: float) -> str | None:
+        """Wait so long for the end; its exit status as text, `locked`, an empty text if the guard died, or None."""
+        stdout = self._process.stdout
+        assert stdout is not None
+        ready, _, _ = select.select([stdout], [], [], seconds)
+        return stdout.readline().strip() if ready else None
+
+    def close(self) -> None:
+        """End the command's processes, if any are left, without waiting for it."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _end(child: subprocess.Popen[bytes], grace: float) -> None:
+    """Ask a process group to stop, wait, kill it."""
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, grace)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, number)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            child.poll()  # a child that is not waited for stays in its group
+            if not _alive(child.pid):
+                return
+            time.sleep(_POLL)
+
+
+def _lock(path: str, seconds: float) -> int | None:
+    """Lock a file, waiting so long; None where another holds it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return None
+            time.sleep(_POLL)
+
+
+def _guard(lock: str, log: str, command: Sequence[str]) -> str:
+    """Run the command to its end, or to that of the pipe at standard input; its exit status as text."""
+    if _lock(lock, 1.5 * GRACE) is None:
+        return LOCKED
+    with open(log, "ab") as file:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, process_group=0
+        )
+    while child.poll() is None:
+        ready, _, _ = select.select([0], [], [], _POLL)
+        if ready and not os.read(0, 1):
+            _end(child, GRACE)
+            break
+    status = child.wait()
+    # A launcher that fell leaves ranks behind.
+    _end(child, 5.0)
+    return str(status)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`guard.py LOCK LOG COMMAND...`: answers the exit status on standard output."""
+    lock, log, *command = arguments
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Not SIG_IGN, which the command would inherit.
+        signal.signal(number, lambda *_: None)
+    status = _guard(lock, log, command)
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, f"{status}\n".encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

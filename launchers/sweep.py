@@ -1,0 +1,453 @@
+"""A study with Ray Tune: first its pretrainings, each once, then its fine-tunings; every trial is a training of its own.
+
+Tune decides what runs where and when; what a run has reached is read from its folder, which outlives Ray. So a sweep that
+was ended in whatever way goes on with `--resume`: finished runs stay, others go on from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from arcticseg import config
+from arcticseg.data.manifest import read_manifest
+from arcticseg.errors import ArcticSegError, ConfigError
+from arcticseg.files import make_folder, write_text
+from arcticseg.settings import RunConfig
+from arcticseg.tracking import METRICS
+from launchers import standings, study
+from launchers.guard import GRACE, LOCKED, Guarded
+from launchers.standings import Standing
+from launchers.study import Phase, Resources, SweepConfig, Trial
+from launchers.terminal import note
+from launchers.verbs import train
+
+_STUDY = "study.yaml"
+_LOG = "train.log"
+# Key under which a trial reports why it fails, in one line.
+_FAILURE = "failure"
+
+# A Unix socket's path has at most 107 bytes; Ray's are so much longer than its folder.
+_SOCKET_PATH = 107
+_RAY_SESSION = "/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
+
+# What a launcher around the sweep may have set, and what no training below it may see.
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+_ENVIRONMENT = {
+    # `uv run` would otherwise make every worker install the project anew.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Runs have logs of their own.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # The new output announces every experiment in spite of `verbose=0`.
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+class TrialError(RuntimeError):
+    """A training that ended badly, for a reason in one line."""
+
+
+def sweep(
+    name: str, overrides: Sequence[str] = (), dry_run: bool = False, resume: bool = False, address: str | None = None
+) -> int:
+    """Run a study and print its table.
+
+    Args:
+        name: path of a sweep YAML, or the name of a shipped one.
+        overrides: dotted, such as `out=studies/a` or `finetune.unet.optim.lr=1e-3`.
+        dry_run: print the trials and their configs only.
+        resume: go on with the study in its folder.
+        address: of a Ray cluster; None: RAY_ADDRESS, or this machine.
+
+    Returns:
+        0; 1 where a trial failed; 130 where the sweep was interrupted.
+
+    Raises:
+        ArcticSegError: before any trial starts, with a message for the user.
+    """
+    cfg, trials = study.load(name, overrides)
+    if dry_run:
+        print(_described(trials), end="")
+        return 0
+    simulated = _check_inputs(trials)
+    out = Path(os.path.abspath(cfg.out))
+    _prepare(out, cfg, trials, resume)
+    board = Board(out, trials, simulated, standings.stopped_before(out) if resume else set())
+    if board.waiting("pretrain") or board.waiting("finetune"):
+        with _ray(out, address or os.environ.get("RAY_ADDRESS"), cfg):
+            for phase in ("pretrain", "finetune"):
+                _run_phase(phase, cfg, out, board, resume)
+                if board.interrupted:
+                    break
+    return board.close()
+
+
+def _described(trials: Sequence[Trial]) -> str:
+    """The trials as YAML documents, under a comment that counts them."""
+    pretrainings = sum(trial.phase == "pretrain" for trial in trials)
+    lines = [f"# {pretrainings} pretrainings, {len(trials) - pretrainings} fine-tunings\n"]
+    for trial in trials:
+        after = f", after pretrain/{trial.init}" if trial.init else ""
+        lines.append(f"--- # {trial.key}{after}\n{config.dump(trial.config)}")
+    return "".join(lines)
+
+
+def _check_inputs(trials: Sequence[Trial]) -> bool:
+    """See that shards and weights are there; whether any of the scenes are simulated.
+
+    Raises:
+        ArcticSegError: they are not.
+    """
+    simulated = False
+    names = {trial.model for trial in trials if trial.phase == "finetune"}
+    for shards in dict.fromkeys(trial.config.data.shards for trial in trials):
+        if "://" in shards:
+            continue
+        found = read_manifest(Path(shards))
+        simulated |= found.simulated
+        if names and "val" not in found.splits:
+            raise ConfigError(f"{shards}: holds no split 'val', by which a sweep compares; build it with one")
+    for trial in trials:
+        start = trial.config.model.init_from
+        if trial.init is None and start is not None and not Path(start).exists():
+            raise ConfigError(
+                f"{trial.phase} '{trial.name}': key 'model.init_from' is '{start}', which is not there; "
+                "set the folder of a run, or `init:` to a pretraining of the study"
+            )
+    return simulated
+
+
+def _prepare(out: Path, cfg: SweepConfig, trials: Sequence[Trial], resume: bool) -> None:
+    """Make the study's folder and write down the config of each trial.
+
+    Raises:
+        ConfigError: it holds a study and `--resume` is not given, or a finished run of another config.
+        OutputError: it cannot be written to.
+    """
+    make_folder(out)
+    if (out / _STUDY).exists() and not resume:
+        raise ConfigError(f"key 'out' is '{out}', which holds a study; go on with it by --resume, or set another folder")
+    for trial in trials:
+        path = _config_path(out, trial)
+        if trial.finished and path.is_file():
+            changed = study.differences(config.build(RunConfig, config.read(path)), trial.config)
+            if changed:
+                key, before, now = changed[0]
+                raise ConfigError(
+                    f"{trial.phase} '{trial.name}': key '{key}' is {now!r}; the finished run in {trial.folder} had "
+                    f"{before!r}; set that, or another 'out'"
+                )
+    for trial in trials:
+        make_folder(_config_path(out, trial).parent)
+        write_text(_config_path(out, trial), config.dump(trial.config))
+    write_text(out / _STUDY, config.dump(cfg))
+
+
+def _config_path(out: Path, trial: Trial) -> Path:
+    return out / "configs" / trial.phase / f"{trial.name}.yaml"
+
+
+class Board:
+    """How the trials stand; says on the terminal what happens to them, and keeps the results files up to date."""
+
+    def __init__(self, out: Path, trials: Sequence[Trial], simulated: bool, stopped: set[str]) -> None:
+        self.out, self.simulated, self.interrupted = out, simulated, False
+        self.standings = {trial.key: self._first(trial, stopped) for trial in trials}
+        self._began: dict[str, float] = {}
+        self._failures: dict[str, str] = {}
+
+    @staticmethod
+    def _first(trial: Trial, stopped: set[str]) -> Standing:
+        if trial.finished:
+            return standings.standing(trial, "finished")
+        return standings.standing(trial, "stopped" if trial.key in stopped else "open", "not run")
+
+    def waiting(self, phase: Phase) -> list[Trial]:
+        """Trials of a phase that are still to run."""
+        return [one.trial for one in self.standings.values() if one.status == "open" and one.trial.phase == phase]
+
+    def started(self, key: str) -> None:
+        """Note that a trial began."""
+        self._began[key] = time.monotonic()
+        note(f"{key}: started, log in {self.standings[key].trial.folder / _LOG}")
+
+    def reported(self, key: str, result: Mapping[str, Any]) -> None:
+        """Note a validation, or why a trial is about to fail."""
+        if _FAILURE in result:
+            self._failures[key] = result[_FAILURE]
+            return
+        found = [f"{name} {result[name]:.2f}" for name in (*standings.SCORES, "reconstruction") if name in result]
+        if found:
+            note(f"{key}: validation at step {result['step']}: {'  '.join(found)}")
+
+    def failed(self, key: str, reason: str | None = None) -> None:
+        """Note that a trial failed; without a reason it has told one before, or its worker died without a word."""
+        self.ended(key, reason or self._failures.get(key, "its Ray worker died, for want of memory, perhaps"))
+
+    def ended(self, key: str, reason: str | None = None) -> None:
+        """Note that a trial ended, with a reason where it failed."""
+        trial = self.standings[key].trial
+        if reason is not None:
+            one = standings.standing(trial, "failed", reason)
+        else:
+            one = standings.standing(trial, "finished" if trial.finished else "stopped")
+        self.standings[key] = one
+        ended = sum(one.status != "open" for one in self.standings.values())
+        seconds = time.monotonic() - self._began.get(key, time.monotonic())
+        why = f": {reason}" if reason else f" after {seconds:.0f} s"
+        note(f"{key}: {one.status}{why} [{ended}/{len(self.standings)}]")
+        self.write()
+
+    def write(self) -> None:
+        """Write the results files."""
+        standings.write(self.out, list(self.standings.values()), self.simulated)
+
+    def close(self) -> int:
+        """Print the table and what went wrong; the exit status."""
+        self.write()
+        found = list(self.standings.values())
+        print(standings.table(found, self.simulated))
+        print(self.out / "results.csv")
+        for one in found:
+            if one.status == "failed":
+                note(f"{one.trial.key}: failed: {one.reason}")
+        if self.interrupted:
+            note("arcticseg: stopped; go on with --resume")
+            return 130
+        return 0 if all(one.status in ("finished", "stopped") for one in found) else 1
+
+
+@contextlib.contextmanager
+def _ray(out: Path, address: str | None, cfg: SweepConfig) -> Iterator[None]:
+    """Ray, on a cluster or on this machine alone, quiet, and gone afterwards.
+
+    Raises:
+        ConfigError: no machine has what a trial is to get.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    temporary = ray_folder(out)
+    try:
+        if address is not None:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                num_cpus=len(os.sched_getaffinity(0)),
+                include_dashboard=False,
+                # Trials hand nothing but numbers to one another.
+                object_store_memory=100_000_000,
+                _temp_dir=None if temporary is None else str(temporary),
+                **quiet,
+            )
+        _check_resources(cfg, ray.nodes())
+        yield
+    finally:
+        ray.shutdown()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def ray_folder(out: Path) -> Path | None:
+    """Where a local Ray keeps its sockets and logs: in the study's folder, if paths there are short enough."""
+    folder = out / ".ray"
+    fits = len(os.fsencode(folder)) + len(_RAY_SESSION) <= _SOCKET_PATH
+    return folder if fits and "RAY_TMPDIR" not in os.environ else None
+
+
+def _check_resources(cfg: SweepConfig, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ConfigError where a trial would wait for ever, as no machine has what it asks for."""
+    there = [node["Resources"] for node in nodes if node["Alive"]]
+    for phase in ("pretrain", "finetune"):
+        wanted: Resources = getattr(cfg.resources, phase)
+        if not getattr(cfg, phase):
+            continue
+        for key, kind in (("cpus", "CPU"), ("gpus", "GPU")):
+            most = max((float(node.get(kind, 0)) for node in there), default=0.0)
+            if getattr(wanted, key) > most:
+                raise ConfigError(
+                    f"key 'resources.{phase}.{key}' is {getattr(wanted, key)}; the largest machine of Ray has {most:g} {kind}s; "
+                    "set at most that"
+                )
+
+
+def _run_phase(phase: Phase, cfg: SweepConfig, out: Path, board: Board, resume: bool) -> None:
+    """Run the open trials of a phase, those whose pretraining failed excepted."""
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    trials = []
+    for trial in board.waiting(phase):
+        if trial.init is not None and board.standings[f"pretrain/{trial.init}"].status != "finished":
+            board.failed(trial.key, f"its pretraining '{trial.init}' failed")
+        else:
+            trials.append(trial)
+    if not trials:
+        return
+    specifications = {
+        trial.key: {
+            "config": str(_config_path(out, trial)),
+            "folder": str(trial.folder),
+            "ranks": trial.resources.ranks,
+            "resume": resume,
+        }
+        for trial in trials
+    }
+
+    def trainable(parameters: dict[str, Any]) -> None:
+        run_trial(specifications[parameters["trial"]], tune.report)
+
+    class Say(tune.Callback):
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            board.started(trial.config["trial"])
+
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
+            board.reported(trial.config["trial"], result)
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            board.ended(trial.config["trial"])
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            board.failed(trial.config["trial"])
+
+    scheduler = None
+    if phase == "finetune" and cfg.scheduler == "asha":
+        # No trial is stopped for having reached the end: its last steps write the weights.
+        scheduler = ASHAScheduler(
+            time_attr="step",
+            metric="combined",
+            mode="max",
+            max_t=10**9,
+            grace_period=cfg.asha.grace,
+            reduction_factor=cfg.asha.reduction,
+        )
+    lent: Resources = getattr(cfg.resources, phase)
+    # Tune reports failed trials with all of their traceback; the board does in one line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    storage = out / ".tune"
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": lent.cpus, "gpu": lent.gpus}),
+        param_space={"trial": tune.grid_search(list(specifications))},
+        tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=cfg.max_concurrent, reuse_actors=False),
+        run_config=tune.RunConfig(name=phase, storage_path=str(storage), verbose=0, callbacks=[Say()]),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+    board.interrupted = bool(board.waiting(phase))
+
+
+def run_trial(specification: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
+    """Train one trial; what a Ray worker calls.
+
+    Args:
+        specification: path of the `config`, run `folder`, number of `ranks`, whether to `resume`.
+        report: takes step and scores of each validation, and `failure` at last where there is one.
+
+    Raises:
+        TrialError: the training ended badly.
+    """
+    try:
+        _run_trial(specification, report)
+    except Exception as error:
+        report({_FAILURE: str(error) if isinstance(error, (TrialError, ArcticSegError)) else repr(error)})
+        raise
+
+
+def _run_trial(specification: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
+    folder = make_folder(Path(specification["folder"]))
+    log = folder / _LOG
+    begin = log.stat().st_size if log.exists() else 0
+    validations = Validations(folder / METRICS)
+    command = trial_command(Path(specification["config"]), specification["resume"], specification["ranks"])
+    environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
+    guarded = Guarded(command, log, folder / ".lock", environment)
+    try:
+        status = None
+        while status is None:
+            status = guarded.wait(1.0)
+            for scores in validations.new():
+                report(scores)
+    finally:
+        guarded.close()
+    if status != "0":
+        raise TrialError(_reason(status, log, begin))
+
+
+def trial_command(path: Path, resume: bool, ranks: int) -> list[str]:
+    """The command line of a trial's training on this machine, with the devices that Ray has lent."""
+    command = train.command(str(path), [], resume, ranks)
+    if ranks == 1:
+        return command
+    at = command.index("--module")
+    # Several launchers on one machine must not meet on DeepSpeed's one port.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command[at:at] = ["--master_port", str(port)]
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if devices:
+        # DeepSpeed counts its devices from the machine's first, unless they are named.
+        at = command.index("--num_accelerators")
+        command[at : at + 2] = ["--include", f"localhost:{devices}"]
+    return command
+
+
+class Validations:
+    """Follows a metrics.jsonl that a training writes, and may begin anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode, self._offset, self._step = -1, 0, -1
+
+    def new(self) -> list[dict[str, Any]]:
+        """Step and scores of the validations since the last call."""
+        try:
+            with open(self._path, "rb") as file:
+                if (inode := os.fstat(file.fileno()).st_ino) != self._inode:
+                    self._inode, self._offset = inode, 0
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        found = []
+        for line in whole.splitlines():
+            record = json.loads(line)
+            if record.get("kind") == "validation" and record["step"] > self._step:
+                self._step = record["step"]
+                found.append({key: value for key, value in record.items() if key != "kind" and value is not None})
+        return found
+
+
+def _reason(status: str, log: Path, begin: int) -> str:
+    """Why a training failed: its own error line, else how it ended; and where its log is."""
+    if status == LOCKED:
+        return f"another training has worked in {log.parent} for {1.5 * GRACE:.0f} s; end it, then --resume"
+    with open(log, "rb") as file:
+        file.seek(begin)
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    prefix = "arcticseg: error: "
+    told = next((line.removeprefix(prefix) for line in reversed(lines) if line.startswith(prefix)), None)
+    if told is None and status == "3":
+        return f"stopped by a signal after a checkpoint; go on with --resume (log: {log})"
+    if told is None:
+        last = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no output")
+        told = f"exit status {status or 'unknown'}, {last}"
+    return f"{told} (log: {log})"

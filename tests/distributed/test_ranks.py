@@ -1,0 +1,51 @@
+"""The same losses on one rank and on two, through the deepspeed launcher, with gloo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training import NETWORKS, empty_config, lines, overrides, train
+
+STEPS = 20
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+@pytest.mark.parametrize("network", list(NETWORKS))
+def test_losses_do_not_depend_on_the_number_of_ranks(
+    network: str, zero_stage: int, tiny_shards: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for ranks in (1, 2):
+        out = tmp_path / str(ranks)
+        settings = NETWORKS[network] | {"steps": STEPS, "engine.zero_stage": zero_stage}
+        train(empty_config(tmp_path), overrides(tiny_shards, out, settings), ranks)
+        logged = lines(out, "train")
+        assert [line["step"] for line in logged] == list(range(1, STEPS + 1))
+        losses[ranks] = np.array([line["loss"] for line in logged])
+    assert np.ptp(losses[1]) > 1e-3  # it does learn, so that equality means something
+    np.testing.assert_allclose(losses[2], losses[1], rtol=1e-4)
+
+
+def test_accumulation_does_not_change_the_losses(tiny_shards: Path, tmp_path: Path) -> None:
+    losses = {}
+    for micro in (1, 4):
+        out = tmp_path / str(micro)
+        settings = NETWORKS["unet"] | {"steps": 6, "engine.micro_batch_size": micro}
+        train(empty_config(tmp_path), overrides(tiny_shards, out, settings))
+        losses[micro] = np.array([line["loss"] for line in lines(out, "train")])
+    np.testing.assert_allclose(losses[1], losses[4], rtol=1e-5)
+
+
+def test_zero_3_in_bf16_trains_validates_and_writes_whole_weights(tiny_shards: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    out = tmp_path / "run"
+    settings = NETWORKS["vit"] | {"steps": 3, "engine.zero_stage": 3, "engine.precision": "bf16"}
+    train(empty_config(tmp_path), overrides(tiny_shards, out, settings), ranks=2)
+    assert len(lines(out, "validation")) == 1
+    weights = load_file(out / "weights" / "last.safetensors")
+    assert all(tensor.numel() > 0 for tensor in weights.values())
+    assert weights["heads.SOD.weight"].shape[0] == 6

@@ -1,0 +1,103 @@
+"""Tiny training runs that tests start through the real launchers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from launchers.verbs.train import command
+
+# Small enough for seconds on one core; the learning rate moves the weights well in a few steps.
+COMMON = {
+    "optim.lr": 3e-3,
+    "engine.precision": "fp32",
+    "engine.global_batch_size": 4,
+    "engine.threads": 1,
+    "tracking.every": 1,
+    "tracking.wandb": "off",
+    "validate_every": 0,
+    "checkpoint_every": 0,
+    "data.workers": 0,
+}
+VIT = {
+    "model.encoder": "vit_tiny_patch16_224",
+    "model.patch_size": 8,
+    "model.embed_dim": 32,
+    "model.depth": 4,
+    "model.num_heads": 2,
+    "model.decoder_channels": 16,
+}
+UNET = {"model.encoder": "unet", "model.unet_filters": "[4, 8]"}
+MAE = VIT | {"task": "pretrain", "pretrain.decoder_dim": 16, "pretrain.decoder_depth": 1, "pretrain.decoder_heads": 2}
+NETWORKS = {"vit": VIT, "unet": UNET, "mae": MAE}
+
+
+def overrides(shards: Path, out: Path, *parts: dict[str, Any]) -> list[str]:
+    """`key=value` arguments."""
+    merged: dict[str, Any] = {"data.shards": shards, "out": out} | COMMON
+    for part in parts:
+        merged |= part
+    return [f"{key}={value}" for key, value in merged.items()]
+
+
+def empty_config(folder: Path) -> str:
+    """A config file of defaults; overrides say the rest."""
+    path = folder / "defaults.yaml"
+    path.write_text("{}\n")
+    return str(path)
+
+
+def start(config: str, arguments: Sequence[str], ranks: int = 1, resume: bool = False) -> subprocess.Popen[str]:
+    """Start a training in a process group of its own."""
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        environment.pop(name, None)
+    return subprocess.Popen(
+        command(config, list(arguments), resume, ranks),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def train(config: str, arguments: Sequence[str], ranks: int = 1, resume: bool = False) -> str:
+    """Train to the end; return what was printed."""
+    process = start(config, arguments, ranks, resume)
+    try:
+        printed, _ = process.communicate(timeout=600)
+    finally:
+        kill(process)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def kill(process: subprocess.Popen[str], number: signal.Signals = signal.SIGKILL) -> None:
+    """Signal a training with all its ranks."""
+    if process.poll() is None:
+        os.killpg(process.pid, number)
+
+
+def lines(out: Path, kind: str) -> list[dict[str, Any]]:
+    """The lines of one kind of metrics.jsonl."""
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if line["kind"] == kind]
+
+
+def wait_for_step(process: subprocess.Popen[str], out: Path, step: int, seconds: float = 300) -> None:
+    """Wait until metrics.jsonl holds a step."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        text = (out / "metrics.jsonl").read_text() if (out / "metrics.jsonl").exists() else ""
+        if f'"step": {step}, "kind": "train"' in text:
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step} within {seconds} s")

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, r2_score
+
+from arcticseg.ice.score import confusion, empty_confusions, majority, r2, scores, weighted_f1
+from arcticseg.ice.sigrid import CHARTS, N_CLASSES
+
+Labels = dict[str, np.ndarray]
+
+
+def draw(seed: int, shape: tuple[int, ...] = (40, 50), absent: int = 1) -> tuple[Labels, Labels]:
+    """Charts with masked pixels and a class that never occurs, and predictions that are right half of the time."""
+    random = np.random.default_rng(seed)
+    charts, predictions = {}, {}
+    for chart in CHARTS:
+        n = N_CLASSES[chart]
+        truth = random.choice(np.delete(np.arange(n), absent), shape, p=random.dirichlet(np.ones(n - 1)))
+        guess = np.where(random.random(shape) < 0.5, truth, random.integers(0, n, shape))
+        truth[random.random(shape) < 0.3] = 255
+        charts[chart], predictions[chart] = truth.astype(np.uint8), guess.astype(np.uint8)
+    return charts, predictions
+
+
+def count(charts: Labels, predictions: Labels) -> dict[str, np.ndarray]:
+    return {chart: confusion(charts[chart], predictions[chart], N_CLASSES[chart]) for chart in CHARTS}
+
+
+def by_scikit_learn(charts: Labels, predictions: Labels) -> dict[str, float]:
+    out = {}
+    for chart in CHARTS:
+        kept = charts[chart] != 255
+        truth, guess = charts[chart][kept].astype(float), predictions[chart][kept].astype(float)
+        value = r2_score(truth, guess) if chart == "SIC" else f1_score(truth, guess, average="weighted")
+        out[chart] = round(100 * float(value), 3)
+    out["combined"] = round((2 * out["SIC"] + 2 * out["SOD"] + out["FLOE"]) / 5, 3)
+    return out
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_scores_equal_scikit_learns(seed: int) -> None:
+    charts, predictions = draw(seed, absent=seed % 6)
+    assert scores(count(charts, predictions)) == pytest.approx(by_scikit_learn(charts, predictions), abs=1e-9)
+
+
+def test_unrounded_scores_equal_scikit_learns() -> None:
+    charts, predictions = draw(99)
+    counts = count(charts, predictions)
+    kept = charts["SIC"] != 255
+    assert r2(counts["SIC"]) == pytest.approx(r2_score(charts["SIC"][kept], predictions["SIC"][kept]), rel=1e-12)
+    kept = charts["FLOE"] != 255
+    expected = f1_score(charts["FLOE"][kept], predictions["FLOE"][kept], average="weighted")
+    assert weighted_f1(counts["FLOE"]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_each_chart_has_its_own_mask() -> None:
+    charts, predictions = draw(3)
+    before = scores(count(charts, predictions))
+    charts["SOD"][:20] = 255
+    after = scores(count(charts, predictions))
+    assert (after["SIC"], after["FLOE"]) == (before["SIC"], before["FLOE"])
+    assert after["SOD"] != before["SOD"]
+
+
+def test_pooled_scores_are_those_of_the_sum_of_counts() -> None:
+    drawn = [draw(seed, (10 + seed, 30)) for seed in range(4)]
+    total = empty_confusions()
+    for charts, predictions in drawn:
+        for chart, matrix in count(charts, predictions).items():
+            total[chart] += matrix
+    together = [{chart: np.concatenate([pair[i][chart] for pair in drawn]) for chart in CHARTS} for i in (0, 1)]
+    assert scores(total) == pytest.approx(by_scikit_learn(together[0], together[1]), abs=1e-9)
+
+
+def test_confusion_is_indexed_by_chart_then_prediction() -> None:
+    chart, prediction = np.array([0, 2, 2, 255], np.uint8), np.array([1, 2, 0, 7], np.uint8)
+    assert confusion(chart, prediction, 3).tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1]]
+
+
+def test_a_class_out_of_range_is_a_fault_of_the_program() -> None:
+    with pytest.raises(ValueError, match="class 6 is not below 6"):
+        confusion(np.array([6], np.uint8), np.array([0], np.uint8), 6)
+    with pytest.raises(ValueError, match="class 255 is not below 6"):
+        confusion(np.array([0], np.uint8), np.array([255], np.uint8), 6)
+
+
+def test_scores_without_meaning_are_none() -> None:
+    counts = empty_confusions()
+    assert scores(counts) == {"SIC": None, "SOD": None, "FLOE": None, "combined": None}
+    # One chart class only has no spread for R2 to be a share of; F1 is defined.
+    counts["SIC"][3, 2] = 10
+    counts["SOD"][1, 1] = counts["FLOE"][2, 2] = 10
+    assert scores(counts) == {"SIC": None, "SOD": 100.0, "FLOE": 100.0, "combined": None}
+    assert r2(np.eye(11, dtype=np.int64)[:1].repeat(11, 0) * 0) is None
+
+
+def test_a_class_never_hit_counts_nothing() -> None:
+    counts = np.zeros((3, 3), np.int64)
+    counts[0, 1] = counts[1, 0] = 5
+    assert weighted_f1(counts) == 0.0
+
+
+def test_majority_is_the_most_frequent_class_everywhere() -> None:
+    charts, predictions = draw(5)
+    constant = {}
+    for chart in CHARTS:
+        values, found = np.unique(charts[chart][charts[chart] != 255], return_counts=True)
+        constant[chart] = np.full_like(charts[chart], values[found.argmax()])
+    assert scores(majority(count(charts, predictions))) == pytest.approx(by_scikit_learn(charts, constant), abs=1e-9)
