@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from arcticseg import config, settings
 from arcticseg.data import manifest as manifests
 from arcticseg.data.batch import Augment
 from arcticseg.data.loader import Loader, evaluation_batches, make_order
+from arcticseg.data.order import Order
 from arcticseg.data.stream import Selection, read_scene_list, select
 from arcticseg.data.transforms import Assemble
+from arcticseg.data.webdataset_reader import WebDatasetLoader, fetch_index, is_url
 from arcticseg.engine import checkpoint, process_group
 from arcticseg.engine.checkpoint import Progress
 from arcticseg.engine.deepspeed_engine import make_engine
@@ -175,7 +178,15 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
     Raises:
         ArcticSegError: with a message for the user.
     """
-    folder = Path(cfg.data.shards)
+    with tempfile.TemporaryDirectory(prefix="arcticseg-") as scratch:
+        folder = Path(cfg.data.shards)
+        if is_url(cfg.data.shards):
+            folder = fetch_index(cfg.data.shards, Path(scratch))
+        return _run(cfg, folder, resume)
+
+
+def _run(cfg: RunConfig, folder: Path, resume: bool) -> bool:
+    """Train with the manifest and indices of `folder`."""
     found = manifests.read_manifest(folder)
     selection = _selection(cfg, folder, found, "train")
     order = make_order(selection, cfg.mix, cfg.data.weights, cfg.data.block, cfg.seed)
@@ -189,18 +200,7 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
             initialise(cfg, model)
         task = build_task(cfg, model)
         engine = make_engine(model, cfg.engine, cfg.optim, ranks)
-        augment = cfg.data.augment
-        loader = Loader(
-            selection,
-            order,
-            cfg.engine.global_batch_size,
-            micro,
-            ranks.rank,
-            ranks.world_size,
-            cfg.data.workers,
-            Augment(cfg.seed, augment.flips, augment.quarter_turns, tuple(sorted(augment.drop_groups.items()))),
-            pin_memory=ranks.device.type == "cuda",
-        )
+        loader = _loader(cfg, selection, order, micro, ranks)
         progress = Progress()
         if start is not None:
             progress = checkpoint.load(engine, start, ranks)
@@ -222,7 +222,8 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
                 Bar(f"{cfg.task} {out.name}", progress.step, total),
             ]
         validation = None
-        if "val" in found.splits:
+        # A pass over validation samples needs the shards at hand.
+        if "val" in found.splits and not is_url(cfg.data.shards):
             held_out = _selection(cfg, folder, found, "val")
 
             def validation() -> Any:
@@ -233,6 +234,21 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
         return trainer.train()
     finally:
         process_group.stop()
+
+
+def _loader(
+    cfg: RunConfig, selection: Selection, order: Order, micro: int, ranks: process_group.Ranks
+) -> Loader | WebDatasetLoader:
+    """The reader that the config asks for."""
+    wanted = cfg.data.augment
+    augment = Augment(cfg.seed, wanted.flips, wanted.quarter_turns, tuple(sorted(wanted.drop_groups.items())))
+    batch = cfg.engine.global_batch_size
+    if cfg.data.reader == "webdataset":
+        return WebDatasetLoader(
+            cfg.data.shards, selection, batch, micro, ranks.rank, ranks.world_size, cfg.data.workers, augment
+        )
+    pin = ranks.device.type == "cuda"
+    return Loader(selection, order, batch, micro, ranks.rank, ranks.world_size, cfg.data.workers, augment, pin)
 
 
 def _total_steps(cfg: RunConfig, samples: int) -> int:

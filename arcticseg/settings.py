@@ -250,6 +250,8 @@ def check(cfg: RunConfig) -> None:
     _need(cfg.validate_every >= 0, "validate_every", cfg.validate_every, "set 0 (only at the end) or more")
     _need(cfg.checkpoint_every >= 0, "checkpoint_every", cfg.checkpoint_every, "set 0 (only at the end) or more")
     _need(cfg.tracking.every > 0, "tracking.every", cfg.tracking.every, "set 1 or more")
+    remote = data.shards.startswith(("http://", "https://"))
+    _need(not remote or data.reader == "webdataset", "data.reader", data.reader, "set webdataset for shards on a server")
     if data.reader == "webdataset":
         _need(data.mix == "auto" or data.mix == "none", "data.mix", data.mix, "set none: the webdataset reader streams")
         _need(cfg.steps is not None, "epochs", cfg.epochs, "set steps: the webdataset reader has no length")

@@ -21,6 +21,8 @@ from pathlib import Path
 
 # Seconds that a training has for its checkpoint between SIGTERM and SIGKILL.
 GRACE = 60.0
+# What a launcher that fell has left behind has nothing to save.
+_DEBRIS_GRACE = 5.0
 _POLL = 0.2
 
 # What the guard answers when another training works in the folder.
@@ -35,11 +37,14 @@ class Guarded:
         log: file that takes what it prints, appended to.
         lock: file locked as long as any process of it lives; a guard waits for the one before to end.
         environment: of the command.
+        grace: seconds between asking its processes to stop and killing them.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, lock: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, lock: Path, environment: Mapping[str, str], grace: float = GRACE
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(lock), str(log), *command],
+            [sys.executable, __file__, str(lock), str(log), str(grace), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=dict(environment),
@@ -99,9 +104,9 @@ def _lock(path: str, seconds: float) -> int | None:
             time.sleep(_POLL)
 
 
-def _guard(lock: str, log: str, command: Sequence[str]) -> str:
+def _guard(lock: str, log: str, grace: float, command: Sequence[str]) -> str:
     """Run the command to its end, or to that of the pipe at standard input; its exit status as text."""
-    if _lock(lock, 1.5 * GRACE) is None:
+    if _lock(lock, 1.5 * grace) is None:
         return LOCKED
     with open(log, "ab") as file:
         child = subprocess.Popen(
@@ -110,24 +115,23 @@ def _guard(lock: str, log: str, command: Sequence[str]) -> str:
     while child.poll() is None:
         ready, _, _ = select.select([0], [], [], _POLL)
         if ready and not os.read(0, 1):
-            _end(child, GRACE)
+            _end(child, grace)
             break
     status = child.wait()
-    # A launcher that fell leaves ranks behind.
-    _end(child, 5.0)
+    _end(child, _DEBRIS_GRACE)
     return str(status)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`guard.py LOCK LOG COMMAND...`: answers the exit status on standard output."""
-    lock, log, *command = arguments
+    """`guard.py LOCK LOG GRACE COMMAND...`: answers the exit status on standard output."""
+    lock, log, grace, *command = arguments
     if os.fork():
         os._exit(0)
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Not SIG_IGN, which the command would inherit.
         signal.signal(number, lambda *_: None)
-    status = _guard(lock, log, command)
+    status = _guard(lock, log, float(grace), command)
     with contextlib.suppress(BrokenPipeError):
         os.write(1, f"{status}\n".encode())
 

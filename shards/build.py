@@ -7,15 +7,18 @@ from the parts into shards. The output depends neither on the number of workers 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import tarfile
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +41,8 @@ from shards import stats
 
 _PARTS = ".parts"
 _END_OF_TAR = bytes(1024)
+# What a build writes to its folder, finished or half done, besides the manifest and the parts.
+_OWN = re.compile(r"(train|val|test)-\d{6}\.(tar|json)|\.((train|val|test)-\d{6}|manifest)\.\d+\.tmp\.(tar|json)")
 
 
 @dataclass(frozen=True)
@@ -194,12 +199,38 @@ def build(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ConfigError(f"scene {twice} stands twice, or in two splits; name each scene once")
+    is_new = not out.exists()
     out = make_folder(out)
     if (out / manifests.MANIFEST).exists():
         raise OutputError(f"{out}: holds finished shards; choose another folder or remove this one")
     parts = make_folder(out / _PARTS)
     _remove_debris(out)
     where = {path: parts / _part_name(path, config) for path in paths}
+    try:
+        failed = _build_parts(paths, where, config, workers, on_error, report, progress)
+        result = _assemble(splits, where, failed, out, config)
+    except BaseException:
+        # Whole parts stay for the next attempt; nothing else does.
+        _remove_debris(out)
+        with contextlib.suppress(OSError):
+            parts.rmdir()
+            if is_new:
+                out.rmdir()
+        raise
+    shutil.rmtree(parts)
+    return result
+
+
+def _build_parts(
+    paths: Sequence[Path],
+    where: Mapping[Path, Path],
+    config: BuildConfig,
+    workers: int,
+    on_error: str,
+    report: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> dict[str, str]:
+    """Write the parts that are not there yet; scene -> error of the scenes that were skipped."""
     failed: dict[str, str] = {}
     waiting = [path for path in paths if not where[path].with_suffix(".json").exists()]
     progress(len(paths) - len(waiting), len(paths))
@@ -217,14 +248,30 @@ def build(
                     report(f"skipped: {error}")
                     failed[running[future].stem] = error
                 progress(done, len(paths))
+        except BrokenProcessPool as error:
+            raise SceneError(
+                "a process that reads scenes was killed, most likely for want of memory; lower --workers and start again"
+            ) from error
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     if len(failed) == len(paths):
         raise SceneError(f"none of {len(paths)} scenes could be read; the first: {next(iter(failed.values()))}")
+    return failed
 
+
+def _assemble(
+    splits: Mapping[str, Sequence[Path]],
+    where: Mapping[Path, Path],
+    failed: Mapping[str, str],
+    out: Path,
+    config: BuildConfig,
+) -> manifests.Manifest:
+    """Write shards, indices and, last, the manifest from the parts."""
     facts = {
-        path.stem: json.loads(where[path].with_suffix(".json").read_text()) for path in paths if path.stem not in failed
+        path.stem: json.loads(where[path].with_suffix(".json").read_text())
+        for path in where
+        if path.stem not in failed
     }
     found = {
         split: _write_shards(split, [p for p in members if p.stem in facts], where, facts, out, config)
@@ -240,7 +287,7 @@ def build(
         splits={split: shards for split, (shards, _) in found.items()},
         scenes={
             name: {"split": split_of[name]} | ({"error": failed[name]} if name in failed else _summary(facts[name]))
-            for name in sorted(names)
+            for name in sorted(split_of)
         },
         statistics=stats.merge(train),
         builder={"version": version("arcticseg"), "config": to_dict(config)},
@@ -248,7 +295,6 @@ def build(
         fingerprint=manifests.fingerprint(every),
     )
     manifests.write_manifest(out, result)
-    shutil.rmtree(parts)
     return result
 
 
@@ -262,13 +308,9 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _remove_debris(out: Path) -> None:
-    """Delete what a killed build left half done: temporary files, and shards, which are written last and quickly."""
-    for path in [
-        *out.glob(".*.tmp*"),
-        *(out / _PARTS).glob(".*.tmp*"),
-        *out.glob("*-??????.tar"),
-        *out.glob("*-??????.json"),
-    ]:
+    """Delete what a build left half done: temporary files, and shards, which are written last and quickly."""
+    own = [path for path in out.iterdir() if _OWN.fullmatch(path.name)]
+    for path in [*own, *(out / _PARTS).glob(".*.tmp*")]:
         path.unlink()
 
 

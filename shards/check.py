@@ -47,6 +47,7 @@ def check(folder: Path, progress: Callable[[int, int], None] = lambda done, tota
                     problems.append(f"{path}: at byte {entry.offset}: {problem}")
                 if found.scenes.get(entry.scene, {}).get("split") != split:
                     problems.append(f"{path}: sample {entry.key} is of a scene that is not in split {split}")
+    progress(len(shards), len(shards))
     if not problems and manifests.fingerprint(entries) != found.fingerprint:
         problems.append(f"{folder}: the indices do not give the manifest's fingerprint")
     return problems

@@ -16,6 +16,7 @@ from torch import Tensor
 from arcticseg.data.batch import Batch
 from arcticseg.data.loader import Loader
 from arcticseg.data.transforms import Assemble
+from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine import checkpoint
 from arcticseg.engine.checkpoint import Progress
 from arcticseg.engine.deepspeed_engine import DTYPES
@@ -44,7 +45,7 @@ class Trainer:
     engine: Any
     task: Task
     assemble: Assemble
-    loader: Loader
+    loader: Loader | WebDatasetLoader
     validation: Callable[[], Iterable[tuple[Batch, int]]] | None
     total_steps: int
     ranks: Ranks

@@ -1,0 +1,186 @@
+"""The parts of a sweep that need no Ray."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arcticseg import config
+from arcticseg.data.manifest import Manifest, write_manifest
+from arcticseg.errors import ConfigError, ShardError
+from launchers import study
+from launchers import sweep as sweeps
+from launchers.sweep import TrialError, Validations, ray_folder, run_trial, sweep, trial_command
+
+STUDY = """
+out: st
+common: {steps: 3, data: {shards: s}, engine: {global_batch_size: 4}}
+pretrain: {mae: {task: pretrain}}
+finetune: {vit: {init: mae}, unet: {model: {encoder: unet}}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    return tmp_path
+
+
+def shards(folder: Path, *splits: str, simulated: bool = False) -> None:
+    folder.mkdir()
+    write_manifest(folder, Manifest(32, (4,), dict.fromkeys(splits, ()), {}, {}, {}, simulated, "f"))
+
+
+def test_dry_run_prints_every_trial_and_its_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("study.yaml", ["finetune.unet.seed=7"], dry_run=True) == 0
+    printed = capsys.readouterr().out
+    documents = printed.split("--- # ")
+    assert documents[0] == "# 1 pretrainings, 2 fine-tunings\n"
+    assert [text.splitlines()[0] for text in documents[1:]] == [
+        "pretrain/mae",
+        "finetune/vit, after pretrain/mae",
+        "finetune/unet",
+    ]
+    _, (_, _, unet) = study.load("study.yaml", ["finetune.unet.seed=7"])
+    assert documents[3].partition("\n")[2] == config.dump(unet.config)
+    assert list(folder.iterdir()) == [folder / "study.yaml"]
+
+
+def test_dry_run_needs_neither_ray_nor_torch(folder: Path) -> None:
+    code = (
+        "import sys; from launchers.cli import main; assert main(['sweep', 'study.yaml', '--dry-run']) == 0;"
+        "sys.exit(bool({'ray', 'torch'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_inputs_are_checked_before_anything_is_written(folder: Path) -> None:
+    with pytest.raises(ShardError, match=str(folder / "s")):
+        sweep("study.yaml")
+    shards(folder / "s", "train")
+    with pytest.raises(ConfigError, match="holds no split 'val'"):
+        sweep("study.yaml")
+    with pytest.raises(ConfigError, match=r"finetune 'unet': key 'model.init_from' is '.*nowhere', which is not there"):
+        shards(folder / "s2", "train", "val")
+        sweep("study.yaml", ["common.data.shards=s2", "finetune.unet.model={init_from: nowhere, encoder: vit_tiny}"])
+    assert not (folder / "st").exists()
+
+
+def finish(trial: study.Trial, lines: list[dict[str, Any]]) -> None:
+    """Leave what a finished run leaves."""
+    (trial.folder / "weights").mkdir(parents=True)
+    (trial.folder / "weights" / "last.safetensors").touch()
+    (trial.folder / "config.yaml").write_text(config.dump(trial.config))
+    (trial.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_finished_study_is_only_told_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards(folder / "s", "train", "val", simulated=True)
+    cfg, trials = study.load("study.yaml")
+    sweeps._prepare(folder / "st", cfg, trials, resume=False)
+    for trial in trials:
+        scores = {"SIC": 1.0, "SOD": 2.0, "FLOE": 3.0, "combined": 1.8} if trial.phase == "finetune" else {"reconstruction": 0.5}
+        finish(trial, [{"step": 3, "kind": "validation", **scores}])
+    with pytest.raises(ConfigError, match="which holds a study; go on with it by --resume"):
+        sweep("study.yaml")
+    assert sweep("study.yaml", resume=True) == 0
+    printed = capsys.readouterr().out
+    assert "unet   1.00  2.00  3.00      1.80" in printed
+    assert "SIMULATED" in printed
+    assert "ray" not in sys.modules
+    with pytest.raises(ConfigError, match="finetune 'unet': key 'optim.lr' is 0.5; the finished run in .* had 0.0001"):
+        sweep("study.yaml", ["finetune.unet.optim.lr=0.5"], resume=True)
+
+
+def test_a_trial_too_large_for_every_machine_is_refused(folder: Path) -> None:
+    cfg, _ = study.load("study.yaml", ["resources.finetune={cpus: 8, gpus: 1}"])
+    small = {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
+    with pytest.raises(ConfigError, match=r"'resources.finetune.cpus' is 8; the largest machine of Ray has 4 CPUs"):
+        sweeps._check_resources(cfg, [small, {"Alive": False, "Resources": {"CPU": 64.0}}])
+    with pytest.raises(ConfigError, match=r"'resources.finetune.gpus' is 1.0; .* 0 GPUs"):
+        sweeps._check_resources(cfg, [{"Alive": True, "Resources": {"CPU": 8.0}}])
+    sweeps._check_resources(cfg, [small, {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}])
+
+
+def test_ray_lives_in_the_study_only_where_its_sockets_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    assert ray_folder(Path("/data/study")) == Path("/data/study/.ray")
+    assert ray_folder(Path("/data") / ("x" * 60)) is None
+    monkeypatch.setenv("RAY_TMPDIR", "/scratch")
+    assert ray_folder(Path("/data/study")) is None
+
+
+def test_several_ranks_get_a_port_and_the_devices_that_ray_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    one = trial_command(Path("c.yaml"), True, 1)
+    assert one[1:] == ["-m", "launchers.train", "--config", "c.yaml", "--resume"]
+    two = trial_command(Path("c.yaml"), False, 2)
+    assert two[two.index("--num_accelerators") + 1] == "2"
+    assert int(two[two.index("--master_port") + 1]) > 1023
+    assert two[-4:] == ["--module", "launchers.train", "--config", "c.yaml"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    lent = trial_command(Path("c.yaml"), False, 2)
+    assert lent[lent.index("--include") + 1] == "localhost:2,5"
+    assert "--num_accelerators" not in lent
+
+
+def test_validations_follow_a_file_that_grows_and_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    found = Validations(path)
+    assert found.new() == []
+    first = '{"step": 1, "kind": "train", "loss": 2.0}\n{"step": 1, "kind": "validation", "combined": 1.5, "SOD": null}\n'
+    path.write_text(first + '{"step": 2, "kind": "valid')
+    assert found.new() == [{"step": 1, "combined": 1.5}]
+    with open(path, "a") as file:
+        file.write('ation", "combined": 2.5}\n')
+    assert found.new() == [{"step": 2, "combined": 2.5}]
+    assert found.new() == []
+    # As a resumed run does: another file, whose first lines are known.
+    other = tmp_path / "other"
+    other.write_text(first + '{"step": 3, "kind": "validation", "combined": 3.5}\n')
+    other.replace(path)
+    assert found.new() == [{"step": 3, "combined": 3.5}]
+
+
+def run_fake(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> list[dict[str, Any]]:
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(sweeps, "trial_command", lambda *_: [sys.executable, "-c", script])
+    specification = {"config": "c.yaml", "folder": str(folder), "ranks": 1, "resume": False}
+    try:
+        run_trial(specification, reports.append)
+    except TrialError as error:
+        assert reports[-1] == {"failure": str(error)}
+    return reports
+
+
+def test_a_trial_reports_its_validations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RANK", "3")
+    script = (
+        "import os; assert 'RANK' not in os.environ\n"
+        f"open({str(tmp_path / 'metrics.jsonl')!r}, 'w').write('{{\"step\": 1, \"kind\": \"validation\", \"combined\": 2.0}}\\n')"
+    )
+    assert run_fake(monkeypatch, tmp_path, script) == [{"step": 1, "combined": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        (
+            "import sys; print('arcticseg: error: key x is 3; set 4', file=sys.stderr); print('noise'); sys.exit(2)",
+            "key x is 3; set 4 (log: {log})",
+        ),
+        ("raise ValueError('odd')", "exit status 1, ValueError: odd (log: {log})"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "exit status -9, no output (log: {log})"),
+        ("raise SystemExit(3)", "stopped by a signal after a checkpoint; go on with --resume (log: {log})"),
+    ],
+)
+def test_a_failed_trial_tells_why(script: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # What an earlier attempt has written is no reason of this one.
+    (tmp_path / "train.log").write_text("arcticseg: error: an old one\n")
+    assert run_fake(monkeypatch, tmp_path, script) == [{"failure": told.format(log=tmp_path / "train.log")}]
