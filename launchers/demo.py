@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -94,7 +95,7 @@ def demo(out: Path, seed: int = 0, tiny: bool = False) -> None:
         if step.done.exists():
             note(f"== {step.title}: done before")
             continue
-        note(f"== {step.title}\n   arcticseg {' '.join(step.arguments)}")
+        note(f"== {step.title}\n   arcticseg {shlex.join(step.arguments)}")
         started = time.monotonic()
         if subprocess.run([sys.executable, "-m", "launchers.cli", *step.arguments], check=False).returncode:
             raise ArcticSegError(f"the demo stopped at '{step.title}'; mend what is said above and start it again: it goes on")

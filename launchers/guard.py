@@ -1,9 +1,10 @@
 """Runs a command in a process group of its own, and ends the whole group when whoever asked for it goes away.
 
-A training is a tree of processes: DeepSpeed's launcher, ranks, loaders, logging. Killing its root leaves the rest, on GPUs
-that others believe free; and Ray kills a worker together with its children, and nothing below. So a trial starts this
-guard, which leaves the worker's family at once and holds one end of a pipe: however the worker ends, even by SIGKILL, the
-pipe closes, and the guard asks the group to stop (SIGTERM: the trainer writes a checkpoint), waits, and kills it.
+A training is a tree of processes: DeepSpeed's launcher, ranks, loaders, logging. Killing its root leaves the rest, on
+GPUs that others believe free; and Ray kills a worker together with its children, and nothing below. So a trial starts
+this guard, which leaves the worker's family at once and holds one end of a pipe: however the worker ends, even by
+SIGKILL, the pipe closes, and the guard asks the group to stop (SIGTERM: the trainer writes a checkpoint), waits, and
+kills it.
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ def stopped_before(out: Path) -> set[str]:
     path = out / RESULTS
     if not path.is_file():
         return set()
-    return {f"{row['phase']}/{row['name']}" for row in json.loads(path.read_text())["trials"] if row["status"] == "stopped"}
+    return {
+        f"{row['phase']}/{row['name']}" for row in json.loads(path.read_text())["trials"] if row["status"] == "stopped"
+    }
 
 
 def write(out: Path, standings: Sequence[Standing], simulated: bool) -> None:

@@ -145,8 +145,13 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> tuple[SweepConfig, 
     keys["grid"] = _nested(_mapping(keys.get("grid"), "grid"))
     keys = config.override(keys, overrides)
     free = {part: _mapping(keys.pop(part, None), part) for part in _FREE}
-    free["grid"] = dict(_leaves(free["grid"]))
-    sweep = dataclasses.replace(config.build(SweepConfig, keys), **free)
+    sweep = dataclasses.replace(
+        config.build(SweepConfig, keys),
+        common=free["common"],
+        pretrain=free["pretrain"],
+        finetune=free["finetune"],
+        grid=dict(_leaves(free["grid"])),
+    )
     _check(sweep)
     return sweep, tuple(_trials(sweep, config.find(name).parent))
 
@@ -251,7 +256,9 @@ def _trial(
         entry = _mapping(entry, f"{phase}.{model}")
         for where, found in (("common", sweep.common), (f"{phase}.{model}", entry)):
             if "out" in found:
-                raise ConfigError(f"key '{where}.out' is {found['out']!r}; leave it out: the study gives each run its folder")
+                raise ConfigError(
+                    f"key '{where}.out' is {found['out']!r}; leave it out: the study gives each run its folder"
+                )
         own = config.merge(config.merge(sweep.common, entry), _nested(point))
         base, init = own.pop("base", None), own.pop("init", None)
         keys = config.merge(config.read(config.find(str(base), beside)) if base is not None else {}, own)
@@ -284,9 +291,10 @@ def _trial(
 def _check_fits(cfg: RunConfig, first: Trial) -> None:
     """Raise ConfigError where the pretraining's encoder is another one than the fine-tuning's."""
     theirs = first.config
-    pairs = [("data.channels", list(cfg.channels), list(theirs.channels))]
+    pairs = [(f"model.{key}", getattr(cfg.model, key), getattr(theirs.model, key)) for key in _SHARED]
     pairs += [("data.valid_plane", cfg.data.valid_plane, theirs.data.valid_plane)]
-    pairs += [(f"model.{key}", getattr(cfg.model, key), getattr(theirs.model, key)) for key in _SHARED]
+    if cfg.channels != theirs.channels:
+        pairs += [("data.channels", list(cfg.data.channels), list(theirs.data.channels))]
     for key, mine, other in pairs:
         if mine != other:
             raise ConfigError(f"key '{key}' is {mine!r}; pretraining '{first.name}' has {other!r}: set the same")
@@ -299,7 +307,9 @@ def _absolute(cfg: RunConfig) -> RunConfig:
         return text if text is None or "://" in text else os.path.abspath(text)
 
     data = dataclasses.replace(cfg.data, shards=path(cfg.data.shards) or "", scenes=path(cfg.data.scenes))
-    return dataclasses.replace(cfg, data=data, model=dataclasses.replace(cfg.model, init_from=path(cfg.model.init_from)))
+    return dataclasses.replace(
+        cfg, data=data, model=dataclasses.replace(cfg.model, init_from=path(cfg.model.init_from))
+    )
 
 
 def differences(before: RunConfig, now: RunConfig) -> list[tuple[str, Any, Any]]:

@@ -1,7 +1,7 @@
-"""A study with Ray Tune: first its pretrainings, each once, then its fine-tunings; every trial is a training of its own.
+"""A study with Ray Tune: first its pretrainings, each once, then its fine-tunings; every trial is a training by itself.
 
-Tune decides what runs where and when; what a run has reached is read from its folder, which outlives Ray. So a sweep that
-was ended in whatever way goes on with `--resume`: finished runs stay, others go on from their checkpoints.
+Tune decides what runs where and when; what a run has reached is read from its folder, which outlives Ray. So a sweep
+that was ended in whatever way goes on with `--resume`: finished runs stay, others go on from their checkpoints.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -138,7 +137,7 @@ def _prepare(out: Path, cfg: SweepConfig, trials: Sequence[Trial], resume: bool)
     """
     make_folder(out)
     if (out / _STUDY).exists() and not resume:
-        raise ConfigError(f"key 'out' is '{out}', which holds a study; go on with it by --resume, or set another folder")
+        raise ConfigError(f"key 'out' is '{out}', which holds a study; go on with --resume, or set another folder")
     for trial in trials:
         path = _config_path(out, trial)
         if trial.finished and path.is_file():
@@ -280,8 +279,8 @@ def _check_resources(cfg: SweepConfig, nodes: Sequence[Mapping[str, Any]]) -> No
             most = max((float(node.get(kind, 0)) for node in there), default=0.0)
             if getattr(wanted, key) > most:
                 raise ConfigError(
-                    f"key 'resources.{phase}.{key}' is {getattr(wanted, key)}; the largest machine of Ray has {most:g} {kind}s; "
-                    "set at most that"
+                    f"key 'resources.{phase}.{key}' is {getattr(wanted, key)}; "
+                    f"the largest machine of Ray has {most:g} {kind}s; set at most that"
                 )
 
 

@@ -27,7 +27,7 @@ def progress(name: str) -> Iterator[Callable[[int, int], None]]:
             if not console.is_terminal and (now - shown[0] > 20 or done == total):
                 shown[0] = now
                 left = (total - done) * (now - began) / done if done else float("nan")
-                console.print(f"{name}: {done}/{total}, {left:.0f} s left", highlight=False)
+                console.print(f"{name}: {done}/{total}, {left:.0f} s left", highlight=False, soft_wrap=True)
 
         yield update
 

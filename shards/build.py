@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ import tarfile
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -38,6 +37,7 @@ from arcticseg.ice.layers import LayerConfig
 from arcticseg.ice.scene import open_scene
 from arcticseg.ice.tiling import windows
 from shards import stats
+from shards.workers import process_pool
 
 _PARTS = ".parts"
 _END_OF_TAR = bytes(1024)
@@ -234,8 +234,7 @@ def _build_parts(
     failed: dict[str, str] = {}
     waiting = [path for path in paths if not where[path].with_suffix(".json").exists()]
     progress(len(paths) - len(waiting), len(paths))
-    # Fresh processes: forking one that holds threads of HDF5, blosc2 or torch can hang.
-    with ProcessPoolExecutor(max_workers=max(1, workers), mp_context=multiprocessing.get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         running = {pool.submit(_guarded, path, where[path], config): path for path in waiting}
         try:
             for done, future in enumerate(as_completed(running), start=len(paths) - len(waiting) + 1):
@@ -250,7 +249,7 @@ def _build_parts(
                 progress(done, len(paths))
         except BrokenProcessPool as error:
             raise SceneError(
-                "a process that reads scenes was killed, most likely for want of memory; lower --workers and start again"
+                "a process that reads scenes was killed, most likely for want of memory; lower --workers, start again"
             ) from error
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -269,9 +268,7 @@ def _assemble(
 ) -> manifests.Manifest:
     """Write shards, indices and, last, the manifest from the parts."""
     facts = {
-        path.stem: json.loads(where[path].with_suffix(".json").read_text())
-        for path in where
-        if path.stem not in failed
+        path.stem: json.loads(where[path].with_suffix(".json").read_text()) for path in where if path.stem not in failed
     }
     found = {
         split: _write_shards(split, [p for p in members if p.stem in facts], where, facts, out, config)

@@ -120,7 +120,12 @@ def read_index(shard: Path) -> list[SampleEntry]:
     if found.get("shard") != shard.name:
         raise ShardError(f"{path}: is the index of {found.get('shard')}, not of {shard.name}; build the shards anew")
     try:
-        return [SampleEntry(**sample) for sample in found["samples"]]
+        samples = [SampleEntry(**sample) for sample in found["samples"]]
+        for sample in samples:
+            # As large as no shard is, and small enough for what the system can seek to.
+            if not (0 <= sample.offset < 1 << 60 and 0 < sample.size < 1 << 40 and isinstance(sample.counts, dict)):
+                raise TypeError(f"sample {sample.key} cannot lie at byte {sample.offset} with {sample.size} bytes")
+        return samples
     except (KeyError, TypeError) as error:
         raise ShardError(f"{path}: index is damaged ({error}); build the shards anew") from error
 
@@ -144,5 +149,5 @@ def read_manifest(folder: Path) -> Manifest:
         found["splits"] = {name: tuple(ShardEntry(**e) for e in entries) for name, entries in found["splits"].items()}
         found["factors"] = tuple(found["factors"])
         return Manifest(**found)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ShardError(f"{path}: manifest is damaged ({error}); build the shards anew") from error

@@ -89,7 +89,7 @@ class Bar:
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
         """Print the scores."""
         shown = "  ".join(f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in scores.items())
-        self._console.print(f"{self._name}: validation at step {step}: {shown}", highlight=False)
+        self._console.print(f"{self._name}: validation at step {step}: {shown}", highlight=False, soft_wrap=True)
 
     def on_end(self, step: int) -> None:
         """Stop the bar."""

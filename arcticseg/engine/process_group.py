@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import socket
@@ -87,7 +89,9 @@ def start() -> Ranks:
     if cuda:
         torch.cuda.set_device(local_rank)
     if not dist.is_initialized():
-        deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+        # It prints to stdout that it has compiled a part of itself, which is no output of ours.
+        with contextlib.redirect_stdout(io.StringIO()):
+            deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
     world_size = int(os.environ["WORLD_SIZE"])
     return Ranks(
         rank=int(os.environ["RANK"]),

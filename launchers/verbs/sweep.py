@@ -1,8 +1,8 @@
 """A whole study with Ray Tune: pretrainings, each once, then the fine-tunings that need them; a table at the end.
 
-    arcticseg sweep study --dry-run
-    arcticseg sweep my_study.yaml out=studies/a finetune.unet.optim.lr=1e-3
-    arcticseg sweep my_study.yaml out=studies/a --resume
+arcticseg sweep study --dry-run
+arcticseg sweep my_study.yaml out=studies/a finetune.unet.optim.lr=1e-3
+arcticseg sweep my_study.yaml out=studies/a --resume
 """
 
 from __future__ import annotations

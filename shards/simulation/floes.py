@@ -126,7 +126,7 @@ class Floes:
         rng = generator(seed, index, 6)
         extent = Extent(0, 0, *map(float, size))
         self.cells = {kind: _make_cells(rng, spacing, step, size) for kind, (spacing, step) in _CELLS.items()}
-        self.speckled = SmoothNoise(rng, 1.7, extent)
+        self.speckled = SmoothNoise(rng, 1.2, extent)
         self.streaks = [SmoothNoise(rng, spacing, extent) for spacing in (7, 25)]
         # Where pack is loose and where it is close, within one polygon.
         self.patches = SmoothNoise(rng, 60, extent)

@@ -78,7 +78,7 @@ def test_the_owner_killed_without_a_word_ends_the_whole_tree(tmp_path: Path) -> 
     code = (
         "import os, sys, time; from pathlib import Path; from launchers.guard import Guarded\n"
         "folder = Path(sys.argv[1])\n"
-        "Guarded(['sh', '-c', sys.argv[2]], folder / 'log', folder / 'lock', os.environ, 0.5); time.sleep(60)"
+        "one = Guarded(['sh', '-c', sys.argv[2]], folder / 'log', folder / 'lock', os.environ, 0.5); time.sleep(60)"
     )
     script = TREE.format(folder=tmp_path, rest="wait")
     owner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), script], start_new_session=True)
@@ -89,7 +89,7 @@ def test_the_owner_killed_without_a_word_ends_the_whole_tree(tmp_path: Path) -> 
     assert_gone(tree)
 
 
-def test_what_outlives_the_command_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_outlives_the_command_is_ended(tmp_path: Path) -> None:
     one = guarded(tmp_path, TREE.format(folder=tmp_path, rest=f"while [ ! -s {tmp_path}/child ]; do :; done; exit 3"))
     assert one.wait(60) == "3"
     _, child = wait_for_tree(tmp_path)
@@ -98,7 +98,8 @@ def test_what_outlives_the_command_is_ended(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_command_gets_the_time_to_end_well(tmp_path: Path) -> None:
-    script = f"trap 'sleep 0.5; echo saved > {tmp_path}/saved; exit 3' TERM; echo > {tmp_path}/ready; while :; do sleep 0.1; done"
+    end = f"trap 'sleep 0.5; echo saved > {tmp_path}/saved; exit 3' TERM"
+    script = f"{end}; echo > {tmp_path}/ready; while :; do sleep 0.1; done"
     one = guarded(tmp_path, script, grace=20)
     until = time.monotonic() + 20
     while not (tmp_path / "ready").exists():
@@ -126,6 +127,8 @@ def test_a_second_command_waits_for_the_first_and_then_gives_up(tmp_path: Path) 
 def test_the_guard_needs_no_package() -> None:
     # It is started by its path, in whatever environment a worker has.
     printed = subprocess.run(
-        [sys.executable, "-S", "-c", f"import runpy; runpy.run_path({guard.__file__!r})"], capture_output=True, text=True
+        [sys.executable, "-S", "-c", f"import runpy; runpy.run_path({guard.__file__!r})"],
+        capture_output=True,
+        text=True,
     )
     assert printed.returncode == 0, printed.stderr

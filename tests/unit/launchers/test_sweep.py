@@ -66,8 +66,8 @@ def test_inputs_are_checked_before_anything_is_written(folder: Path) -> None:
     shards(folder / "s", "train")
     with pytest.raises(ConfigError, match="holds no split 'val'"):
         sweep("study.yaml")
+    shards(folder / "s2", "train", "val")
     with pytest.raises(ConfigError, match=r"finetune 'unet': key 'model.init_from' is '.*nowhere', which is not there"):
-        shards(folder / "s2", "train", "val")
         sweep("study.yaml", ["common.data.shards=s2", "finetune.unet.model={init_from: nowhere, encoder: vit_tiny}"])
     assert not (folder / "st").exists()
 
@@ -80,21 +80,24 @@ def finish(trial: study.Trial, lines: list[dict[str, Any]]) -> None:
     (trial.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_a_finished_study_is_only_told_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_study_is_only_told_again(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     shards(folder / "s", "train", "val", simulated=True)
     cfg, trials = study.load("study.yaml")
     sweeps._prepare(folder / "st", cfg, trials, resume=False)
     for trial in trials:
-        scores = {"SIC": 1.0, "SOD": 2.0, "FLOE": 3.0, "combined": 1.8} if trial.phase == "finetune" else {"reconstruction": 0.5}
+        scores = {"SIC": 1.0, "SOD": 2.0, "FLOE": 3.0, "combined": 1.8, "reconstruction": 0.5}
         finish(trial, [{"step": 3, "kind": "validation", **scores}])
-    with pytest.raises(ConfigError, match="which holds a study; go on with it by --resume"):
+    with pytest.raises(ConfigError, match="which holds a study; go on with --resume"):
         sweep("study.yaml")
+    # Nothing is left to do, so Ray is not started.
+    monkeypatch.setattr(sweeps, "_ray", None)
     assert sweep("study.yaml", resume=True) == 0
     printed = capsys.readouterr().out
     assert "unet   1.00  2.00  3.00      1.80" in printed
     assert "SIMULATED" in printed
-    assert "ray" not in sys.modules
-    with pytest.raises(ConfigError, match="finetune 'unet': key 'optim.lr' is 0.5; the finished run in .* had 0.0001"):
+    with pytest.raises(ConfigError, match=r"key 'optim.lr' is 0.5; the finished run in .* had 0.0001"):
         sweep("study.yaml", ["finetune.unet.optim.lr=0.5"], resume=True)
 
 
@@ -134,7 +137,9 @@ def test_validations_follow_a_file_that_grows_and_is_begun_anew(tmp_path: Path) 
     path = tmp_path / "metrics.jsonl"
     found = Validations(path)
     assert found.new() == []
-    first = '{"step": 1, "kind": "train", "loss": 2.0}\n{"step": 1, "kind": "validation", "combined": 1.5, "SOD": null}\n'
+    first = (
+        '{"step": 1, "kind": "train", "loss": 2.0}\n{"step": 1, "kind": "validation", "combined": 1.5, "SOD": null}\n'
+    )
     path.write_text(first + '{"step": 2, "kind": "valid')
     assert found.new() == [{"step": 1, "combined": 1.5}]
     with open(path, "a") as file:
@@ -148,24 +153,17 @@ def test_validations_follow_a_file_that_grows_and_is_begun_anew(tmp_path: Path) 
     assert found.new() == [{"step": 3, "combined": 3.5}]
 
 
-def run_fake(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> list[dict[str, Any]]:
-    reports: list[dict[str, Any]] = []
-    monkeypatch.setattr(sweeps, "trial_command", lambda *_: [sys.executable, "-c", script])
-    specification = {"config": "c.yaml", "folder": str(folder), "ranks": 1, "resume": False}
-    try:
-        run_trial(specification, reports.append)
-    except TrialError as error:
-        assert reports[-1] == {"failure": str(error)}
-    return reports
-
-
 def test_a_trial_reports_its_validations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RANK", "3")
+    (tmp_path / "source").write_text('{"step": 1, "kind": "validation", "combined": 2.0}\n')
     script = (
-        "import os; assert 'RANK' not in os.environ\n"
-        f"open({str(tmp_path / 'metrics.jsonl')!r}, 'w').write('{{\"step\": 1, \"kind\": \"validation\", \"combined\": 2.0}}\\n')"
+        "import os, shutil; assert 'RANK' not in os.environ;"
+        f"shutil.copy({str(tmp_path / 'source')!r}, {str(tmp_path / 'metrics.jsonl')!r})"
     )
-    assert run_fake(monkeypatch, tmp_path, script) == [{"step": 1, "combined": 2.0}]
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(sweeps, "trial_command", lambda *_: [sys.executable, "-c", script])
+    run_trial({"config": "c.yaml", "folder": str(tmp_path), "ranks": 1, "resume": False}, reports.append)
+    assert reports == [{"step": 1, "combined": 2.0}]
 
 
 @pytest.mark.parametrize(
@@ -183,4 +181,9 @@ def test_a_trial_reports_its_validations(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_a_failed_trial_tells_why(script: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # What an earlier attempt has written is no reason of this one.
     (tmp_path / "train.log").write_text("arcticseg: error: an old one\n")
-    assert run_fake(monkeypatch, tmp_path, script) == [{"failure": told.format(log=tmp_path / "train.log")}]
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(sweeps, "trial_command", lambda *_: [sys.executable, "-c", script])
+    with pytest.raises(TrialError) as caught:
+        run_trial({"config": "c.yaml", "folder": str(tmp_path), "ranks": 1, "resume": False}, reports.append)
+    assert str(caught.value) == told.format(log=tmp_path / "train.log")
+    assert reports == [{"failure": str(caught.value)}]

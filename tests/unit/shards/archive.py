@@ -1,0 +1,32 @@
+"""A small archive made by hand for the tests of `shards`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests import scenes
+
+# (time, absolute orbit, ice service): the first two scenes are of one pass.
+PASSES = (
+    ("20180721T120156", "022892", "cis"),
+    ("20180721T120256", "022892", "cis"),
+    ("20180801T100000", "023050", "dmi"),
+    ("20181103T090000", "024420", "dmi"),
+    ("20190212T080000", "025901", "cis"),
+)
+
+
+def scene_name(time: str, orbit: str, service: str) -> str:
+    """A name like those of the archive."""
+    return f"S1A_EW_GRDM_1SDH_{time}_{time}_{orbit}_027B98_56D9_icechart_{service}_{time[:8]}_RIC"
+
+
+NAMES = tuple(scene_name(*facts) for facts in PASSES)
+
+
+def write(folder: Path, lines: int = 300, samples: int = 350) -> list[Path]:
+    """Five raw scenes; the last has no chart."""
+    return [
+        scenes.write_raw(folder / f"{name}.nc", lines=lines, samples=samples + 10 * i, seed=i, chart=i < 4)
+        for i, name in enumerate(NAMES)
+    ]

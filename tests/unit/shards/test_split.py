@@ -1,0 +1,118 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from archive import NAMES, scene_name
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arcticseg.errors import ConfigError
+from shards import split
+
+names_ = st.lists(
+    st.tuples(st.integers(1, 40), st.integers(0, 5)), min_size=3, max_size=60, unique=True
+).map(lambda pairs: [scene_name(f"20200101T0{minute}0000", f"{orbit:06d}", "cis") for orbit, minute in pairs])
+
+
+def test_a_pass_is_a_satellite_and_an_orbit() -> None:
+    assert split.pass_of(NAMES[0]) == split.pass_of(NAMES[1]) == "S1A-022892"
+    assert split.pass_of(NAMES[0].replace("S1A", "S1B")) == "S1B-022892"
+    assert split.pass_of("20180607T184326_dmi_prep") == "20180607T184326_dmi_prep"
+
+
+@settings(max_examples=60, deadline=None)
+@given(names_, st.sampled_from([0.0, 0.1, 0.25]), st.sampled_from([0.0, 0.1, 0.3]), st.integers(0, 100))
+def test_passes_stay_together_and_shares_are_met(names: list[str], val: float, test: float, seed: int) -> None:
+    try:
+        found = split.split(names, {"val": val, "test": test}, seed)
+    except ConfigError as error:
+        assert "leave none for training" in str(error)  # noqa: PT017
+        return
+    assert sorted(name for part in found.values() for name in part) == sorted(names)
+    where: dict[str, set[str]] = {}
+    for part, listed in found.items():
+        assert listed == sorted(listed)
+        for name in listed:
+            where.setdefault(split.pass_of(name), set()).add(part)
+    assert all(len(parts) == 1 for parts in where.values())
+    assert len(found["train"]) >= 1
+    for part, share in (("val", val), ("test", test)):
+        assert len(found.get(part, [])) >= share * len(names)
+        assert (part in found) == (share > 0)
+
+
+def test_a_split_depends_on_seed_and_names_alone() -> None:
+    names = [scene_name("20200101T000000", f"{orbit:06d}", "cis") for orbit in range(40)]
+    shares = {"val": 0.2, "test": 0.2}
+    assert split.split(names, shares, 3) == split.split(names[::-1], shares, 3)
+    assert split.split(names, shares, 3) != split.split(names, shares, 4)
+    # Shares are not much exceeded where passes are single scenes.
+    assert Counter({part: len(found) for part, found in split.split(names, shares).items()}) == {
+        "train": 24,
+        "val": 8,
+        "test": 8,
+    }
+
+
+@pytest.mark.parametrize("shares", [{"val": -0.1}, {"val": 0.5, "test": 0.5}, {"test": 1.0}])
+def test_shares_that_cannot_be(shares: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="set shares of 0 or more that leave something for training"):
+        split.split(NAMES, shares)
+
+
+def test_too_few_passes() -> None:
+    with pytest.raises(ConfigError, match="2 scenes of 1 passes leave none for training; give more scenes"):
+        split.split(NAMES[:2], {"val": 0.1})
+
+
+def test_the_default_split() -> None:
+    assert split.default(NAMES[:3]) == {"train": sorted(NAMES[:3])}  # two passes
+    found = split.default(NAMES)
+    assert {part: len(found[part]) >= 1 for part in ("train", "val", "test")} == dict.fromkeys(found, True)
+
+
+def test_lists_are_written_and_read(tmp_path: Path) -> None:
+    found = split.split(NAMES, {"val": 0.2, "test": 0.2})
+    written = split.write_lists(found, tmp_path / "lists")
+    assert [path.name for path in written] == ["train.txt", "val.txt", "test.txt"]
+    assert split.read_lists(tmp_path / "lists") == found
+
+
+def test_lists_may_name_files_and_hold_empty_lines(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text(f"{NAMES[0]}.nc\n\n  {NAMES[1]}  \n")
+    assert split.read_lists(tmp_path) == {"train": [NAMES[0], NAMES[1]]}
+
+
+def test_a_pass_in_two_lists_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text(f"{NAMES[0]}\n{NAMES[2]}\n")
+    (tmp_path / "val.txt").write_text(f"{NAMES[1]}\n")
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}: the pass S1A-022892 is in both train\.txt and val\.txt"):
+        split.read_lists(tmp_path)
+
+
+def test_a_folder_without_lists_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no train\.txt; make the lists with `arcticseg shards split`"):
+        split.read_lists(tmp_path)
+
+
+def test_assign_wants_a_file_for_each_name_and_a_name_for_each_file() -> None:
+    paths = [Path(f"{name}.nc") for name in "abc"]
+    lists = {"train": ["b", "a"], "val": ["c"]}
+    assert split.assign(paths, lists) == {"train": paths[:2], "val": paths[2:]}
+    with pytest.raises(ConfigError, match="1 listed scenes have no file, such as d; add them or mend the lists"):
+        split.assign(paths, {**lists, "test": ["d"]})
+    with pytest.raises(ConfigError, match="1 scenes are on no list, such as c; add them to a list"):
+        split.assign(paths, {"train": ["a", "b"]})
+
+
+def test_every_official_scene_has_an_orbit(real_data: Path) -> None:
+    names = [
+        name.removesuffix(".nc")
+        for which in ("train", "test")
+        for name in json.loads((real_data / "lists" / f"{which}_scenes.json").read_text())
+    ]
+    passes = {split.pass_of(name) for name in names}
+    found = split.split(names, {"val": 0.1, "test": 0.1})
+    assert sum(map(len, found.values())) == len(set(names)) == 532
+    assert len(passes) < 532
