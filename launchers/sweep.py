@@ -7,40 +7,30 @@ that was ended in whatever way goes on with `--resume`: finished runs stay, othe
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from arcticseg import config
 from arcticseg.data.manifest import read_manifest
-from arcticseg.errors import ArcticSegError, ConfigError
+from arcticseg.errors import ConfigError
 from arcticseg.files import make_folder, write_text
 from arcticseg.settings import RunConfig
-from arcticseg.tracking import METRICS
 from launchers import standings, study
-from launchers.guard import GRACE, LOCKED, Guarded
 from launchers.standings import Standing
 from launchers.study import Phase, Resources, SweepConfig, Trial
 from launchers.terminal import note
-from launchers.verbs import train
+from launchers.trial import FAILURE, LOG, run_trial
 
 _STUDY = "study.yaml"
-_LOG = "train.log"
-# Key under which a trial reports why it fails, in one line.
-_FAILURE = "failure"
 
 # A Unix socket's path has at most 107 bytes; Ray's are so much longer than its folder.
 _SOCKET_PATH = 107
 _RAY_SESSION = "/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
-
-# What a launcher around the sweep may have set, and what no training below it may see.
-_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 _ENVIRONMENT = {
     # `uv run` would otherwise make every worker install the project anew.
@@ -52,10 +42,6 @@ _ENVIRONMENT = {
     # The new output announces every experiment in spite of `verbose=0`.
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-
-
-class TrialError(RuntimeError):
-    """A training that ended badly, for a reason in one line."""
 
 
 def sweep(
@@ -96,7 +82,7 @@ def sweep(
 def _described(trials: Sequence[Trial]) -> str:
     """The trials as YAML documents, under a comment that counts them."""
     pretrainings = sum(trial.phase == "pretrain" for trial in trials)
-    lines = [f"# {pretrainings} pretrainings, {len(trials) - pretrainings} fine-tunings\n"]
+    lines = [f"# pretrainings: {pretrainings}, fine-tunings: {len(trials) - pretrainings}\n"]
     for trial in trials:
         after = f", after pretrain/{trial.init}" if trial.init else ""
         lines.append(f"--- # {trial.key}{after}\n{config.dump(trial.config)}")
@@ -180,12 +166,12 @@ class Board:
     def started(self, key: str) -> None:
         """Note that a trial began."""
         self._began[key] = time.monotonic()
-        note(f"{key}: started, log in {self.standings[key].trial.folder / _LOG}")
+        note(f"{key}: started, log in {self.standings[key].trial.folder / LOG}")
 
     def reported(self, key: str, result: Mapping[str, Any]) -> None:
         """Note a validation, or why a trial is about to fail."""
-        if _FAILURE in result:
-            self._failures[key] = result[_FAILURE]
+        if FAILURE in result:
+            self._failures[key] = result[FAILURE]
             return
         found = [f"{name} {result[name]:.2f}" for name in (*standings.SCORES, "reconstruction") if name in result]
         if found:
@@ -349,104 +335,3 @@ def _run_phase(phase: Phase, cfg: SweepConfig, out: Path, board: Board, resume: 
     finally:
         shutil.rmtree(storage, ignore_errors=True)
     board.interrupted = bool(board.waiting(phase))
-
-
-def run_trial(specification: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
-    """Train one trial; what a Ray worker calls.
-
-    Args:
-        specification: path of the `config`, run `folder`, number of `ranks`, whether to `resume`.
-        report: takes step and scores of each validation, and `failure` at last where there is one.
-
-    Raises:
-        TrialError: the training ended badly.
-    """
-    try:
-        _run_trial(specification, report)
-    except Exception as error:
-        report({_FAILURE: str(error) if isinstance(error, (TrialError, ArcticSegError)) else repr(error)})
-        raise
-
-
-def _run_trial(specification: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
-    folder = make_folder(Path(specification["folder"]))
-    log = folder / _LOG
-    begin = log.stat().st_size if log.exists() else 0
-    validations = Validations(folder / METRICS)
-    command = trial_command(Path(specification["config"]), specification["resume"], specification["ranks"])
-    environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
-    guarded = Guarded(command, log, folder / ".lock", environment)
-    try:
-        status = None
-        while status is None:
-            status = guarded.wait(1.0)
-            for scores in validations.new():
-                report(scores)
-    finally:
-        guarded.close()
-    if status != "0":
-        raise TrialError(_reason(status, log, begin))
-
-
-def trial_command(path: Path, resume: bool, ranks: int) -> list[str]:
-    """The command line of a trial's training on this machine, with the devices that Ray has lent."""
-    command = train.command(str(path), [], resume, ranks)
-    if ranks == 1:
-        return command
-    at = command.index("--module")
-    # Several launchers on one machine must not meet on DeepSpeed's one port.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command[at:at] = ["--master_port", str(port)]
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if devices:
-        # DeepSpeed counts its devices from the machine's first, unless they are named.
-        at = command.index("--num_accelerators")
-        command[at : at + 2] = ["--include", f"localhost:{devices}"]
-    return command
-
-
-class Validations:
-    """Follows a metrics.jsonl that a training writes, and may begin anew."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode, self._offset, self._step = -1, 0, -1
-
-    def new(self) -> list[dict[str, Any]]:
-        """Step and scores of the validations since the last call."""
-        try:
-            with open(self._path, "rb") as file:
-                if (inode := os.fstat(file.fileno()).st_ino) != self._inode:
-                    self._inode, self._offset = inode, 0
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        found = []
-        for line in whole.splitlines():
-            record = json.loads(line)
-            if record.get("kind") == "validation" and record["step"] > self._step:
-                self._step = record["step"]
-                found.append({key: value for key, value in record.items() if key != "kind" and value is not None})
-        return found
-
-
-def _reason(status: str, log: Path, begin: int) -> str:
-    """Why a training failed: its own error line, else how it ended; and where its log is."""
-    if status == LOCKED:
-        return f"another training has worked in {log.parent} for {1.5 * GRACE:.0f} s; end it, then --resume"
-    with open(log, "rb") as file:
-        file.seek(begin)
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    prefix = "arcticseg: error: "
-    told = next((line.removeprefix(prefix) for line in reversed(lines) if line.startswith(prefix)), None)
-    if told is None and status == "3":
-        return f"stopped by a signal after a checkpoint; go on with --resume (log: {log})"
-    if told is None:
-        last = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no output")
-        told = f"exit status {status or 'unknown'}, {last}"
-    return f"{told} (log: {log})"

@@ -15,7 +15,7 @@ from arcticseg.data.manifest import Manifest, write_manifest
 from arcticseg.errors import ConfigError, ShardError
 from launchers import study
 from launchers import sweep as sweeps
-from launchers.sweep import TrialError, Validations, ray_folder, run_trial, sweep, trial_command
+from launchers.sweep import ray_folder, sweep
 
 STUDY = """
 out: st
@@ -41,7 +41,7 @@ def test_dry_run_prints_every_trial_and_its_config(folder: Path, capsys: pytest.
     assert sweep("study.yaml", ["finetune.unet.seed=7"], dry_run=True) == 0
     printed = capsys.readouterr().out
     documents = printed.split("--- # ")
-    assert documents[0] == "# 1 pretrainings, 2 fine-tunings\n"
+    assert documents[0] == "# pretrainings: 1, fine-tunings: 2\n"
     assert [text.splitlines()[0] for text in documents[1:]] == [
         "pretrain/mae",
         "finetune/vit, after pretrain/mae",
@@ -117,73 +117,3 @@ def test_ray_lives_in_the_study_only_where_its_sockets_can(monkeypatch: pytest.M
     assert ray_folder(Path("/data") / ("x" * 60)) is None
     monkeypatch.setenv("RAY_TMPDIR", "/scratch")
     assert ray_folder(Path("/data/study")) is None
-
-
-def test_several_ranks_get_a_port_and_the_devices_that_ray_lent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    one = trial_command(Path("c.yaml"), True, 1)
-    assert one[1:] == ["-m", "launchers.train", "--config", "c.yaml", "--resume"]
-    two = trial_command(Path("c.yaml"), False, 2)
-    assert two[two.index("--num_accelerators") + 1] == "2"
-    assert int(two[two.index("--master_port") + 1]) > 1023
-    assert two[-4:] == ["--module", "launchers.train", "--config", "c.yaml"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    lent = trial_command(Path("c.yaml"), False, 2)
-    assert lent[lent.index("--include") + 1] == "localhost:2,5"
-    assert "--num_accelerators" not in lent
-
-
-def test_validations_follow_a_file_that_grows_and_is_begun_anew(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    found = Validations(path)
-    assert found.new() == []
-    first = (
-        '{"step": 1, "kind": "train", "loss": 2.0}\n{"step": 1, "kind": "validation", "combined": 1.5, "SOD": null}\n'
-    )
-    path.write_text(first + '{"step": 2, "kind": "valid')
-    assert found.new() == [{"step": 1, "combined": 1.5}]
-    with open(path, "a") as file:
-        file.write('ation", "combined": 2.5}\n')
-    assert found.new() == [{"step": 2, "combined": 2.5}]
-    assert found.new() == []
-    # As a resumed run does: another file, whose first lines are known.
-    other = tmp_path / "other"
-    other.write_text(first + '{"step": 3, "kind": "validation", "combined": 3.5}\n')
-    other.replace(path)
-    assert found.new() == [{"step": 3, "combined": 3.5}]
-
-
-def test_a_trial_reports_its_validations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("RANK", "3")
-    (tmp_path / "source").write_text('{"step": 1, "kind": "validation", "combined": 2.0}\n')
-    script = (
-        "import os, shutil; assert 'RANK' not in os.environ;"
-        f"shutil.copy({str(tmp_path / 'source')!r}, {str(tmp_path / 'metrics.jsonl')!r})"
-    )
-    reports: list[dict[str, Any]] = []
-    monkeypatch.setattr(sweeps, "trial_command", lambda *_: [sys.executable, "-c", script])
-    run_trial({"config": "c.yaml", "folder": str(tmp_path), "ranks": 1, "resume": False}, reports.append)
-    assert reports == [{"step": 1, "combined": 2.0}]
-
-
-@pytest.mark.parametrize(
-    ("script", "told"),
-    [
-        (
-            "import sys; print('arcticseg: error: key x is 3; set 4', file=sys.stderr); print('noise'); sys.exit(2)",
-            "key x is 3; set 4 (log: {log})",
-        ),
-        ("raise ValueError('odd')", "exit status 1, ValueError: odd (log: {log})"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "exit status -9, no output (log: {log})"),
-        ("raise SystemExit(3)", "stopped by a signal after a checkpoint; go on with --resume (log: {log})"),
-    ],
-)
-def test_a_failed_trial_tells_why(script: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # What an earlier attempt has written is no reason of this one.
-    (tmp_path / "train.log").write_text("arcticseg: error: an old one\n")
-    reports: list[dict[str, Any]] = []
-    monkeypatch.setattr(sweeps, "trial_command", lambda *_: [sys.executable, "-c", script])
-    with pytest.raises(TrialError) as caught:
-        run_trial({"config": "c.yaml", "folder": str(tmp_path), "ranks": 1, "resume": False}, reports.append)
-    assert str(caught.value) == told.format(log=tmp_path / "train.log")
-    assert reports == [{"failure": str(caught.value)}]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn
+
+from arcticseg.engine.optim import learning_rate, make_optimizer, parameter_groups
+from arcticseg.settings import OptimConfig
+
+
+def test_learning_rate_warms_up_linearly_and_ends_at_the_floor() -> None:
+    cfg = OptimConfig(lr=1.0, warmup=0.1, final_lr=0.01)
+    rates = [learning_rate(step, 100, cfg) for step in range(101)]
+    assert rates[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
+    assert max(rates) == pytest.approx(1.0)
+    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert rates[100] == pytest.approx(0.01)
+    # Half way down the cosine lies half way between peak and floor.
+    assert rates[55] == pytest.approx(0.505)
+
+
+def test_learning_rate_without_warmup() -> None:
+    cfg = OptimConfig(lr=2.0, warmup=0.0, final_lr=0.0)
+    assert learning_rate(0, 4, cfg) == 2.0
+    assert learning_rate(1, 4, cfg) == pytest.approx(1 + math.cos(math.pi / 4))
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.norm = nn.LayerNorm(2)
+        self.pos_embed = nn.Parameter(torch.zeros(1, 4, 2))
+        self.frozen = nn.Parameter(torch.zeros(2, 2), requires_grad=False)
+
+
+def test_only_matrices_decay_and_nothing_is_lost() -> None:
+    net = Net()
+    groups = parameter_groups(net, 0.05)
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}  # type: ignore[attr-defined]
+    assert decays[id(net.linear.weight)] == 0.05
+    for parameter in (net.linear.bias, net.norm.weight, net.norm.bias, net.pos_embed):
+        assert decays[id(parameter)] == 0.0
+    assert len(decays) == 5
+
+
+def test_optimizer_follows_the_config() -> None:
+    optimizer = make_optimizer(Net(), OptimConfig(lr=3e-4, weight_decay=0.1, betas=(0.8, 0.9)))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.9)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1, 0.0}

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from arcticseg.settings import TrackingConfig
+from arcticseg.tracking import Jsonl, Wandb, make_trackers
+
+
+def test_jsonl_keeps_what_a_checkpoint_covers_and_drops_half_lines(tmp_path: Path) -> None:
+    first = Jsonl(tmp_path)
+    for step in range(1, 6):
+        first.log("train", step, {"loss": 1.0 / step})
+    first.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "kind": "tr')
+    again = Jsonl(tmp_path, keep_until=3)
+    again.log("train", 4, {"loss": 0.5})
+    again.close()
+    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in found] == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.5)]
+
+
+def records(path: Path) -> list[bytes]:
+    """The records of a .wandb file: LevelDB log framing in 32 KiB blocks after a 7-byte header."""
+    data = path.read_bytes()
+    out, partial, place = [], b"", 7
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        _, size, kind = struct.unpack("<IHB", data[place : place + 7])
+        partial += data[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            out.append(partial)
+            partial = b""
+    return out
+
+
+def test_wandb_offline_run_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    tracker = Wandb(tmp_path, TrackingConfig(project="ice", group="study"), {"optim": {"lr": 0.5}}, "run")
+    for step in (1, 2):
+        tracker.log("train", step, {"loss": 3.0 / step, "note": "text is left out"})
+    tracker.log("validation", 2, {"SIC": 12.5, "SOD": None})
+    tracker.close()
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    history, runs = {}, []
+    for data in records(file):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.HasField("run"):
+            runs.append((record.run.project, record.run.run_group, record.run.display_name))
+        if record.HasField("history"):
+            items = {
+                (item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in record.history.item
+            }
+            history.setdefault(items["_step"], {}).update(items)
+    assert runs[0] == ("ice", "study", "run")
+    assert history[1]["train/loss"] == 3.0
+    assert history[2]["train/loss"] == 1.5
+    assert history[2]["validation/SIC"] == 12.5
+    assert "validation/SOD" not in history[2]
+
+
+def test_wandb_can_be_switched_off(tmp_path: Path) -> None:
+    trackers = make_trackers(tmp_path, TrackingConfig(wandb="off"), {}, "run")
+    assert len(trackers) == 1
+    for tracker in trackers:
+        tracker.close()
+    assert not (tmp_path / "wandb").exists()
