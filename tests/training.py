@@ -55,7 +55,7 @@ def empty_config(folder: Path) -> str:
 
 def start(config: str, arguments: Sequence[str], ranks: int = 1, resume: bool = False) -> subprocess.Popen[str]:
     """Start a training in a process group of its own."""
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    environment = {"DS_ACCELERATOR": "cpu", **os.environ, "OMP_NUM_THREADS": "1"}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
     return subprocess.Popen(

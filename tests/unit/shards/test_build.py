@@ -25,8 +25,6 @@ from shards import build as builder
 from shards.build import BuildConfig, build, build_part, cut_tiles
 from tests import scenes
 
-ROOT = Path(builder.__file__).parents[1]
-PATHS = {**os.environ, "PYTHONPATH": str(ROOT)}
 CONFIG = BuildConfig(tile=32, factors=(4, 2), shard_bytes=100_000)
 
 
@@ -253,37 +251,43 @@ def test_a_killed_build_goes_on_with_the_parts_that_are_whole(
     assert not (tmp_path / "killed" / ".parts").exists()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_end_with_a_build_that_is_killed(archive: list[Path], tmp_path: Path, workers: int) -> None:
-    code = f"""
-import os, signal, subprocess
+def test_a_build_ended_by_sigkill_leaves_no_worker_and_goes_on(
+    archive: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "killed.py").write_text(f"""
+import multiprocessing, os, signal
 from pathlib import Path
 from shards.build import BuildConfig, build
 
 def kill(done, total):
     if done == 1:
-        print(subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "spawn_main"], capture_output=True, text=True).stdout)
-        os.sys.stdout.flush()
+        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
     paths = sorted(Path({str(archive[0].parent)!r}).iterdir())
-    config = BuildConfig(tile=32, factors=(2,))
-    build({{"train": paths}}, Path({str(tmp_path / "out")!r}), config, {workers}, progress=kill)
-"""
-    (tmp_path / "killed.py").write_text(code)
-    found = subprocess.run(
-        [sys.executable, str(tmp_path / "killed.py")], capture_output=True, text=True, env=PATHS, check=False
+    build({{"train": paths}}, Path({str(tmp_path / "out")!r}), BuildConfig(tile=32, factors=(2,)), progress=kill)
+""")
+    killed = subprocess.run(
+        [sys.executable, str(tmp_path / "killed.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(builder.__file__).parents[1])},
+        check=False,
     )
-    assert found.returncode == -signal.SIGKILL, found.stderr
-    workers_of_it = [int(number) for number in found.stdout.split()]
-    assert len(workers_of_it) == workers
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (worker,) = map(int, killed.stdout.split())
     end = time.monotonic() + 60
-    while any(Path(f"/proc/{number}").exists() for number in workers_of_it):
-        assert time.monotonic() < end, "workers outlive the build"
+    while Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < end, "the worker outlives the build"
         time.sleep(0.05)
-    build({"train": archive}, tmp_path / "out", BuildConfig(tile=32, factors=(2,)), report=quiet)
-    assert len(read_manifest(tmp_path / "out").scenes) == 5
+    in_this_process(monkeypatch)
+    seen: list[tuple[int, int]] = []
+    found = build(
+        {"train": archive}, tmp_path / "out", BuildConfig(tile=32, factors=(2,)), progress=lambda *at: seen.append(at)
+    )
+    assert seen[0][0] >= 1
+    assert len(found.scenes) == 5
 
 
 def test_a_part_is_made_anew_when_the_scene_or_the_settings_changed(

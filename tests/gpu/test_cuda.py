@@ -1,0 +1,36 @@
+"""What only a CUDA device can show; skipped where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from arcticseg.data.batch import collate
+from arcticseg.data.manifest import read_manifest
+from arcticseg.data.stream import ShardReader, select
+from arcticseg.data.transforms import Assemble
+from arcticseg.settings import RunConfig
+from tests.training import VIT, empty_config, lines, overrides, train
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def test_inputs_are_the_same_on_the_device(tiny_shards: Path) -> None:
+    selection = select(tiny_shards, read_manifest(tiny_shards), "train")
+    batch = collate([ShardReader(selection).read(i) for i in range(4)], range(4))
+    assemble = Assemble(RunConfig(steps=1).channels, valid_plane=True)
+    on_cpu, on_device = assemble(batch), assemble(batch.to(torch.device("cuda")))
+    torch.testing.assert_close(on_device.x.cpu(), on_cpu.x, atol=1e-3, rtol=1e-3)
+    assert torch.equal(on_device.data.cpu(), on_cpu.data)
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_bf16_trains(zero_stage: int, tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cuda")
+    out = tmp_path / "run"
+    settings = VIT | {"steps": 5, "engine.zero_stage": zero_stage, "engine.precision": "bf16"}
+    train(empty_config(tmp_path), overrides(tiny_shards, out, settings))
+    assert len(lines(out, "train")) == 5
