@@ -35,7 +35,7 @@ test: $(VENV)/.all
 	$(BIN)/python -m pytest
 
 test-base: $(VENV)-base/.base
-	$(VENV)-base/bin/python -m pytest -m "not torch" tests/unit
+	$(VENV)-base/bin/python -m pytest tests/unit
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""One trial of a sweep: what a Ray worker does. It starts a training, follows its validations and tells how it ended."""
+"""One trial of a sweep, as a Ray worker runs it: start a training, follow its validations, tell how it ended."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from arcticseg.data.batch import Augment, Batch, collate
-from arcticseg.data.order import Order, rank_places
+from arcticseg.data.order import Order, quotas, rank_places
 from arcticseg.data.sample import Tile
 from arcticseg.data.stream import Selection, ShardReader
 from arcticseg.errors import ConfigError
@@ -154,7 +154,10 @@ def make_order(
     chosen = weights or dict.fromkeys(present, 1.0)
     if set(chosen) != set(present):
         raise ConfigError(f"key 'data.weights' is {chosen}; set a weight for each factor selected: {present}")
-    if block < len(present):
-        raise ConfigError(f"key 'data.block' is {block}; set at least {len(present)}, one place a factor")
+    shares = tuple(chosen[factor] for factor in present)
+    try:
+        quotas(shares, block)
+    except ValueError as error:
+        raise ConfigError(f"key 'data.block' is {block}; {error} (data.weights {chosen})") from error
     streams = tuple(np.flatnonzero(factors == factor) for factor in present)
-    return Order(selection.fingerprint, streams, seed, shuffle, tuple(chosen[f] for f in present), block)
+    return Order(selection.fingerprint, streams, seed, shuffle, shares, block)

@@ -104,7 +104,8 @@ class Assemble:
         fields = {
             "sar_grid_latitude": (torch.rad2deg(torch.atan2(z, torch.hypot(x, y))), everywhere),
             "sar_grid_longitude": (torch.rad2deg(torch.atan2(y, x)), everywhere),
-            "sar_incidenceangle": (incidence, known > 0.999),
+            # All points that take part are known where their weights add up to 1; extrapolation has some beyond 1.
+            "sar_incidenceangle": (incidence, (known - 1).abs() < 1e-3),
         }
         return {name: (self._normalise(name, fields[name][0]), fields[name][1]) for name in wanted}
 

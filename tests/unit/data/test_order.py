@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_streams_are_mixed_within_a_block() -> None:
     blocks = [[order.sample(100 * block + place) < 1000 for place in range(100)] for block in range(3)]
     assert blocks[0] != blocks[1] != blocks[2]
     for block in blocks:
-        assert 30 < sum(a != b for a, b in zip(block[:-1], block[1:], strict=True)) < 70
+        assert 30 < sum(a != b for a, b in pairwise(block)) < 70
 
 
 @few
@@ -113,9 +114,11 @@ def test_quotas_by_largest_remainder(weights: list[float], block: int, expected:
     assert quotas(weights, block) == expected
 
 
-@pytest.mark.parametrize(("weights", "block"), [([], 5), ([1, 0], 5), ([1, -1], 5), ([1, float("nan")], 5), ([1, 9], 2)])
+@pytest.mark.parametrize(
+    ("weights", "block"), [([], 5), ([1, 0], 5), ([1, -1], 5), ([1, float("nan")], 5), ([1, 9], 2)]
+)
 def test_quotas_that_cannot_be(weights: list[float], block: int) -> None:
-    with pytest.raises(ValueError, match="weights must be positive|gives a stream of weights"):
+    with pytest.raises(ValueError, match=r"weights must be positive|gives a stream of weights"):
         quotas(weights, block)
 
 

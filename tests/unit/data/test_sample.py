@@ -187,9 +187,7 @@ def test_positions_are_kept_to_within_ten_metres(factor: int) -> None:
         columns = sample.interpolation_matrix(tile.geo_cols, size, clamp=False).astype(np.float64)
         vectors = unit_vectors(tile.geo[0].astype(np.float64), tile.geo[1].astype(np.float64))
         latitude, longitude = positions(np.einsum("ri,ijx,sj->rsx", rows, vectors, columns))
-        line, sample_ = (
-            factor * (first + np.arange(size)) + (factor - 1) / 2 for first in (row, col)
-        )
+        line, sample_ = (factor * (first + np.arange(size)) + (factor - 1) / 2 for first in (row, col))
         true = plane(*place(*np.meshgrid(line, sample_, indexing="ij")), inverse=True)
         _, _, distance = ellipsoid.inv(longitude, latitude, *true)
         assert distance.max() < 10

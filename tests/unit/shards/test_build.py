@@ -125,7 +125,8 @@ def test_stock_webdataset_reads_every_sample_and_member(built: Path) -> None:
         expected = {entry.key: entry for url in urls for entry in read_index(Path(url))}
         assert set(seen) == set(expected)
         for key, entry in expected.items():
-            names = {"aux.b2", "dist.zst", "geo.bin", "hh.b2", "hv.b2", "json"} | ({"lab.zst"} if entry.labelled else set())
+            names = {"aux.b2", "dist.zst", "geo.bin", "hh.b2", "hv.b2", "json"}
+            names |= {"lab.zst"} if entry.labelled else set()
             assert {name for name in seen[key] if not name.startswith("__")} == names
 
 
@@ -391,7 +392,7 @@ def test_tiles_with_too_little_data_are_left_out(tmp_path: Path) -> None:
             for share in (0.0, 0.5, 1.0)
         }
         # Columns 0 and 32 are whole; no other tile has a pixel.
-        assert kept == dict.fromkeys((0.0, 0.5, 1.0), {0, 32})
+        assert kept == {0.0: {0, 32}, 0.5: {0, 32}, 1.0: {0, 32}}
         # A tile larger than the scene is judged by the scene's own pixels.
         (large,) = cut_tiles(layers, BuildConfig(tile=512, factors=(2,), min_valid=0.3))
         assert large.hh.shape == (512, 512)
@@ -462,5 +463,5 @@ def test_a_part_that_was_changed_is_not_used(
             data[700] ^= 1
             part.write_bytes(data)
 
-    with pytest.raises(OutputError, match="changed since it was written; remove .* and build again"):
+    with pytest.raises(OutputError, match=r"changed since it was written; remove .* and build again"):
         build({"train": splits["val"]}, tmp_path / "out", CONFIG, report=quiet, progress=damage)

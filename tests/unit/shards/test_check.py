@@ -110,7 +110,9 @@ def test_a_wrong_index_is_named(shards: Path, key: str, value: object) -> None:
     assert all("train-000000.tar" in problem for problem in found)
 
 
-@pytest.mark.parametrize(("key", "value"), [("offset", -1), ("offset", "x"), ("size", -5), ("size", 1 << 80), ("counts", 3)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("offset", -1), ("offset", "x"), ("size", -5), ("size", 1 << 80), ("counts", 3)]
+)
 def test_an_index_of_nonsense_is_named(shards: Path, key: str, value: object) -> None:
     edit(shards / "train-000000.json", lambda found: found["samples"][0].update({key: value}))
     found = check(shards)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from arcticseg.errors import ConfigError
 from shards import split
 
-names_ = st.lists(
-    st.tuples(st.integers(1, 40), st.integers(0, 5)), min_size=3, max_size=60, unique=True
-).map(lambda pairs: [scene_name(f"20200101T0{minute}0000", f"{orbit:06d}", "cis") for orbit, minute in pairs])
+names_ = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), min_size=3, max_size=60, unique=True).map(
+    lambda pairs: [scene_name(f"20200101T0{minute}0000", f"{orbit:06d}", "cis") for orbit, minute in pairs]
+)
 
 
 def test_a_pass_is_a_satellite_and_an_orbit() -> None:
