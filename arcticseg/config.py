@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
@@ -33,6 +34,8 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise ConfigError(f"{node.start_mark.name}: {key!r} is no key; write a name before the colon")
             if key in seen:
                 raise ConfigError(f"{node.start_mark.name}: key '{key}' stands twice; leave one out")
             seen.add(key)
@@ -89,7 +92,11 @@ def read(name: str | Path) -> dict[str, Any]:
     path = find(name)
     chain: list[dict[str, Any]] = []
     for _ in range(_MAX_BASES):
-        found = _parse(path.read_text(), str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from error
+        found = _parse(text, str(path))
         if not isinstance(found, dict):
             raise ConfigError(f"{path}: holds {type(found).__name__}, not keys and values; mend it")
         base = found.pop("base", None)
@@ -127,7 +134,8 @@ def override(keys: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
             raise ConfigError(f"override '{text}': expected key=value, such as optim.lr=1e-4")
         nested: Any = _parse(value, f"override '{text}'")
         for part in reversed(dotted.split(".")):
-            nested = {part: nested}
+            # A number is one, as in data.weights.2=1.
+            nested = {int(part) if part.isdecimal() else part: nested}
         out = merge(out, nested)
     return out
 
@@ -168,7 +176,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if origin is Literal:
         if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
             raise ConfigError(f"key '{key}' is {value!r}; set one of {', '.join(map(str, arguments))}")
-        return value
+        return arguments[arguments.index(value)]
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"key '{key}' is {value!r}; set a list, such as [a, b]")
@@ -188,6 +196,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
         kind = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}[hint]
         raise ConfigError(f"key '{key}' is {value!r}; set {kind}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"key '{key}' is {value!r}; set a finite number")
     return hint(value)
 
 

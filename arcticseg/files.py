@@ -20,10 +20,16 @@ _REMEDIES = {
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "the file system is read-only; choose another output folder",
+    errno.ENOENT: "there is no such folder; make it or choose another output folder",
     errno.ENOTDIR: "a file stands where a folder must be; remove it or choose another output folder",
     errno.EEXIST: "a file stands where a folder must be; remove it or choose another output folder",
     errno.EISDIR: "a folder stands where a file must be; remove it or choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "the disk or the file server fails; choose another output folder",
 }
+
+# A file system with less space than this is full.
+_FULL = 1 << 20
 
 
 @contextlib.contextmanager
@@ -33,18 +39,31 @@ def output_errors(path: Path) -> Iterator[None]:
         yield
     except ArcticSegError:
         raise
-    except OSError as error:
-        if error.errno in _REMEDIES:
-            reason = os.strerror(error.errno)
-            raise OutputError(f"{path}: cannot be written: {reason}; {_REMEDIES[error.errno]}") from error
-        raise
-    except RuntimeError as error:
-        # netCDF4 and HDF5 report a full disk as a bare "NetCDF: HDF error".
-        if "HDF error" in str(error) and free_bytes(path) < 1 << 20:
-            raise OutputError(
-                f"{path}: cannot be written: {os.strerror(errno.ENOSPC)}; {_REMEDIES[errno.ENOSPC]}"
-            ) from error
-        raise
+    except Exception as error:
+        number = _reason(error, path)
+        if number is None:
+            raise
+        raise OutputError(f"{path}: cannot be written: {os.strerror(number)}; {_REMEDIES[number]}") from error
+
+
+def _reason(error: Exception, path: Path) -> int | None:
+    """The system's number for why `path` could not be written; None where the error is of another kind."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOENT and path.parent.is_dir():
+        return None  # something else is missing
+    if number in _REMEDIES and number not in (errno.EACCES, errno.EPERM):
+        return number
+    # HDF5 calls whatever stops it a bare "HDF error", or a full disk "permission denied"; GDAL, torch and safetensors
+    # raise errors without a number. So the file system is asked.
+    place = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), None)
+    if isinstance(error, (OSError, RuntimeError)) and place is not None:
+        if os.statvfs(place).f_flag & os.ST_RDONLY:
+            return errno.EROFS
+        if free_bytes(place) < _FULL:
+            return errno.ENOSPC
+    if os.strerror(errno.ENOSPC) in str(error):
+        return errno.ENOSPC
+    return number if number in _REMEDIES else None
 
 
 @contextlib.contextmanager

@@ -142,7 +142,7 @@ class Predictor:
 
 
 def fields_to_charts(fields: dict[str, Float], factor: int, product: Layers) -> NDArray[np.uint8]:
-    """Fields at `factor` -> classes at 80 m, uint8 [3, H, W]; 255 where the 80 m layers have no SAR data, and on land."""
+    """Fields at `factor` -> classes at 80 m, uint8 [3, H, W]; 255 where `product` has no SAR data, and on land."""
     out = np.empty((3, *product.shape), np.uint8)
     for i, chart in enumerate(CHARTS):
         for first, rows in _resampled(fields[chart], factor, product.shape):

@@ -102,8 +102,8 @@ def initialise(cfg: RunConfig, model: nn.Module) -> None:
         theirs = config.build(RunConfig, json.loads(metadata["config"]))
         if (theirs.channels, theirs.data.valid_plane) != (cfg.channels, cfg.data.valid_plane):
             raise ConfigError(
-                f"key 'data.channels' is {list(cfg.data.channels)} (valid_plane {cfg.data.valid_plane}); {path} was trained "
-                f"with {list(theirs.data.channels)} ({theirs.data.valid_plane}); set the same"
+                f"key 'data.channels' is {list(cfg.data.channels)} (valid_plane {cfg.data.valid_plane}); {path} was "
+                f"trained with {list(theirs.data.channels)} ({theirs.data.valid_plane}); set the same"
             )
         load_encoder(model, weights, path)
 

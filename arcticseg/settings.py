@@ -197,8 +197,10 @@ def check(cfg: RunConfig) -> None:
         except KeyError as error:
             raise ConfigError(f"key '{key}' is {list(names)}; {error.args[0]}") from error
     data, model, optim, engine = cfg.data, cfg.model, cfg.optim, cfg.engine
-    _need(bool(data.channels), "data.channels", data.channels, "name at least one channel")
+    _need(bool(data.channels), "data.channels", list(data.channels), "name at least one channel")
+    _need(bool(cfg.pretrain.targets), "pretrain.targets", list(cfg.pretrain.targets), "name at least one channel")
     _need(0 < data.label_fraction <= 1, "data.label_fraction", data.label_fraction, "set a share in (0, 1]")
+    _need(all(factor >= 1 for factor in data.factors), "data.factors", list(data.factors), "set factors of 1 or more")
     _need(data.workers >= 0, "data.workers", data.workers, "set 0 or more")
     _need(data.block > 0, "data.block", data.block, "set 1 or more")
     _need(not data.weights or cfg.mix == "weights", "data.weights", data.weights, "set data.mix to weights, too")
@@ -226,11 +228,13 @@ def check(cfg: RunConfig) -> None:
         "set weights of 0 or more, not all 0",
     )
     _need(optim.lr > 0, "optim.lr", optim.lr, "set a positive learning rate")
+    _need(optim.weight_decay >= 0, "optim.weight_decay", optim.weight_decay, "set 0 or more")
     _need(0 <= optim.warmup < 1, "optim.warmup", optim.warmup, "set a share of the steps in [0, 1)")
     _need(0 <= optim.final_lr <= 1, "optim.final_lr", optim.final_lr, "set a share of lr in [0, 1]")
     _need(all(0 <= b < 1 for b in optim.betas), "optim.betas", list(optim.betas), "set two values in [0, 1)")
     _need(optim.clip >= 0, "optim.clip", optim.clip, "set 0 (off) or more")
     _need(engine.global_batch_size > 0, "engine.global_batch_size", engine.global_batch_size, "set 1 or more")
+    _need(engine.threads is None or engine.threads > 0, "engine.threads", engine.threads, "set 1 or more")
     micro = engine.micro_batch_size
     _need(
         micro is None or (micro > 0 and engine.global_batch_size % micro == 0),
@@ -251,7 +255,7 @@ def check(cfg: RunConfig) -> None:
     _need(cfg.checkpoint_every >= 0, "checkpoint_every", cfg.checkpoint_every, "set 0 (only at the end) or more")
     _need(cfg.tracking.every > 0, "tracking.every", cfg.tracking.every, "set 1 or more")
     remote = data.shards.startswith(("http://", "https://"))
-    _need(not remote or data.reader == "webdataset", "data.reader", data.reader, "set webdataset for shards on a server")
+    _need(not remote or data.reader == "webdataset", "data.reader", data.reader, "set webdataset for a server")
     if data.reader == "webdataset":
         _need(data.mix == "auto" or data.mix == "none", "data.mix", data.mix, "set none: the webdataset reader streams")
         _need(cfg.steps is not None, "epochs", cfg.epochs, "set steps: the webdataset reader has no length")

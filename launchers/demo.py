@@ -42,26 +42,29 @@ class Step:
 def steps(out: Path, seed: int, size: Size) -> list[Step]:
     """The commands of the demo, in order."""
     scenes, shards, lists, runs = out / "scenes", out / "shards", out / "lists", out / "runs"
-    workers = str(len(os.sched_getaffinity(0)))
+    # What simulate and shards build have in common.
+    workers = ("--workers", str(len(os.sched_getaffinity(0))))
+    drawn = ("--seed", str(seed))
     training = [f"data.shards={shards}", f"seed={seed}"]
+    cut = ("shards", "build", str(scenes), "--out", str(shards))
     found = [
         Step(
             f"simulate {size.scenes} scenes",
-            ("simulate", str(scenes), "--n", str(size.scenes), "--size", str(size.pixels), "--seed", str(seed), "--workers", workers),
+            ("simulate", str(scenes), "--n", str(size.scenes), "--size", str(size.pixels), *drawn, *workers),
             scenes / ".complete",
         ),
         Step(
             "divide them into training, validation and test",
-            ("shards", "split", str(scenes), "--out", str(lists), "--val", "0.1", "--test", "0.15", "--seed", str(seed)),
+            ("shards", "split", str(scenes), "--out", str(lists), "--val", "0.1", "--test", "0.15", *drawn),
             lists / "train.txt",
         ),
         Step(
             "cut them into tar shards",
-            ("shards", "build", str(scenes), "--out", str(shards), "--lists", str(lists), "--factors", "8", "--tile", "64", "--workers", workers),
+            (*cut, "--lists", str(lists), "--factors", "8", "--tile", "64", *workers),
             shards / "manifest.json",
         ),
-    ]  # fmt: skip
-    networks = (
+    ]
+    networks: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
         ("pretrain a small ViT without labels", "pretrain", size.pretrain, ()),
         ("fine-tune it", "vit", size.vit, (f"model.init_from={runs / 'pretrain'}",)),
         ("train a UNet from scratch", "unet", size.unet, ()),
@@ -70,11 +73,20 @@ def steps(out: Path, seed: int, size: Size) -> list[Step]:
         overrides = (*training, f"out={runs / name}", f"steps={length}", *more)
         command = ("train", "--config", f"demo_{name}", "--resume", *overrides)
         found.append(Step(title, command, runs / name / "weights" / "last.safetensors"))
-    for name, label, more in (("vit", "ViT, pretrained", ("--baseline", str(shards))), ("unet", "UNet", ())):
+    # The baseline is the same for both; one of them computes it.
+    scored: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+        ("vit", "ViT, pretrained", ("--baseline", str(shards))),
+        ("unet", "UNet", ()),
+    )
+    for name, label, more in scored:
         folder = out / "evaluation" / name
         command = ("evaluate", str(runs / name), str(scenes), "--list", str(lists / "test.txt"), "--out", str(folder))
         found.append(
-            Step(f"evaluate the {label} on held-out scenes", (*command, "--name", label, *more), folder / "evaluation.json")
+            Step(
+                f"evaluate the {label} on held-out scenes",
+                (*command, "--name", label, *more),
+                folder / "evaluation.json",
+            )
         )
     evaluations = (str(out / "evaluation" / "vit"), str(out / "evaluation" / "unet"))
     report = ("report", *evaluations, "--run", str(runs / "pretrain"), "--out", str(out / "report.html"))
@@ -98,7 +110,9 @@ def demo(out: Path, seed: int = 0, tiny: bool = False) -> None:
         note(f"== {step.title}\n   arcticseg {shlex.join(step.arguments)}")
         started = time.monotonic()
         if subprocess.run([sys.executable, "-m", "launchers.cli", *step.arguments], check=False).returncode:
-            raise ArcticSegError(f"the demo stopped at '{step.title}'; mend what is said above and start it again: it goes on")
+            raise ArcticSegError(
+                f"the demo stopped at '{step.title}'; mend what is said above and start it again: it goes on"
+            )
         if step.done.parent == out / "scenes":
             step.done.touch()
         note(f"   {time.monotonic() - started:.0f} s")

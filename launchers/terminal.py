@@ -26,8 +26,8 @@ def progress(name: str) -> Iterator[Callable[[int, int], None]]:
             now = time.monotonic()
             if not console.is_terminal and (now - shown[0] > 20 or done == total):
                 shown[0] = now
-                left = (total - done) * (now - began) / done if done else float("nan")
-                console.print(f"{name}: {done}/{total}, {left:.0f} s left", highlight=False, soft_wrap=True)
+                left = f", {(total - done) * (now - began) / done:.0f} s left" if done else ""
+                console.print(f"{name}: {done}/{total}{left}", highlight=False, soft_wrap=True)
 
         yield update
 
@@ -40,7 +40,7 @@ def plain_warnings() -> Iterator[None]:
         print(f"arcticseg: warning: {message}", file=sys.stderr)
 
     with warnings.catch_warnings():
-        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.showwarning = show
         yield
 
 

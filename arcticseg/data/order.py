@@ -1,11 +1,11 @@
 """Which sample stands at which place in training: pure arithmetic, no I/O.
 
-Places are numbered 0, 1, 2, ... over the whole training. An optimiser step takes the next G places for global batch size
-G; ranks and workers only choose slices of that. So the order knows nothing of them, the position is one number,
+Places are numbered 0, 1, 2, ... over the whole training. An optimiser step takes the next G places for global batch
+size G; ranks and workers only choose slices of that. So the order knows nothing of them, the position is one number,
 samples consumed, and resume is exact on any number of ranks and workers.
 
-`mix: none`: epoch e is one permutation of all samples. `mix: weights`: places come in blocks with an exact quota of each
-stream (a stream is, for example, one resolution), shuffled within the block; each stream runs through its own
+`mix: none`: epoch e is one permutation of all samples. `mix: weights`: places come in blocks with an exact quota of
+each stream (a stream is, for example, one resolution), shuffled within the block; each stream runs through its own
 permutation, drawn anew on each pass.
 """
 

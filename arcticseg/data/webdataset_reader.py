@@ -1,7 +1,7 @@
 """`data.reader: webdataset`: a stock WebDataset pipeline over the same shards, local or http(s).
 
-Shards are drawn with replacement and streamed from end to end, so a run can read from a web server with no index in hand and
-every rank always has work. What it does not do, the index-based loader does: each sample exactly once an epoch, exact
+Shards are drawn with replacement and streamed from end to end, so that a run can read them from a web server and every
+rank always has work. What it does not do, the index-based loader does: each sample exactly once an epoch, exact
 resumption, the same batches on any number of ranks.
 """
 

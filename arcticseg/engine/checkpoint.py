@@ -43,8 +43,12 @@ def save(engine: Any, run: Path, progress: Progress, ranks: Ranks) -> None:
     """Write a checkpoint; every rank must call it. The one before is removed when this one is complete."""
     folder = run / "checkpoints"
     tag = f"step-{progress.step:08d}"
-    with output_errors(folder):
-        engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+    try:
+        with output_errors(folder):
+            engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+    except BaseException:
+        shutil.rmtree(folder / tag, ignore_errors=True)
+        raise
     if ranks.is_main:
         state = {
             "step": progress.step,
@@ -103,7 +107,7 @@ def save_weights(engine: Any, path: Path, metadata: dict[str, str]) -> None:
 
 
 def weights_file(place: Path) -> Path:
-    """The weights that a run folder or a file name stands for: the best by combined score, else the best, else the last.
+    """The weights that a run folder or a file stands for: the best by combined score, else the best, else the last.
 
     Raises:
         ConfigError: there are none.

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg shards`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    text = "Cut scenes into tiles and write them as tar shards with index, manifest and statistics. An interrupted build goes on."
+    text = "Cut scenes into tiles and write tar shards with index, manifest, statistics. An interrupted build goes on."
     build = actions.add_parser("build", help="scenes to shards", description=text)
     build.add_argument("scenes", type=Path, help="folder of raw or ready-to-train scenes")
     build.add_argument("--out", type=Path, required=True, help="folder to write to")

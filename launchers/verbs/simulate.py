@@ -1,8 +1,8 @@
 """Make simulated raw AI4Arctic scenes; every file says that it is simulated.
 
-Land, ice polygons with SIGRID-3 codes, backscatter by ice class, speckle, AMSR2 and ERA5 are drawn from a seed; with --chart
-the polygons and codes are those of a real vector chart (shapefile or GeoPackage). Started again, it keeps the scenes that
-are complete.
+Land, ice polygons with SIGRID-3 codes, backscatter by ice class, speckle, AMSR2 and ERA5 are drawn from a seed; with
+--chart the polygons and codes are those of a real vector chart (shapefile or GeoPackage). Started again, it keeps the
+scenes that are complete.
 
     arcticseg simulate scenes --n 20 --size 2000
     arcticseg simulate scenes --n 1 --chart chart.gpkg --center -60,70 --date 20201102

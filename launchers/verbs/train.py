@@ -1,7 +1,7 @@
 """Pretrain (task: pretrain) or fine-tune (task: segment) a network, as a config says.
 
 In one process by default; --ranks N starts N on this machine through the deepspeed launcher. For several nodes see
-launchers/slurm/train.sbatch, or start launchers/train.py with deepspeed or torchrun yourself: all take the same arguments.
+launchers/slurm/train.sbatch, or start launchers/train.py with deepspeed or torchrun: all take the same arguments.
 
     arcticseg train --config finetune_vit data.shards=shards out=runs/vit optim.lr=1e-4
     arcticseg train --config finetune_vit --dry-run

@@ -90,7 +90,7 @@ class Mosaic:
         rng = generator(seed, index, 4)
         extent = extent_of(size)
         # The number of polygons grows more slowly than the area.
-        spacing = max(size) / (12.0 * (max(size) / 1000) ** 0.5) ** 0.5
+        spacing = max(size) / (13.0 * (max(size) / 1000) ** 0.5) ** 0.5
         self.spacing = spacing
         self.edge = Fractal(rng, 0.5 * max(size), extent, octaves_down_to(0.5 * max(size), _FINEST), 0.5)
         angle = rng.uniform(0, 2 * np.pi)
@@ -228,8 +228,8 @@ def _draw_eggs(areas: NDArray[np.float64], index: int, seed: int, month: int, se
     """An egg of the month's mix for each of `areas` (shares of the scene), spread evenly over classes by area.
 
     Concentrations are a systematic sample: the areas, laid end to end from a place that moves on evenly from scene to
-    scene, run through the cumulative shares of the concentrations. Among eggs of one concentration, in order of stage
-    and floe size, another even sequence chooses.
+    scene, run through the cumulative shares of the concentrations. Among eggs of one concentration another even
+    sequence chooses, in scenes of even index in order of stage, in the others in order of floe size.
     """
     eggs, classes, _ = pool()
     weights = month_weights(month).copy()
@@ -242,6 +242,8 @@ def _draw_eggs(areas: NDArray[np.float64], index: int, seed: int, month: int, se
     for number, middle in enumerate(np.cumsum(areas) - areas / 2):
         sic = min(int(np.searchsorted(ladder, (start + middle) % 1, side="right")), 10)
         members = np.flatnonzero(classes[:, 0] == sic)
+        if index % 2:
+            members = members[np.argsort(classes[members, 2], kind="stable")]
         steps = np.cumsum(weights[members]) / weights[members].sum()
         within = (first + number * GOLDEN) % 1
         drawn.append(eggs[members[min(int(np.searchsorted(steps, within, side="right")), len(members) - 1)]])

@@ -20,7 +20,6 @@ def layers_of(hh: np.ndarray, factor: int) -> Layers:
     """Layers with one polarisation, no land and no coarse channels."""
     rows, columns = hh.shape
     ends = np.array([0.0, factor * max(rows, columns) + 1.0])
-    field = np.zeros((2, 2))
     return Layers(
         scene="scene",
         factor=factor,
@@ -33,7 +32,9 @@ def layers_of(hh: np.ndarray, factor: int) -> Layers:
         distance=np.full(hh.shape, 255, np.uint8),
         labels=None,
         coarse=np.zeros((20, 0, 0), np.float32),
-        geo=GeoGrid(ends, ends, field + [[0.0, 0.0], [1.0, 1.0]], field + [[0.0, 1.0], [0.0, 1.0]], field + 30),
+        geo=GeoGrid(
+            ends, ends, np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[0.0, 1.0], [0.0, 1.0]]), np.full((2, 2), 30.0)
+        ),
     )
 
 

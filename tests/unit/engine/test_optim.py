@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -16,7 +17,7 @@ def test_learning_rate_warms_up_linearly_and_ends_at_the_floor() -> None:
     rates = [learning_rate(step, 100, cfg) for step in range(101)]
     assert rates[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
     assert max(rates) == pytest.approx(1.0)
-    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[9:]))
     assert rates[100] == pytest.approx(0.01)
     # Half way down the cosine lies half way between peak and floor.
     assert rates[55] == pytest.approx(0.505)

@@ -1,0 +1,159 @@
+"""The sbatch script on a SLURM of two virtual nodes, which the test starts and ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import launchers.slurm
+from tests.training import UNET, empty_config, lines, overrides
+
+SCRIPT = Path(launchers.slurm.__file__).parent / "train.sbatch"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("slurmctld") is None, reason="SLURM is not installed: apt-get install slurm-wlm"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="SLURM's daemons are started by root only"),
+]
+
+CONFIG = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+AuthType=auth/none
+CredType=cred/none
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+ReturnToService=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=batch_sched_delay=1,sched_interval=2
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a SLURM with the nodes n1 and n2, one CPU each."""
+    folder = tmp_path_factory.mktemp("slurm")
+    (folder / "state").mkdir()
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, host=socket.gethostname(), ports=ports))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    environment = kept | {
+        "SLURM_CONF": str(folder / "slurm.conf"),
+        "ARCTICSEG_PYTHON": sys.executable,
+        # The virtual nodes' names are no hosts'.
+        "MASTER_ADDR": "127.0.0.1",
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+    }
+    daemons = [
+        subprocess.Popen([*command, "-D"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for command in (["slurmctld"], ["slurmd", "-N", "n1"], ["slurmd", "-N", "n2"])
+    ]
+
+    def idle() -> bool:
+        found = subprocess.run(["sinfo", "-h", "-o", "%T %D"], env=environment, capture_output=True, text=True)
+        return found.stdout.split() == ["idle", "2"]
+
+    try:
+        wait_until(idle, 60, "SLURM does not start")
+        yield environment
+    finally:
+        subprocess.run(["scancel", "--user", "root"], env=environment, capture_output=True)
+        for daemon in daemons:
+            daemon.terminate()
+        for daemon in daemons:
+            daemon.wait(timeout=60)
+
+
+def submit(slurm: dict[str, str], folder: Path, *arguments: str) -> str:
+    """Start the script on two nodes, a rank each; the job's number."""
+    options = ["--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", f"--output={folder}/job.log"]
+    command = ["sbatch", "--parsable", f"--chdir={folder}", *options, str(SCRIPT), *arguments]
+    return subprocess.run(command, env=slurm, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def state(slurm: dict[str, str], job: str) -> dict[str, str]:
+    """What SLURM says of a job."""
+    said = subprocess.run(
+        ["scontrol", "show", "job", job], env=slurm, capture_output=True, text=True, check=True
+    ).stdout
+    return dict(word.split("=", 1) for word in said.split() if "=" in word)
+
+
+def arguments(folder: Path, shards: Path, steps: int) -> list[str]:
+    """Arguments of a tiny training."""
+    return ["--config", empty_config(folder), *overrides(shards, folder / "run", UNET, {"steps": steps})]
+
+
+def wait_for_end(slurm: dict[str, str], job: str, folder: Path) -> dict[str, str]:
+    """Wait until a job has completed; what SLURM says of it."""
+    wait_until(lambda: state(slurm, job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 600, "job hangs")
+    found = state(slurm, job)
+    assert found["JobState"] == "COMPLETED", (folder / "job.log").read_text()
+    return found
+
+
+def test_trains_on_two_nodes(slurm: dict[str, str], tiny_shards: Path, tmp_path: Path) -> None:
+    job = submit(slurm, tmp_path, *arguments(tmp_path, tiny_shards, 4))
+    wait_for_end(slurm, job, tmp_path)
+    assert [line["step"] for line in lines(tmp_path / "run", "train")] == [1, 2, 3, 4]
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step-*")
+    assert '"world_size": 2' in (checkpoint / "state.json").read_text()
+
+
+def test_a_signal_before_the_time_limit_checkpoints_and_queues_again(
+    slurm: dict[str, str], tiny_shards: Path, tmp_path: Path
+) -> None:
+    steps = 400
+    job = submit(slurm, tmp_path, *arguments(tmp_path, tiny_shards, steps))
+    metrics = tmp_path / "run" / "metrics.jsonl"
+
+    def trains() -> bool:
+        assert state(slurm, job)["JobState"] in ("PENDING", "RUNNING"), (tmp_path / "job.log").read_text()
+        return metrics.exists() and bool(metrics.read_text())
+
+    wait_until(trains, 300, "training does not start")
+    subprocess.run(["scancel", "--batch", "--signal=USR1", job], env=slurm, check=True)
+    wait_until(lambda: state(slurm, job)["JobState"] == "PENDING", 120, "job is not queued again")
+    stopped_at = len(lines(tmp_path / "run", "train"))
+    assert stopped_at < steps
+    assert (tmp_path / "run" / "checkpoints" / "last").read_text().strip() == f"step-{stopped_at:08d}"
+    # SLURM would let it wait for two minutes.
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], env=slurm, check=True)
+    assert wait_for_end(slurm, job, tmp_path)["Restarts"] == "1"
+    assert [line["step"] for line in lines(tmp_path / "run", "train")] == list(range(1, steps + 1))
