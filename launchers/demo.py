@@ -22,7 +22,7 @@ class Size:
 
     scenes: int = 64
     pixels: int = 1000
-    pretrain: int = 400
+    pretrain: int = 500
     vit: int = 500
     unet: int = 400
 

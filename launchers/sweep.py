@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -122,7 +123,8 @@ def _prepare(out: Path, cfg: SweepConfig, trials: Sequence[Trial], resume: bool)
         OutputError: it cannot be written to.
     """
     make_folder(out)
-    if (out / _STUDY).exists() and not resume:
+    begun = any((out / phase).exists() for phase in ("pretrain", "finetune"))
+    if begun and not resume:
         raise ConfigError(f"key 'out' is '{out}', which holds a study; go on with --resume, or set another folder")
     for trial in trials:
         path = _config_path(out, trial)
@@ -226,17 +228,17 @@ def _ray(out: Path, address: str | None, cfg: SweepConfig) -> Iterator[None]:
     import ray
 
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    temporary = ray_folder(out)
+    temporary = ray_folder(out) if address is None else None
     try:
         if address is not None:
-            ray.init(address=address, **quiet)
+            _join(address, quiet)
         else:
             ray.init(
                 num_cpus=len(os.sched_getaffinity(0)),
                 include_dashboard=False,
                 # Trials hand nothing but numbers to one another.
                 object_store_memory=100_000_000,
-                _temp_dir=None if temporary is None else str(temporary),
+                _temp_dir=str(temporary),
                 **quiet,
             )
         _check_resources(cfg, ray.nodes())
@@ -247,11 +249,23 @@ def _ray(out: Path, address: str | None, cfg: SweepConfig) -> Iterator[None]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def ray_folder(out: Path) -> Path | None:
+def _join(address: str, options: Mapping[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        raise ConfigError(
+            f"Ray cluster '{address}' does not answer ({error}); start it, and if it wants a token, "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its nodes"
+        ) from error
+
+
+def ray_folder(out: Path) -> Path:
     """Where a local Ray keeps its sockets and logs: in the study's folder, if paths there are short enough."""
     folder = out / ".ray"
     fits = len(os.fsencode(folder)) + len(_RAY_SESSION) <= _SOCKET_PATH
-    return folder if fits and "RAY_TMPDIR" not in os.environ else None
+    return folder if fits else Path(tempfile.mkdtemp(prefix="ray-"))
 
 
 def _check_resources(cfg: SweepConfig, nodes: Sequence[Mapping[str, Any]]) -> None:

@@ -17,7 +17,8 @@ def progress(name: str) -> Iterator[Callable[[int, int], None]]:
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    began, shown = time.monotonic(), [0.0]
+    began = time.monotonic()
+    shown = [began]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)
 

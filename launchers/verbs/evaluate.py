@@ -34,11 +34,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Evaluate."""
     from arcticseg.data.stream import read_scene_list
     from arcticseg.errors import ConfigError
-    from arcticseg.evaluate import evaluate
     from arcticseg.ice.layers import LayerConfig
     from arcticseg.ice.scene import list_scenes
-    from arcticseg.predict import load_predictor
-    from arcticseg.report import score_table
     from launchers.terminal import note, plain_warnings
 
     scenes = list_scenes(arguments.scenes)
@@ -49,6 +46,12 @@ def main(arguments: argparse.Namespace) -> None:
         if missing:
             raise ConfigError(f"{arguments.names}: lists {missing[0]}, which {arguments.scenes} does not hold")
         scenes = [by_name[name] for name in wanted]
+
+    # torch takes seconds to load; what is wrong with the arguments is said before.
+    from arcticseg.evaluate import evaluate
+    from arcticseg.predict import load_predictor
+    from arcticseg.report import score_table
+
     with plain_warnings():
         found = evaluate(
             load_predictor(arguments.run, arguments.factor, arguments.device),

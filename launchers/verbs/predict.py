@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from arcticseg.errors import ConfigError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg predict`."""
@@ -26,16 +28,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
 
 
+def _check_names(paths: list[Path], out: Path) -> None:
+    """Raise ConfigError where charts would replace a scene, or those of another scene."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if path.resolve() == (out / f"{path.stem}.nc").resolve():
+            raise ConfigError(f"--out is '{out}'; the charts of {path} would replace it; choose another folder")
+        if path.stem in seen:
+            raise ConfigError(
+                f"{path} and {seen[path.stem]} have one name; give them one at a time, with an --out each"
+            )
+        seen[path.stem] = path
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Predict."""
-    from arcticseg.evaluate import draw
     from arcticseg.files import make_folder
     from arcticseg.ice.scene import list_scenes, open_scene
-    from arcticseg.predict import load_predictor, write_geotiff, write_netcdf
     from launchers.terminal import plain_warnings, progress
 
     paths = [path for place in arguments.scenes for path in list_scenes(place)]
+    _check_names(paths, arguments.out)
     out = make_folder(arguments.out)
+
+    # torch takes seconds to load; what is wrong with the arguments is said before.
+    from arcticseg.evaluate import draw
+    from arcticseg.predict import load_predictor, write_geotiff, write_netcdf
+
     predictor = load_predictor(arguments.run, arguments.factor, arguments.device)
     for path in paths:
         with plain_warnings(), open_scene(path, arguments.polarisation) as scene, progress(scene.name) as bar:

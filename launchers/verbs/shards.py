@@ -79,8 +79,8 @@ def parse_factors(text: str) -> tuple[int, ...]:
     factors: list[int] = []
     try:
         for part in text.split(","):
-            first, _, last = part.partition("-")
-            factors += range(int(first), int(last or first) + 1)
+            first, dash, last = part.partition("-")
+            factors += range(int(first), int(last if dash else first) + 1)
     except ValueError:
         factors = []
     if not factors or min(factors) < 1:

@@ -5,7 +5,7 @@ Land, ice polygons with SIGRID-3 codes, backscatter by ice class, speckle, AMSR2
 scenes that are complete.
 
     arcticseg simulate scenes --n 20 --size 2000
-    arcticseg simulate scenes --n 1 --chart chart.gpkg --center -60,70 --date 20201102
+    arcticseg simulate scenes --n 1 --chart chart.gpkg --center=-60,70 --date 20201102
 """
 
 from __future__ import annotations

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
+import io
+import json
 import re
+import runpy
 import shlex
+import sys
 import typing
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -20,28 +27,36 @@ from launchers import train
 from launchers.cli import make_parser
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+DOCS = ROOT / "docs"
+PAGES = {str(page.relative_to(ROOT)): page for page in (*ROOT.glob("*.md"), *DOCS.glob("*.md"))}
+SCRIPTS = {"launchers/train.py", "launchers.train", "launchers/slurm/train.sbatch"}
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_ROW = re.compile(r"^\| `([\w.]+)` \| (.+?) \| `(.+?)` \| ")
+_ROW = re.compile(r"^\| `([\w.]+)` \| .+? \| `(.+?)` \| ")
 
 
 def keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, default) of every leaf of a config."""
-    hints = typing.get_type_hints(cls)
+    hints, defaults = typing.get_type_hints(cls), config.to_dict(cls())
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(hints[field.name]):
             yield from keys(hints[field.name], f"{prefix}{field.name}.")
         else:
-            missing = field.default is dataclasses.MISSING
-            yield f"{prefix}{field.name}", field.default_factory() if missing else field.default  # type: ignore[misc]
+            yield f"{prefix}{field.name}", defaults[field.name]
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
     """The fenced blocks of a page in these languages."""
-    return [body for language, body in _FENCE.findall(page.read_text()) if language in languages]
+    return [body for language, body in _FENCE.findall(page.read_text(encoding="utf-8")) if language in languages]
+
+
+def script(page: str, name: str, folder: Path) -> str:
+    """Write the script of a page that names itself to a folder; return its path."""
+    (code,) = [body for body in blocks(DOCS / page, "python") if name in body]
+    path = folder / name
+    path.write_text(code, encoding="utf-8")
+    return str(path)
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -56,62 +71,122 @@ def anchor(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
-def overrides_of(arguments: argparse.Namespace) -> list[str]:
-    return [text for text in arguments.overrides if "$" not in text]
-
-
 def test_every_key_is_described_with_its_default() -> None:
-    rows = [_ROW.match(line) for line in (ROOT / "docs" / "configs.md").read_text().splitlines()]
-    described = {row.group(1): row.group(3) for row in rows if row}
+    rows = [_ROW.match(line) for line in (DOCS / "configs.md").read_text(encoding="utf-8").splitlines()]
+    described = {row.group(1): row.group(2) for row in rows if row}
     expected = dict(keys(RunConfig))
     assert sorted(described) == sorted(expected)
     for key, default in expected.items():
-        assert yaml.safe_load(described[key]) == config.to_dict(default), key
+        assert yaml.safe_load(described[key]) == default, key
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+@pytest.mark.parametrize("page", PAGES.values(), ids=list(PAGES))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in _LINK.findall(page.read_text()):
+    for target in _LINK.findall(page.read_text(encoding="utf-8")):
         if target.startswith(("http://", "https://")):
             continue
         name, _, part = target.partition("#")
         found = page.parent / name if name else page
         assert found.exists(), target
         if part:
-            titles = re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE)
+            titles = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), re.MULTILINE)
             assert part in map(anchor, titles), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_commands_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("page", PAGES.values(), ids=list(PAGES))
+def test_commands_parse_and_their_configs_are_whole(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     training = argparse.ArgumentParser()
     train.add_arguments(training)
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for words in commands(page):
         shown = " ".join(words)
-        arguments = None
+        arguments = argparse.Namespace()
         try:
             if words[0] == "arcticseg":
                 arguments = make_parser().parse_args(words[1:])
-            for script in ("launchers/train.py", "launchers.train", "launchers/slurm/train.sbatch"):
-                if script in words:
-                    arguments = training.parse_intermixed_args(words[words.index(script) + 1 :])
+            for name in SCRIPTS.intersection(words):
+                arguments = training.parse_intermixed_args(
+                    words[words.index(name) + 1 :], argparse.Namespace(verb="train")
+                )
         except SystemExit:
             pytest.fail(f"{shown}: {capsys.readouterr().err}")
         if words[0] == "make":
-            assert set(word for word in words[1:] if "=" not in word) <= targets, shown
-        if arguments is not None and hasattr(arguments, "overrides") and getattr(arguments, "verb", "train") == "train":
-            shipped = f"{arguments.config.removesuffix('.yaml')}.yaml" in config.shipped()
-            if shipped:
-                settings.load(arguments.config, overrides_of(arguments))
+            assert {word for word in words[1:] if "=" not in word} <= targets, shown
+        if getattr(arguments, "verb", "") == "train" and f"{arguments.config}.yaml" in config.shipped():
+            # A shell's variable stands for a value that is not known here.
+            settings.load(arguments.config, [text for text in arguments.overrides if "$" not in text])
 
 
 def test_the_plain_webdataset_pipeline_reads_shards(
     tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("webdataset")
-    (code,) = blocks(ROOT / "docs" / "data-format.md", "python")
     (tmp_path / "shards").symlink_to(tiny_shards)
     monkeypatch.chdir(tmp_path)
+    (code,) = blocks(DOCS / "data-format.md", "python")
     exec(compile(code, "data-format.md", "exec"), {})
     assert capsys.readouterr().out.startswith("(4, 32, 32) (4, 3, 32, 32) S1")
+
+
+def test_a_geotiff_and_a_chart_become_a_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyogrio
+    import rasterio
+    import shapely
+    from rasterio.transform import from_origin
+
+    from arcticseg.ice.scene import open_scene
+
+    tif, chart, out = tmp_path / "a_HV.tif", tmp_path / "chart.gpkg", tmp_path / "scene.nc"
+    grid = from_origin(0, -1_000_000, 40, 40)
+    profile: dict[str, Any] = {"height": 60, "width": 80, "count": 1, "dtype": "float32", "crs": "EPSG:3413"}
+    with rasterio.open(tif, "w", driver="GTiff", transform=grid, **profile) as target:
+        target.write(np.full((60, 80), 0.01, np.float32), 1)
+    # The left half: 9/10 of old ice in vast floes.
+    codes = {"CT": "90", "CA": "90", "SA": "95", "FA": "06", "POLY_TYPE": "I"} | dict.fromkeys(
+        ("CB", "SB", "FB", "CC", "SC", "FC")
+    )
+    left = shapely.box(0, -1_000_000 - 60 * 40, 40 * 40, -1_000_000)
+    pyogrio.raw.write(
+        chart,
+        np.array([shapely.to_wkb(left)], dtype=object),
+        [np.array([value], dtype=object) for value in codes.values()],
+        np.array(list(codes), dtype=object),
+        geometry_type="Polygon",
+        crs="EPSG:3413",
+    )
+    monkeypatch.setattr(sys, "argv", ["to_raw.py", str(tif), str(chart), str(out)])
+    runpy.run_path(script("recipes.md", "to_raw.py", tmp_path))
+    with open_scene(out) as scene:
+        assert scene.shape == (60, 80)
+        np.testing.assert_allclose(scene.sar("hv"), -20, atol=1e-4)
+        assert np.isnan(scene.sar("hh")).all()
+        labels = scene.chart()
+    assert labels is not None
+    assert labels[:, 30, 20].tolist() == [9, 5, 5]
+    assert labels[:, 30, 60].tolist() == [255, 255, 255]
+
+
+def test_the_download_keeps_whole_files_and_refuses_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = {"a.nc": b"one", "b.nc": b"two"}
+    asked: list[str] = []
+
+    def answer(url: str) -> io.BytesIO:
+        asked.append(url)
+        if "/articles/7/files" not in url:
+            return io.BytesIO(content[url])
+        files = [
+            {"name": name, "size": 3, "download_url": name, "computed_md5": hashlib.md5(known).hexdigest()}
+            for name, known in (("a.nc", b"one"), ("b.nc", b"two"))
+        ]
+        return io.BytesIO(json.dumps(files).encode())
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    monkeypatch.setattr(sys, "argv", ["fetch.py", "7", str(tmp_path / "got")])
+    fetch = script("recipes.md", "fetch.py", tmp_path)
+    content["b.nc"] = b"bad"
+    with pytest.raises(SystemExit, match=r"b\.nc: the checksum differs"):
+        runpy.run_path(fetch)
+    assert not (tmp_path / "got" / "b.nc").exists()
+    content["b.nc"] = b"two"
+    runpy.run_path(fetch)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "got").iterdir()} == content
+    assert asked.count("a.nc") == 1

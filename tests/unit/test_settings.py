@@ -107,7 +107,7 @@ def test_auto_mix(plain: str) -> None:
             "key 'data.mix' is 'weights'; set none: the webdataset reader",
         ),
         (["data.reader=webdataset", "steps=null", "epochs=1"], "key 'epochs' is 1.0; set steps: the webdataset reader"),
-        (["data.shards=http://a/b"], "key 'data.reader' is 'index'; set webdataset for shards on a server"),
+        (["data.shards=http://a/b"], "key 'data.reader' is 'index'; set webdataset"),
     ],
 )
 def test_what_cannot_work_is_refused_with_key_value_and_remedy(plain: str, overrides: list[str], message: str) -> None:

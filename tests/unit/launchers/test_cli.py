@@ -1,0 +1,191 @@
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from arcticseg.errors import ConfigError, SceneError
+from launchers.cli import VERBS, guarded, main, make_parser
+from launchers.verbs.shards import parse_factors
+from launchers.verbs.simulate import parse_size
+
+ACTIONS = [("shards", action) for action in ("build", "check", "split", "stats")]
+COMMANDS = [*((verb,) for verb in VERBS), *ACTIONS]
+
+# Parses every help in one process and says what was loaded for it.
+HELP = """
+import contextlib, io, json, sys
+from launchers.cli import make_parser
+for command in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        make_parser().parse_args([*command, "--help"])
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_helps_load_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, json.dumps(COMMANDS)], capture_output=True, text=True, check=True
+    )
+    loaded = set(json.loads(done.stdout))
+    assert "launchers" in loaded
+    heavy = {
+        "torch",
+        "deepspeed",
+        "ray",
+        "timm",
+        "torchvision",
+        "wandb",
+        "webdataset",
+        "xarray",
+        "netCDF4",
+        "matplotlib",
+    }
+    assert not heavy & loaded
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_verb_has_a_help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--help"])
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert f"arcticseg {' '.join(command)}" in printed
+    # Every argument says what it is: argparse prints one without a help on a line of its own, like this.
+    listed = [line for line in printed.splitlines() if line.startswith("  ") and line.lstrip().startswith("--")]
+    for i, line in enumerate(printed.splitlines()):
+        if line in listed and len(line.split("  ")) < 3:
+            following = printed.splitlines()[i + 1] if i + 1 < len(printed.splitlines()) else ""
+            assert following.startswith(" " * 10), line
+
+
+def test_the_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for verb, line in VERBS.items():
+        assert f"{verb} {line}" in printed
+
+
+def test_examples_in_the_helps_can_be_parsed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line of a help that begins with `arcticseg` is a command that the parser takes."""
+    import importlib
+    import shlex
+
+    found = 0
+    for verb in VERBS:
+        text = importlib.import_module(f"launchers.verbs.{verb}").__doc__ or ""
+        for line in text.splitlines():
+            if line.strip().startswith("arcticseg "):
+                found += 1
+                try:
+                    make_parser().parse_args(shlex.split(line)[1:])
+                except SystemExit:
+                    pytest.fail(f"{line.strip()}: {capsys.readouterr().err}")
+    assert found >= len(VERBS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"arcticseg {version('arcticseg')}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["fly"], ["shards"], ["shards", "eat"], ["train"], ["predict", "run", "a.nc"]])
+def test_commands_that_are_none_exit_with_2(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2
+    assert "usage: arcticseg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "factors"),
+    [("4", (4,)), ("2-10", tuple(range(2, 11))), ("2,4,8", (2, 4, 8)), ("8,2-3,3", (2, 3, 8)), (" 2, 4 ", (2, 4))],
+)
+def test_factors(text: str, factors: tuple[int, ...]) -> None:
+    assert parse_factors(text) == factors
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "0-3", "5-2", "-3", "2.5", "2,,4", "2-"])
+def test_factors_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^--factors is '{text}'; set factors of 1 or more, such as 4, 2-10 or"):
+        parse_factors(text)
+
+
+@pytest.mark.parametrize(("text", "size"), [("500", (500, 500)), ("600x700", (600, 700)), ("1000X2000", (1000, 2000))])
+def test_sizes(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "499", "500x", "x500", "1000x499", "500x500x500", "big", "5e3"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^--size is '{text}'; set N or LINESxSAMPLES of at least 500"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--n=0", "--n is 0; set 1 or more"),
+        ("--size=9", "--size is '9'"),
+        ("--date=2020-11-02", "--date is '2020-11-02'; set YYYYMMDD, such as 20201102"),
+        ("--center=60", "--center is '60'; set LON,LAT in degrees"),
+        ("--center=a,b", "--center is 'a,b'"),
+    ],
+)
+def test_options_of_simulate_that_cannot_be(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "nowhere", option]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"arcticseg: error: {message}")
+    assert printed.count("\n") == 1
+
+
+def test_errors_that_the_user_can_mend_are_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise SceneError("a.nc: is\n  cut;   get it anew")
+
+    monkeypatch.delenv("RANK", raising=False)
+    assert guarded(fail) == 2
+    assert capsys.readouterr().err == "arcticseg: error: a.nc: is cut; get it anew\n"
+    monkeypatch.setenv("RANK", "1")
+    assert guarded(fail) == 2
+
+
+def test_what_is_not_installed_is_named_with_its_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    def lack(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    assert guarded(lambda: lack("torch.nn")) == 2
+    assert capsys.readouterr().err == ("arcticseg: error: torch.nn is not installed; pip install 'arcticseg[train]'\n")
+    assert guarded(lambda: lack("ray")) == 2
+    assert "arcticseg[sweep]" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError):
+        guarded(lambda: lack("arcticseg.nothing"))
+
+
+def test_other_ends_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    assert guarded(stop) == 130
+    assert capsys.readouterr().err == "arcticseg: stopped\n"
+    assert guarded(lambda: None) == 0
+    assert guarded(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        guarded(lambda: 1 // 0)
+
+
+def test_dry_run_prints_a_config_that_loads(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
+    from pathlib import Path
+
+    from arcticseg import settings
+
+    assert main(["train", "--config", "scratch_unet", "--dry-run", "optim.lr=2e-3", "tracking.wandb=off"]) == 0
+    (Path(str(tmp_path)) / "a.yaml").write_text(capsys.readouterr().out)
+    expected = settings.load("scratch_unet", ["optim.lr=0.002", "tracking.wandb=off"])
+    assert settings.load(Path(str(tmp_path)) / "a.yaml") == expected
