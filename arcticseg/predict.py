@@ -282,8 +282,8 @@ def write_geotiff(path: Path, scene: Scene, charts: NDArray[np.uint8]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    import rasterio
     from rasterio.control import GroundControlPoint
+    from rasterio.io import MemoryFile
 
     step = scene_layers.step_of(scene, PRODUCT_FACTOR)
     geo: GeoGrid = scene.geo
@@ -296,14 +296,15 @@ def write_geotiff(path: Path, scene: Scene, charts: NDArray[np.uint8]) -> None:
         for j, sample in enumerate(geo.samples)
     ]
     _, height, width = charts.shape
-    with (
-        atomic_path(path) as temporary,
-        rasterio.open(
-            temporary, "w", driver="GTiff", height=height, width=width, count=3, dtype="uint8", nodata=IGNORE_INDEX,
+    # In memory first: GDAL says nothing when the disk is full at the time it closes a file.
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", height=height, width=width, count=3, dtype="uint8", nodata=IGNORE_INDEX,
             compress="deflate", gcps=points, crs="EPSG:4326",
-        ) as target,
-    ):  # fmt: skip
-        target.write(charts)
-        target.descriptions = CHARTS
-        if scene.simulated:
-            target.update_tags(simulated="simulated: the scene is simulated")
+        ) as target:  # fmt: skip
+            target.write(charts)
+            target.descriptions = CHARTS
+            if scene.simulated:
+                target.update_tags(simulated="simulated: the scene is simulated")
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(memory.getbuffer())

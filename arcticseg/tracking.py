@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -51,7 +52,9 @@ class Jsonl:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        # A line that did not fit on the disk was an error when it was logged; closing would only try again.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -61,7 +61,7 @@ def guarded(body: Callable[[], int | None]) -> int:
         return body() or 0
     except ArcticSegError as error:
         # Every rank of a job meets the same error; one line of it is enough.
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             print(f"arcticseg: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

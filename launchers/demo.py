@@ -18,16 +18,14 @@ from launchers.terminal import note
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything: scenes, their pixels, optimiser steps of pretraining, ViT and UNet."""
+    """How much of everything: scenes, their pixels, optimiser steps of each training; None: as its config says."""
 
     scenes: int = 64
     pixels: int = 1000
-    pretrain: int = 500
-    vit: int = 500
-    unet: int = 400
+    steps: int | None = None
 
 
-TINY = Size(scenes=8, pixels=600, pretrain=2, vit=3, unet=3)
+TINY = Size(scenes=8, pixels=600, steps=3)
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,14 @@ def steps(out: Path, seed: int, size: Size) -> list[Step]:
             shards / "manifest.json",
         ),
     ]
-    networks: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
-        ("pretrain a small ViT without labels", "pretrain", size.pretrain, ()),
-        ("fine-tune it", "vit", size.vit, (f"model.init_from={runs / 'pretrain'}",)),
-        ("train a UNet from scratch", "unet", size.unet, ()),
+    networks: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+        ("pretrain a small ViT without labels", "pretrain", ()),
+        ("fine-tune it", "vit", (f"model.init_from={runs / 'pretrain'}",)),
+        ("train a UNet from scratch", "unet", ()),
     )
-    for title, name, length, more in networks:
-        overrides = (*training, f"out={runs / name}", f"steps={length}", *more)
+    length = () if size.steps is None else (f"steps={size.steps}",)
+    for title, name, more in networks:
+        overrides = (*training, f"out={runs / name}", *length, *more)
         command = ("train", "--config", f"demo_{name}", "--resume", *overrides)
         found.append(Step(title, command, runs / name / "weights" / "last.safetensors"))
     # The baseline is the same for both; one of them computes it.

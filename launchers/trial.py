@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def _run_trial(specification: Mapping[str, Any], report: Callable[[dict[str, Any
     log = folder / LOG
     begin = log.stat().st_size if log.exists() else 0
     validations = Validations(folder / METRICS)
-    command = trial_command(Path(specification["config"]), specification["resume"], specification["ranks"])
+    command = train.command(specification["config"], [], specification["resume"], specification["ranks"])
     environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
     guarded = Guarded(command, log, folder / ".lock", environment)
     try:
@@ -63,25 +62,6 @@ def _run_trial(specification: Mapping[str, Any], report: Callable[[dict[str, Any
         guarded.close()
     if status != "0":
         raise TrialError(_reason(status, log, begin))
-
-
-def trial_command(path: Path, resume: bool, ranks: int) -> list[str]:
-    """The command line of a trial's training on this machine, with the devices that Ray has lent."""
-    command = train.command(str(path), [], resume, ranks)
-    if ranks == 1:
-        return command
-    at = command.index("--module")
-    # Several launchers on one machine must not meet on DeepSpeed's one port.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command[at:at] = ["--master_port", str(port)]
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if devices:
-        # DeepSpeed counts its devices from the machine's first, unless they are named.
-        at = command.index("--num_accelerators")
-        command[at : at + 2] = ["--include", f"localhost:{devices}"]
-    return command
 
 
 class Validations:

@@ -127,8 +127,8 @@ def _dominant(
     first = sums.argmax(axis=0)
     polygons = np.arange(len(total))
     result = classes[first, polygons]
-    # A tolerance keeps 0.65 x 10 from depending on the rounding of 0.65.
-    reaches = sums[first, polygons] >= DOMINANT_SHARE * total - 1e-9
+    # 0.65 of 1 to 10 is never whole, so rounding decides nothing.
+    reaches = sums[first, polygons] >= DOMINANT_SHARE * total
     return np.where(reaches & (result != EMPTY), result, IGNORE_INDEX)
 
 

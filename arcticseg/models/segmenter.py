@@ -21,6 +21,9 @@ DECODER_CHANNELS = {"light": 256, "upernet": 768}
 
 _PREFIX = "encoder."
 
+# The middle of SIC classes 0..10.
+_SIC_MIDDLE = (N_CLASSES["SIC"] - 1) / 2
+
 
 class Segmenter(nn.Module):
     """Encoder, decoder and heads.
@@ -45,8 +48,7 @@ class Segmenter(nn.Module):
             # Small weights: training starts from near-equal odds, not from whatever the draw prefers.
             nn.init.normal_(head.weight, std=0.01)
             nn.init.constant_(cast(Tensor, head.bias), 0.0)
-        if sic == "regression":
-            nn.init.constant_(cast(Tensor, heads["SIC"].bias), (N_CLASSES["SIC"] - 1) / 2)
+        self.is_regression = sic == "regression"
         self.heads = nn.ModuleDict(heads)
 
     def _decoder_of(self, chart: str) -> nn.Module:
@@ -69,6 +71,10 @@ class Segmenter(nn.Module):
             scores = self.heads[chart](features)
             if scores.shape[-2:] != x.shape[-2:]:
                 scores = F.interpolate(scores, size=x.shape[-2:], mode="bilinear", align_corners=False)
+            if chart == "SIC" and self.is_regression:
+                # The head speaks in units of half the scale around its middle: of order 1, as its weights are, so that
+                # concentrations from 0 to 10 are a few optimiser steps away and not hundreds.
+                scores = _SIC_MIDDLE * (1 + scores)
             logits[chart] = scores[..., :height, :width]
         return logits
 

@@ -372,7 +372,9 @@ def test_a_file_where_a_folder_must_be(
 
 
 @pytest.mark.parametrize("verb", WRITERS)
-def test_a_read_only_mount(mounted: Callable[[str], Path], commands: dict[str, list[object]], verb: str) -> None:
+def test_a_read_only_mount(
+    network: Runner, mounted: Callable[[str], Path], commands: dict[str, list[object]], verb: str
+) -> None:
     folder = mounted("ro,size=1m")
     for out in (folder, folder / "below"):
         assert_fails(
@@ -380,8 +382,8 @@ def test_a_read_only_mount(mounted: Callable[[str], Path], commands: dict[str, l
         )
 
 
-# A file system so small that the verb's own output does not fit; `train` needs one that takes its small files.
-SIZES = {"simulate": "300k", "build": "200k", "predict": "64k", "evaluate": "64k", "train": "100k"}
+# File systems so small that the verb's first large file does not fit.
+SIZES = {"simulate": "300k", "build": "200k", "predict": "16k", "evaluate": "16k"}
 
 
 @pytest.mark.parametrize("verb", SIZES)
@@ -392,12 +394,46 @@ def test_a_full_disk(
     assert_fails(
         write_to(folder / "out", verb, commands, network), folder / "out", "No space left on device; free some space"
     )
-    if verb == "train":
-        assert not list(folder.rglob("step-*"))
-        assert not list(folder.rglob("*.safetensors"))
-        assert not [path for path in folder.rglob(".*") if ".tmp" in path.name]
-    else:
-        assert_no_debris(folder / "out")
+    assert_no_debris(folder / "out")
+
+
+@pytest.mark.parametrize(("size", "file"), [("4k", "metrics.jsonl"), ("100k", "checkpoints")])
+def test_a_disk_that_fills_up_while_training(
+    network: Runner, mounted: Callable[[str], Path], commands: dict[str, list[object]], size: str, file: str
+) -> None:
+    """The config fits and the log does not; both fit and the checkpoint does not."""
+    folder = mounted(f"size={size}")
+    done = write_to(folder / "out", "train", commands, network)
+    assert_fails(done, folder / "out" / file, "No space left on device; free some space")
+    assert not list(folder.rglob("step-*"))
+    assert not list(folder.rglob("*.safetensors"))
+    assert not [path for path in folder.rglob(".*") if ".tmp" in path.name]
+
+
+def test_each_file_of_a_prediction_is_whole_or_absent(
+    network: Runner, mounted: Callable[[str], Path], weights: Path, tmp_path: Path
+) -> None:
+    """The disk fills up while the first, the second or the third file is written, a page earlier or later."""
+    scene = good(tmp_path)
+    done = network("predict", weights, scene, "--out", tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    whole = {path.name: path.stat().st_size for path in (tmp_path / "whole").iterdir()}
+    order = ["good.nc", "good.charts.tif", "good.png"]
+    assert set(whole) == set(order)
+    pages = [-(-whole[name] // 4096) for name in order]
+    for n_whole, free in (
+        (0, 1),
+        (0, pages[0] - 1),
+        (1, pages[0]),
+        (1, pages[0] + 1),
+        (1, sum(pages[:2]) - 1),
+        (2, 40),
+    ):
+        folder = mounted(f"size={4 * free}k")
+        done = network("predict", weights, scene, "--out", folder / "out")
+        assert_fails(done, folder / "out" / order[n_whole], "No space left on device; free some space")
+        found = {path.name: path.stat().st_size for path in (folder / "out").iterdir()}
+        assert found == {name: whole[name] for name in order[:n_whole]}
 
 
 def test_a_disk_that_holds_the_parts_and_not_the_shards(
@@ -433,7 +469,7 @@ def test_charts_never_replace_a_scene(network: Runner, tmp_path: Path, weights: 
     assert not (tmp_path / "c").exists()
 
 
-# Ice codes that are not listed -----------------------------------------------------------------------------------------
+# Ice codes that are not listed ---------------------------------------------------------------------------------------
 
 
 def test_an_unlisted_ice_code_is_masked_counted_and_told(tmp_path: Path) -> None:

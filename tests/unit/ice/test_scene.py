@@ -265,6 +265,14 @@ def test_an_irregular_grid_is_refused(tmp_path: Path) -> None:
         open_scene(scenes.write(tmp_path / "a.nc", variables))
 
 
+def test_points_without_a_sample_are_no_grid(tmp_path: Path) -> None:
+    variables = scenes.raw()
+    dims, values = variables["sar_grid_sample"]
+    variables["sar_grid_sample"] = (dims, values[:-1])
+    with pytest.raises(SceneError, match=r"sar_grid_line and sar_grid_sample .* are no regular grid"):
+        open_scene(scenes.write(tmp_path / "a.nc", variables))
+
+
 @pytest.mark.parametrize(("name", "value"), [("sar_grid_latitude", np.nan), ("sar_grid_longitude", 1e30)])
 def test_positions_that_are_none_are_refused(tmp_path: Path, name: str, value: float) -> None:
     variables = scenes.raw()

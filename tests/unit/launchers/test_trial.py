@@ -9,21 +9,7 @@ from typing import Any
 import pytest
 
 from launchers import trial as trials
-from launchers.trial import TrialError, Validations, run_trial, trial_command
-
-
-def test_several_ranks_get_a_port_and_the_devices_that_ray_lent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    one = trial_command(Path("c.yaml"), True, 1)
-    assert one[1:] == ["-m", "launchers.train", "--config", "c.yaml", "--resume"]
-    two = trial_command(Path("c.yaml"), False, 2)
-    assert two[two.index("--num_accelerators") + 1] == "2"
-    assert int(two[two.index("--master_port") + 1]) > 1023
-    assert two[-4:] == ["--module", "launchers.train", "--config", "c.yaml"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    lent = trial_command(Path("c.yaml"), False, 2)
-    assert lent[lent.index("--include") + 1] == "localhost:2,5"
-    assert "--num_accelerators" not in lent
+from launchers.trial import TrialError, Validations, run_trial
 
 
 def test_validations_follow_a_file_that_grows_and_is_begun_anew(tmp_path: Path) -> None:
@@ -54,7 +40,7 @@ def test_a_trial_reports_its_validations(monkeypatch: pytest.MonkeyPatch, tmp_pa
         f"shutil.copy({str(tmp_path / 'source')!r}, {str(tmp_path / 'metrics.jsonl')!r})"
     )
     reports: list[dict[str, Any]] = []
-    monkeypatch.setattr(trials, "trial_command", lambda *_: [sys.executable, "-c", script])
+    monkeypatch.setattr(trials.train, "command", lambda *_: [sys.executable, "-c", script])
     run_trial({"config": "c.yaml", "folder": str(tmp_path), "ranks": 1, "resume": False}, reports.append)
     assert reports == [{"step": 1, "combined": 2.0}]
 
@@ -75,7 +61,7 @@ def test_a_failed_trial_tells_why(script: str, told: str, monkeypatch: pytest.Mo
     # What an earlier attempt has written is no reason of this one.
     (tmp_path / "train.log").write_text("arcticseg: error: an old one\n")
     reports: list[dict[str, Any]] = []
-    monkeypatch.setattr(trials, "trial_command", lambda *_: [sys.executable, "-c", script])
+    monkeypatch.setattr(trials.train, "command", lambda *_: [sys.executable, "-c", script])
     with pytest.raises(TrialError) as caught:
         run_trial({"config": "c.yaml", "folder": str(tmp_path), "ranks": 1, "resume": False}, reports.append)
     assert str(caught.value) == told.format(log=tmp_path / "train.log")
