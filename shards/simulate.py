@@ -6,9 +6,7 @@ of workers. Every file says in its title and in the global attribute `simulated`
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +27,7 @@ from shards.simulation.noise import Array
 from shards.simulation.passive import simulate_passive
 from shards.simulation.place import Place, geolocation, place_scene
 from shards.simulation.weather import melt_of, simulate_weather
+from shards.workers import process_pool
 
 # Lines computed at once: a multiple of 50, so that blocks hold whole cells of 2 km.
 _BLOCK_LINES = 500
@@ -151,9 +150,7 @@ def _each(out: Path, config: SimulationConfig, todo: list[int], workers: int) ->
             _write_in(out, config, index)
             yield
         return
-    # Spawned, not forked: the caller may have threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+    with process_pool(min(workers, len(todo))) as pool:
         yield from pool.map(_write_in, [out] * len(todo), [config] * len(todo), todo)
 
 
