@@ -80,6 +80,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
+            # Some libraries make their files private; the user's umask decides, so that a group can read them.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -200,13 +200,13 @@ def test_real_chart_gives_real_polygons_and_codes(real_data: Path, tmp_path: Pat
     assert "_20201102T" in path.name
     assert "_icechart_cis_SGRDREA" in path.name
     found = arrays(path)
-    table = pyogrio.read_dataframe(chart, read_geometry=False)
+    meta, _, _, columns = pyogrio.raw.read(chart, read_geometry=False)
+    table = dict(zip(meta["fields"], columns, strict=True))
     header, *rows = (row.split(";") for row in found["polygon_codes"])
     assert len(rows) >= 3
     for row in rows:
-        real = table.iloc[int(row[0]) - 1]
         for column, cell in zip(header[1:], row[1:], strict=True):
-            assert cell == str(real[column]), (row[0], column)
+            assert cell == str(table[column][int(row[0]) - 1]), (row[0], column)
     shown = {int(value) for value in np.unique(found["polygon_icechart"]) if np.isfinite(value)}
     assert shown == {int(row[0]) for row in rows}
     with netCDF4.Dataset(path) as file:
