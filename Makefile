@@ -4,6 +4,8 @@ VENV ?= .venv
 OUT ?= demo
 BIN := $(VENV)/bin
 PINS := requirements.txt
+# Two at a time: much of the time of a test is that of starting a command.
+PYTEST := -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-base lint types contract wheel clean help
 
@@ -25,17 +27,17 @@ $(VENV)/.all: pyproject.toml $(PINS)
 
 $(VENV)-base/.base: pyproject.toml $(PINS)
 	$(PYTHON) -m venv $(VENV)-base
-	$(VENV)-base/bin/pip install --quiet --constraint $(PINS) --editable . pytest pytest-timeout hypothesis
+	$(VENV)-base/bin/pip install --quiet --constraint $(PINS) --editable . pytest pytest-timeout pytest-xdist hypothesis
 	touch $@
 
 demo: $(VENV)/.train
 	$(BIN)/arcticseg demo --out $(OUT)
 
 test: $(VENV)/.all
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-base: $(VENV)-base/.base
-	$(VENV)-base/bin/python -m pytest tests/unit
+	$(VENV)-base/bin/python $(PYTEST) tests/unit
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .

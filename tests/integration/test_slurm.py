@@ -153,7 +153,8 @@ def test_a_signal_before_the_time_limit_checkpoints_and_queues_again(
     stopped_at = len(lines(tmp_path / "run", "train"))
     assert stopped_at < steps
     assert (tmp_path / "run" / "checkpoints" / "last").read_text().strip() == f"step-{stopped_at:08d}"
-    # SLURM would let it wait for two minutes.
-    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], env=slurm, check=True)
+    # SLURM would let it wait for two minutes. Not at once, though: in the second in which a node has revoked the job's
+    # old credential it takes a new one for the old.
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now+10"], env=slurm, check=True)
     assert wait_for_end(slurm, job, tmp_path)["Restarts"] == "1"
     assert [line["step"] for line in lines(tmp_path / "run", "train")] == list(range(1, steps + 1))
