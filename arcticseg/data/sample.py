@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -352,11 +352,6 @@ def decode(key: str, members: Mapping[str, bytes]) -> Tile:
         raise
     except Exception as error:  # each codec has errors of its own; all mean the same here
         raise ShardError(f"sample {key}: member {name} cannot be decoded ({error!r}); build the shards anew") from error
-
-
-def without_labels(tile: Tile) -> Tile:
-    """The tile as pretraining sees it."""
-    return replace(tile, lab=None)
 
 
 def acquisition(tile: Tile) -> datetime | None:

@@ -7,6 +7,7 @@ layers in the same units, NaN where there is no data; the scene file's own varia
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -57,7 +58,7 @@ def coarse_cells(pixels: int, pixel_spacing: float) -> int:
     return int(pixels * pixel_spacing // COARSE_SPACING)
 
 
-class Scene:
+class Scene(ABC):
     """A scene; the subclasses read one kind of file each.
 
     Attributes:
@@ -83,9 +84,9 @@ class Scene:
     geo: GeoGrid
     has_chart: bool
 
+    @abstractmethod
     def sar(self, polarisation: str) -> Float:
         """Backscatter in dB, float32 [H, W]; NaN = no data."""
-        raise NotImplementedError
 
     def distance(self) -> Float | None:
         """Zone ids 0-41 of the distance to land, float32 [H, W]; NaN = no data; None: the scene has none."""
@@ -99,7 +100,7 @@ class Scene:
         """SIC, SOD, FLOE, uint8 [3, H, W]; 255 = masked; None: the scene has no chart."""
         return None
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  a scene that holds no open file has nothing to do
         """Close the file."""
 
     def __enter__(self) -> Scene:

@@ -328,9 +328,3 @@ def test_stock_webdataset_sees_every_member(tmp_path: Path) -> None:
     for item in found:
         members = {name: value for name, value in item.items() if not name.startswith("__")}
         assert_same(decode(item["__key__"], members), tiles[item["__key__"]])
-
-
-def test_without_labels() -> None:
-    tile = cut(layers_of(), 0, 0, SIZE)
-    assert sample.without_labels(tile).lab is None
-    assert tile.lab is not None
