@@ -32,7 +32,8 @@ def tiny_shards(tiny_archive: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """Shards of `tiny_archive`: 32 x 32 pixel tiles at factor 4; three scenes train, one validates, one tests."""
     from arcticseg.ice.scene import list_scenes
     from shards import split
-    from shards.build import BuildConfig, build
+    from shards.build import build
+    from shards.part import BuildConfig
 
     folder = tmp_path_factory.mktemp("shards")
     paths = list_scenes(tiny_archive)

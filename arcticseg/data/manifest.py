@@ -4,7 +4,8 @@
     train-000000.tar     a shard
     train-000000.json    its index: for each sample key, offset, size, xxh3 and the facts that selections need
 
-A sample's range in the tar holds the headers and data of all its members; its checksum is xxh3-64 of that range.
+A sample's range in the tar holds the headers and data of all its members; its checksum is xxh3-64 of that range. The
+end of the range, from the member `hh.b2` on, has a checksum of its own, for readers that ask for no other channels.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class SampleEntry:
-    """One sample of a shard: where it is, its checksum, and what selections ask for."""
+    """One sample of a shard: where it is, its checksums, and what selections ask for.
+
+    `core` is where, within the sample's range, the part starts that holds SAR, metadata and labels only, to its end.
+    """
 
     key: str
     scene: str
@@ -35,6 +39,8 @@ class SampleEntry:
     offset: int
     size: int
     xxh3: str
+    core: int
+    core_xxh3: str
     labelled: bool
     counts: Mapping[str, list[int]] = field(default_factory=dict)
 
@@ -123,7 +129,8 @@ def read_index(shard: Path) -> list[SampleEntry]:
         samples = [SampleEntry(**sample) for sample in found["samples"]]
         for sample in samples:
             # As large as no shard is, and small enough for what the system can seek to.
-            if not (0 <= sample.offset < 1 << 60 and 0 < sample.size < 1 << 40 and isinstance(sample.counts, dict)):
+            possible = 0 <= sample.offset < 1 << 60 and 0 <= sample.core < sample.size < 1 << 40
+            if not (possible and isinstance(sample.counts, dict)):
                 raise TypeError(f"sample {sample.key} cannot lie at byte {sample.offset} with {sample.size} bytes")
         return samples
     except (KeyError, TypeError) as error:

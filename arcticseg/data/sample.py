@@ -34,7 +34,10 @@ from arcticseg.ice.layers import Layers
 from arcticseg.ice.scene import COARSE_SPACING
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# The first of the members that hold SAR, metadata and labels: from it to its end a sample is one range.
+CORE = "hh.b2"
 
 SAR_LOW, SAR_HIGH, SAR_STEP = -60.0, 40.0, 0.05
 SAR_MAX_CODE = round((SAR_HIGH - SAR_LOW) / SAR_STEP) + 1

@@ -94,7 +94,8 @@ def run_build(arguments: argparse.Namespace) -> None:
     from arcticseg.ice.scene import list_scenes
     from launchers.terminal import note, progress
     from shards import split
-    from shards.build import BuildConfig, build
+    from shards.build import build
+    from shards.part import BuildConfig
 
     config = BuildConfig(
         tile=arguments.tile,

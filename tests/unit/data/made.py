@@ -75,6 +75,8 @@ def write(folder: Path, tiles: list[Tile], split: str = "train", per_shard: int 
                 offset=start,
                 size=end - start,
                 xxh3=xxhash.xxh3_64_hexdigest(data[start:end]),
+                core=(core := next(m.offset for m in members if m.name == f"{key}.hh.b2")) - start,
+                core_xxh3=xxhash.xxh3_64_hexdigest(data[core:end]),
                 labelled=item.lab is not None,
                 counts=item.class_counts(),
             )

@@ -10,7 +10,7 @@ from arcticseg.data import manifest as manifests
 from arcticseg.data.manifest import SampleEntry
 from arcticseg.errors import ShardError
 
-ENTRY = SampleEntry("key", "scene", 4, 0, 1024, "ab" * 8, True, {"SIC": [1, 2]})
+ENTRY = SampleEntry("key", "scene", 4, 0, 1024, "ab" * 8, 512, "cd" * 8, True, {"SIC": [1, 2]})
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -45,11 +45,11 @@ def test_the_fingerprint_changes_with_any_sample_and_the_order() -> None:
     ("text", "message"),
     [
         ("{", "manifest is damaged"),
-        ("[]", "schema version None, this program reads 1; build the shards anew"),
-        ('{"schema": 2}', "schema version 2, this program reads 1"),
-        ('{"schema": 1}', "manifest is damaged"),
-        ('{"schema": 1, "splits": [], "factors": [2]}', "manifest is damaged"),
-        ('{"schema": 1, "splits": {"train": [1]}, "factors": [2]}', "manifest is damaged"),
+        ("[]", "schema version None, this program reads 2; build the shards anew"),
+        ('{"schema": 3}', "schema version 3, this program reads 2"),
+        ('{"schema": 2}', "manifest is damaged"),
+        ('{"schema": 2, "splits": [], "factors": [2]}', "manifest is damaged"),
+        ('{"schema": 2, "splits": {"train": [1]}, "factors": [2]}', "manifest is damaged"),
         ("\udcff", "manifest is damaged"),
     ],
 )

@@ -234,7 +234,7 @@ def test_metadata_is_plain_json() -> None:
         ("lab.zst", b"", "member lab.zst cannot be decoded"),
         ("geo.bin", b"\0" * 12, "member geo.bin cannot be decoded"),
         ("aux.b2", b"", "member aux.b2 cannot be decoded"),
-        ("json", b'{"schema": 99}', "schema version 99, this program reads 1; build the shards anew"),
+        ("json", b'{"schema": 99}', "schema version 99, this program reads 2; build the shards anew"),
     ],
 )
 def test_damaged_members_are_named(member: str, change: bytes | None, message: str) -> None:

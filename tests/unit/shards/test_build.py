@@ -22,7 +22,8 @@ from arcticseg.ice.channels import CHANNELS, COARSE
 from arcticseg.ice.layers import LayerConfig, read_layers
 from arcticseg.ice.scene import open_scene
 from shards import build as builder
-from shards.build import BuildConfig, build, build_part, cut_tiles
+from shards.build import build
+from shards.part import BuildConfig, build_part, cut_tiles
 from tests import scenes
 
 CONFIG = BuildConfig(tile=32, factors=(4, 2), shard_bytes=100_000)
@@ -258,7 +259,8 @@ def test_a_build_ended_by_sigkill_leaves_no_worker_and_goes_on(
     (tmp_path / "killed.py").write_text(f"""
 import multiprocessing, os, signal
 from pathlib import Path
-from shards.build import BuildConfig, build
+from shards.build import build
+from shards.part import BuildConfig
 
 def kill(done, total):
     if done == 1:

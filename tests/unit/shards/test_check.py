@@ -9,6 +9,7 @@ from arcticseg.data.manifest import read_index, read_manifest
 from arcticseg.errors import ShardError
 from shards import build as builder
 from shards.check import check
+from shards.part import BuildConfig
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = write_archive(folder / "scenes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builder, "process_pool", lambda workers: ThreadPoolExecutor(1))
-        config = builder.BuildConfig(tile=32, factors=(4,), shard_bytes=60_000)
+        config = BuildConfig(tile=32, factors=(4,), shard_bytes=60_000)
         splits = {"train": [paths[0], paths[4]], "val": [paths[2]]}
         builder.build(splits, folder / "shards", config, report=lambda text: None)
     return folder / "shards"
@@ -101,7 +102,7 @@ def test_the_index_of_another_shard_is_named(shards: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("offset", 512), ("size", 512), ("xxh3", "0" * 16), ("key", "other"), ("counts", {}), ("scene", "other")],
+    [("offset", 512), ("size", 1 << 16), ("xxh3", "0" * 16), ("key", "other"), ("counts", {}), ("scene", "other")],
 )
 def test_a_wrong_index_is_named(shards: Path, key: str, value: object) -> None:
     edit(shards / "train-000000.json", lambda found: found["samples"][0].update({key: value}))
@@ -127,7 +128,7 @@ def test_an_index_that_lacks_a_sample_is_named(shards: Path) -> None:
 
 
 def test_a_damaged_index_is_named(shards: Path) -> None:
-    for text in ("{", "[]", '{"schema": 1, "shard": "train-000000.tar", "samples": [1]}', '{"schema": 9}'):
+    for text in ("{", "[]", '{"schema": 2, "shard": "train-000000.tar", "samples": [1]}', '{"schema": 9}'):
         (shards / "train-000000.json").write_text(text)
         (problem,) = check(shards)
         assert "train-000000.json: " in problem
