@@ -111,7 +111,9 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig) -> list[str]:
             )
         entries = list(_index(temporary, scene.name, counts))
     facts |= {"tiles": tiles, "moments": {name: asdict(moment) for name, moment in moments.items()}}
-    facts |= {"warnings": [str(item.message) for item in caught], "samples": [asdict(entry) for entry in entries]}
+    # What a part says does not depend on where the scenes lie.
+    told = [str(item.message).replace(str(scene_path), scene_path.name) for item in caught]
+    facts |= {"warnings": told, "samples": [asdict(entry) for entry in entries]}
     write_text(part.with_suffix(".json"), json.dumps(facts))
     return facts["warnings"]
 

@@ -74,6 +74,14 @@ def merge(scenes: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[s
     }
 
 
+def unmerge(statistics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """What `merge` takes, of what it gave: so statistics of more scenes can be added to it."""
+    return {
+        name: {"count": found["count"], "mean": found["mean"], "squares": found["std"] ** 2 * found["count"]}
+        for name, found in statistics.items()
+    }
+
+
 def table(statistics: Mapping[str, Mapping[str, float]]) -> str:
     """The statistics beside the published ones; `shift` is the difference of the means in published deviations."""
     lines = [f"{'channel':22} {'mean':>10} {'std':>9} {'published':>10} {'std':>9} {'shift':>7}"]
