@@ -1,0 +1,192 @@
+"""A build that is killed at random moments, again and again, ends as one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from archive import PASSES, scene_name
+
+import shards
+from shards.check import check
+from tests import scenes
+
+ROOT = Path(shards.__file__).parents[1]
+KILLS = 20
+SCENES = 8
+
+# Forks a build for each folder that it reads, so that all share one import, and a kill meets a build at work. Workers
+# are forked, too, for the same reason; that they end with their parent when they are spawned is tested elsewhere.
+SERVER = """
+import contextlib, ctypes, multiprocessing, os, sys
+from pathlib import Path
+from arcticseg.ice.scene import list_scenes
+from shards import build, part, workers
+import webdataset
+
+workers._CONTEXT = multiprocessing.get_context("fork")
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: workers whose parent was killed become children of this process
+for line in sys.stdin:
+    scenes, out = line.split()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        status = 1
+        try:
+            paths = list_scenes(scenes)
+            splits = {"train": paths[3:], "val": paths[:2], "test": paths[2:3]}
+            config = part.BuildConfig(tile=32, factors=(4, 10), shard_bytes=150_000)
+            build.build(splits, Path(out), config, build.Machine(workers=2), report=lambda text: None)
+            status = 0
+        finally:
+            os._exit(status)
+    print(child, flush=True)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    print(status, flush=True)
+"""
+
+
+class Build:
+    """One build in a process group of its own."""
+
+    def __init__(self, server: subprocess.Popen[str], place: Path, out: Path) -> None:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        self._answers = server.stdout
+        server.stdin.write(f"{place} {out}\n")
+        server.stdin.flush()
+        self.pid = int(server.stdout.readline())
+
+    def workers(self) -> list[int]:
+        try:
+            return list(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+
+    def alive(self) -> bool:
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    def kill(self, what: str, choice: random.Random) -> bool:
+        """Kill the whole group, the parent or one worker; whether there was something to kill."""
+        try:
+            if what == "group":
+                os.killpg(self.pid, signal.SIGKILL)
+            elif what == "parent":
+                os.kill(self.pid, signal.SIGKILL)
+            else:
+                os.kill(choice.choice(self.workers()), signal.SIGKILL)
+        except (ProcessLookupError, IndexError):
+            return False
+        return True
+
+    def status(self) -> int:
+        """Wait for the end."""
+        return int(self._answers.readline())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("killed")
+    for i in range(SCENES):
+        time_, orbit, service = PASSES[i % len(PASSES)]
+        name = scene_name(f"{2018 + i // len(PASSES)}{time_[4:]}", f"{int(orbit) + i:06d}", service)
+        scenes.write_raw(folder / f"{name}.nc", lines=400, samples=420, seed=i)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_whole_or_absent(out: Path, expected: dict[str, bytes]) -> None:
+    """No file under its own name is anything but what it will be."""
+    for path in out.glob("*.*") if out.exists() else ():
+        if not path.name.startswith("."):
+            assert path.read_bytes() == expected[path.name], path
+
+
+def kill_again_and_again(
+    start: Callable[[], Build], out: Path, longest: float, kinds: list[str], times: int, expected: dict[str, bytes]
+) -> Counter[str]:
+    """Start builds and kill something of them after up to `longest` seconds; start anew where they were quicker."""
+    choice = random.Random(times)
+    met: Counter[str] = Counter()
+    while sum(met.values()) < times:
+        build = start()
+        while build.alive() and sum(met.values()) < times:
+            time.sleep(choice.uniform(0, longest))
+            stage = "shards" if list(out.glob("*.tar")) else "scenes"
+            what = choice.choice(kinds)
+            if build.kill(what, choice):
+                met[f"{what} {stage}"] += 1
+        if build.status() == 0:
+            assert contents(out) == expected
+            shutil.rmtree(out)
+        elif out.exists():
+            assert_whole_or_absent(out, expected)
+    return met
+
+
+def test_twenty_kills_change_no_byte(place: Path, server: subprocess.Popen[str], tmp_path: Path) -> None:
+    began = time.monotonic()
+    assert Build(server, place, tmp_path / "whole").status() == 0
+    whole = time.monotonic() - began
+    expected = contents(tmp_path / "whole")
+    assert len([name for name in expected if name.endswith(".tar")]) > 6
+    assert check(tmp_path / "whole") == []
+
+    out = tmp_path / "killed"
+    met = kill_again_and_again(
+        lambda: Build(server, place, out), out, 0.3 * whole, ["group", "parent", "worker"], KILLS // 2, expected
+    )
+    assert Build(server, place, out).status() == 0
+    assert contents(out) == expected
+
+    # The second stage is short: all parts are laid ready for each attempt, as a kill left them.
+    build = Build(server, place, tmp_path / "ready")
+    while build.alive() and not list((tmp_path / "ready").glob("*.tar")):
+        time.sleep(0.001)
+    assert build.kill("group", random.Random())
+    assert build.status() == -signal.SIGKILL
+
+    def start() -> Build:
+        if not (out / ".parts").exists():
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(tmp_path / "ready", out)
+        return Build(server, place, out)
+
+    began = time.monotonic()
+    assert start().status() == 0
+    assert contents(out) == expected
+    met += kill_again_and_again(start, out, time.monotonic() - began, ["group", "parent"], KILLS // 2, expected)
+    assert start().status() == 0
+    assert contents(out) == expected
+    assert sum(met.values()) == KILLS
+    for word in ("group", "parent", "worker", "scenes", "shards"):
+        assert sum(n for key, n in met.items() if word in key) > 1, met
