@@ -34,7 +34,8 @@ from shards import build, part, workers
 import webdataset
 
 workers._CONTEXT = multiprocessing.get_context("fork")
-ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: workers whose parent was killed become children of this process
+# PR_SET_CHILD_SUBREAPER: workers whose parent was killed become children of this process.
+ctypes.CDLL(None).prctl(36, 1)
 for line in sys.stdin:
     scenes, out = line.split()
     child = os.fork()
