@@ -25,9 +25,7 @@ from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
 from arcticseg.errors import OutputError
 from arcticseg.files import atomic_path
 from shards import stats
-from shards.part import BuildConfig
-
-END_OF_TAR = bytes(1024)
+from shards.part import END_OF_TAR, BuildConfig
 
 # What a build writes to its folder besides manifest, parts and lock, finished or half done.
 _SHARD = re.compile(r"(train|val|test)-\d{6}\.(tar|json)")

@@ -28,7 +28,7 @@ from shards import extend as extension
 from shards.assemble import Part, assemble, is_part, remove_debris, stray_shards
 from shards.lock import folder_lock
 from shards.part import BuildConfig, build_part
-from shards.resources import machine_memory, part_bytes, scene_memory, show_size
+from shards.resources import cores, machine_memory, part_bytes, scene_memory, show_size
 from shards.workers import Job, LostError, Workers
 
 PARTS = ".parts"
@@ -225,6 +225,8 @@ def _build_parts(
                     fail(job.arguments[0], outcome.error)
             bar(len(waiting), len(waiting))
         _check_space(out, where, measured, config)
+        # Workers that have nothing to do lend their cores to the others.
+        n_threads = max(1, cores() // min(machine.workers, len(measured) or 1))
         jobs = []
         for path, (lines, samples, _) in measured.items():
             cost = scene_memory(lines, samples)
@@ -234,7 +236,7 @@ def _build_parts(
                 continue
             if cost > budget:
                 report(f"warning: {text}, more than the {show_size(budget)} that may be used; it is worked on alone")
-            jobs.append(Job((path, where[path], config), cost))
+            jobs.append(Job((path, where[path], config, n_threads), cost))
         done += len(failed)
         with progress("scenes") as bar:
             bar(done, len(where))

@@ -15,7 +15,8 @@ from arcticseg.data import sample
 from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
 from arcticseg.errors import ShardError
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
-from shards.assemble import END_OF_TAR, stray_shards
+from shards.assemble import stray_shards
+from shards.part import END_OF_TAR
 from shards.workers import Job, Workers
 
 # The largest distance zone.
