@@ -169,12 +169,16 @@ def kill_again_and_again(
 
 
 def test_twenty_kills_change_no_byte(place: Path, server: subprocess.Popen[str], tmp_path: Path) -> None:
-    began = time.monotonic()
     assert Build(server, place, tmp_path / "whole").status() == 0
-    whole = time.monotonic() - began
     expected = contents(tmp_path / "whole")
     assert len([name for name in expected if name.endswith(".tar")]) > 6
     assert check(tmp_path / "whole") == []
+
+    # The first one also found a cold machine.
+    began = time.monotonic()
+    assert Build(server, place, tmp_path / "again").status() == 0
+    whole = time.monotonic() - began
+    assert contents(tmp_path / "again") == expected
 
     out, ready = tmp_path / "killed", tmp_path / "ready"
     kinds = ["group", "worker", "parent"]
