@@ -263,8 +263,9 @@ def rasterise(
         band, out = polygons[first : first + _BAND], index[first : first + _BAND]
         inside = (band >= 0) & (band <= largest)
         # np.take from a small table is a plain gather and the fastest of numpy's ways.
-        np.take(lookup, np.where(inside, band, nowhere).astype(np.int32), out=out)
-        out[~inside & np.isfinite(band)] = unlisted
+        number = np.where(inside, band, nowhere).astype(np.int32)
+        np.take(lookup, number, out=out)
+        out[(~inside | (number != band)) & np.isfinite(band)] = unlisted
         lost += int(np.count_nonzero(out == unlisted))
     if lost:
         warnings.warn(f"{source}: {lost} pixels have a polygon id without codes; they are masked", stacklevel=2)

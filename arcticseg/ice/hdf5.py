@@ -99,12 +99,11 @@ def _layout(file: h5py.File, name: str) -> _Chunks | None:
     element = next((options[0] for code, _, options, _ in applied if code == _SHUFFLE), dataset.dtype.itemsize)
     if filters not in _PIPELINES or element != dataset.dtype.itemsize:
         return None
-    infos: list[h5py.h5d.StoreInfo] = []
-    dataset.id.chunk_iter(infos.append)
+    # Looked up one by one, as any reader does: a list of all chunks holds those, too, that a damaged index cannot find.
     grid = product(*(range(0, n, step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)))
+    infos = [dataset.id.get_chunk_info_by_coord(place) for place in grid]
     # A chunk that is not there holds the fill value; one with a mask went without some of the filters.
-    whole = sorted(info.chunk_offset for info in infos) == list(grid) and not any(info.filter_mask for info in infos)
-    if not whole:
+    if any(info.byte_offset is None or info.filter_mask for info in infos):
         return None
     stored = [(info.chunk_offset, info.byte_offset, info.size) for info in infos]
     return _Chunks(dataset.chunks, dataset.dtype, filters, stored)

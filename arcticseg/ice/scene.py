@@ -33,6 +33,10 @@ RAW_SPACING = 40.0
 RTT_SPACING = 80.0
 COARSE_SPACING = 2000.0
 GEO_POINTS = 21
+LAST_ZONE = 41
+
+# Numbers above it are no data.
+_LARGEST = 1e30
 
 _SUFFIXES = {".nc", ".tif", ".tiff"}
 _TIME = re.compile(r"(\d{8}T\d{6})")
@@ -167,9 +171,18 @@ class _NetcdfScene(Scene):
 
     def _float(self, name: str) -> Float:
         values = self._read(name).astype(np.float32, copy=False)
-        # Infinity is what damage leaves behind; -inf (zero power) is a value.
-        if values.size and np.fmax.reduce(values, axis=None) == np.inf:
-            values = np.where(values == np.inf, np.float32(np.nan), values)
+        # Infinity and the fill value of chunks that are not there (9.97e36) are no data; -inf (zero power) is a value.
+        if values.size and np.fmax.reduce(values, axis=None) > _LARGEST:
+            values = np.where(values > _LARGEST, np.float32(np.nan), values)
+        return values
+
+    def _zones(self, values: Float) -> Float:
+        """Distance zones, checked; a mean of them may be off by its rounding."""
+        low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+        if low < -0.5 or high > LAST_ZONE + 0.5:
+            raise SceneError(
+                f"{self.path}: distance_map holds {low:g} to {high:g}, zones are 0 to {LAST_ZONE}; get the file anew"
+            )
         return values
 
     def close(self) -> None:
@@ -197,6 +210,11 @@ class RawScene(_NetcdfScene):
                 "get the file anew"
             )
         order = np.lexsort((sample, line))
+        mesh = np.meshgrid(lines, samples, indexing="ij")
+        if line.ndim != 1 or any((a[order] != b.ravel()).any() for a, b in zip((line, sample), mesh, strict=True)):
+            raise SceneError(
+                f"{self.path}: sar_grid_line and sar_grid_sample hold a point twice and lack another; get the file anew"
+            )
         fields = []
         for part in ("latitude", "longitude", "incidenceangle"):
             values = self._read(f"sar_grid_{part}")
@@ -212,7 +230,7 @@ class RawScene(_NetcdfScene):
         return self._float(SAR[polarisation])
 
     def distance(self) -> Float | None:
-        return self._float("distance_map") if "distance_map" in self._dataset else None
+        return self._zones(self._float("distance_map")) if "distance_map" in self._dataset else None
 
     def coarse(self, name: str) -> Float | None:
         return self._float(name) if name in self._dataset else None
@@ -287,7 +305,7 @@ class RttScene(_NetcdfScene):
         return self._physical(SAR[polarisation])
 
     def distance(self) -> Float | None:
-        return self._physical("distance_map") if "distance_map" in self._dataset else None
+        return self._zones(self._physical("distance_map")) if "distance_map" in self._dataset else None
 
     def coarse(self, name: str) -> Float | None:
         return self._physical(name) if name in self._dataset else None
@@ -304,14 +322,12 @@ class RttScene(_NetcdfScene):
             raise SceneError(
                 f"{self.path}: ready-to-train charts follow the rules 'autoice'; {rules!r} needs the raw file"
             )
-        out = np.stack([self._read(name) for name in CHARTS]).astype(np.uint8)
-        for values, name in zip(out, CHARTS, strict=True):
-            wrong = (values >= N_CLASSES[name]) & (values != IGNORE_INDEX)
+        planes = [self._read(name) for name in CHARTS]
+        for values, name in zip(planes, CHARTS, strict=True):
+            wrong = ~(np.isin(values, np.arange(N_CLASSES[name])) | (values == IGNORE_INDEX))
             if wrong.any():
-                raise SceneError(
-                    f"{self.path}: {name} holds {int(values[wrong][0])}, which is no class; get the file anew"
-                )
-        return charts.index_planes(out)
+                raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, which is no class; get the file anew")
+        return charts.index_planes(np.stack(planes).astype(np.uint8))
 
 
 def _text(value: object) -> str:
