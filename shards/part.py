@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,11 @@ class BuildConfig:
             ("factors", bool(self.factors) and min(self.factors) >= 1, "set factors of 1 or more"),
             ("overlap", 0 <= self.overlap < self.tile, f"set 0 or more and less than the tile ({self.tile})"),
             ("min_valid", 0 <= self.min_valid <= 1, "set a share in [0, 1]"),
+            ("layers.min_valid", 0 <= self.layers.min_valid <= 1, "set a share in [0, 1]"),
             ("shard_bytes", self.shard_bytes > 0, "set a positive number of bytes"),
         ):
             if not good:
-                raise ConfigError(f"key '{key}' is {getattr(self, key)!r}; {remedy}")
+                raise ConfigError(f"key '{key}' is {attrgetter(key)(self)!r}; {remedy}")
 
 
 def cut_tiles(layers: scene_layers.Layers, config: BuildConfig) -> Iterator[sample.Tile]:

@@ -106,9 +106,9 @@ def _layout(file: h5py.File, name: str) -> _Chunks | None:
     infos: list[h5py.h5d.StoreInfo] = []
     dataset.id.chunk_iter(infos.append)
     grid = product(*(range(0, n, step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)))
-    # A chunk that is not there holds the fill value; one with a mask went without some of the filters.
-    whole = sorted(info.chunk_offset for info in infos) == list(grid) and not any(info.filter_mask for info in infos)
-    if not whole:
+    # A chunk that is not there holds the fill value, a damaged index may list chunks in another order than the library
+    # finds them, and a chunk with a mask went without some of the filters.
+    if [info.chunk_offset for info in infos] != list(grid) or any(info.filter_mask for info in infos):
         return None
     stored = [(info.chunk_offset, info.byte_offset, info.size) for info in infos]
     return _Chunks(dataset.chunks, dataset.dtype, filters, stored)

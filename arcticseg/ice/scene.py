@@ -324,13 +324,13 @@ class RttScene(_NetcdfScene):
             raise SceneError(
                 f"{self.path}: ready-to-train charts follow the rules 'autoice'; {rules!r} needs the raw file"
             )
-        out = np.stack([self._read(name) for name in CHARTS]).astype(np.uint8)
-        for values, name in zip(out, CHARTS, strict=True):
-            wrong = (values >= N_CLASSES[name]) & (values != IGNORE_INDEX)
+        out = np.empty((len(CHARTS), *self.shape), np.uint8)
+        for plane, name in zip(out, CHARTS, strict=True):
+            values = self._read(name)
+            wrong = ~((values >= 0) & (values < N_CLASSES[name])) & (values != IGNORE_INDEX)
             if wrong.any():
-                raise SceneError(
-                    f"{self.path}: {name} holds {int(values[wrong][0])}, which is no class; get the file anew"
-                )
+                raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, which is no class; get the file anew")
+            plane[...] = values
         return charts.index_planes(out)
 
 

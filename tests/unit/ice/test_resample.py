@@ -171,20 +171,6 @@ def test_what_was_given_is_not_changed() -> None:
     np.testing.assert_array_equal(values, before)
 
 
-@pytest.mark.parametrize("average", ["linear", "db"])
-def test_averaging_lowers_white_noise_as_it_must(average: str) -> None:
-    """Unit variance in the averaged quantity over 1.1 x 10^7 pixels: the deviation is 1 / factor."""
-    random = np.random.default_rng(11)
-    noise = random.standard_normal((3300, 3400), np.float32)
-    # Power must be positive: a mean of 20 puts zero twenty deviations away.
-    decibels = noise if average == "db" else 10 * np.log10(20 + noise)
-    found = resample.block_means_db(decibels, [5, 10], average=average, n_threads=2)
-    for factor, tolerance in ((5, 0.002), (10, 0.001)):
-        averaged = found[factor].astype(np.float64)
-        averaged = averaged if average == "db" else 10 ** (averaged / 10)
-        assert averaged.std() == pytest.approx(1 / factor, abs=tolerance)
-
-
 @pytest.mark.parametrize(("shape", "factor"), SHAPES)
 def test_majority_is_of_labelled_pixels_and_the_lower_class_wins_a_tie(shape: tuple[int, int], factor: int) -> None:
     random = np.random.default_rng(1)
