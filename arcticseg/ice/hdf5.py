@@ -41,13 +41,14 @@ class _Chunks:
     stored: list[tuple[tuple[int, ...], int, int]]
 
 
-def read_chunked(path: Path, name: str, n_threads: int) -> NDArray[Any] | None:
+def read_chunked(path: Path, name: str, n_threads: int, memory: NDArray[Any] | None = None) -> NDArray[Any] | None:
     """A numeric dataset of an HDF5 (netCDF-4) file, as stored: no fill value, scale or offset is applied.
 
     Args:
         path: the file.
         name: of a dataset in its root group.
         n_threads: chunks inflated at a time; the result does not depend on it.
+        memory: an array that may be overwritten, used for the result where its shape and dtype fit.
 
     Returns:
         The array, in the machine's byte order; None where the dataset is not made up of all its chunks, sound and
@@ -58,7 +59,10 @@ def read_chunked(path: Path, name: str, n_threads: int) -> NDArray[Any] | None:
             found = _layout(file, name)
             if found is None:
                 return None
-            out = np.empty(file[name].shape, found.dtype)
+            shape = file[name].shape
+            out = memory
+            if out is None or (out.shape, out.dtype) != (shape, found.dtype):
+                out = np.empty(shape, found.dtype)
             # [..., itemsize]: the bytes of each value, which shuffle has sorted by their place in it.
             values = out.view(np.uint8).reshape(*out.shape, out.itemsize)
 

@@ -112,6 +112,14 @@ class Scene(ABC):
         indexed = self.indexed_chart(rules, strict)
         return None if indexed is None else indexed.planes()
 
+    @contextmanager
+    def reusing_memory(self) -> Iterator[None]:
+        """Within it each raster of the file's own size may overwrite the one read before.
+
+        Fresh memory of that size costs more time than filling it.
+        """
+        yield
+
     def close(self) -> None:  # noqa: B027  a scene that holds no open file has nothing to do
         """Close the file."""
 
@@ -128,6 +136,8 @@ class _NetcdfScene(Scene):
     def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int, pixel_spacing: float) -> None:
         self.path, self.name, self._dataset = path, path.stem, dataset
         self.threads, self.pixel_spacing = n_threads, pixel_spacing
+        self._reuses = False
+        self._memory: NDArray[Any] | None = None
         self.time, self.ice_service = time_of(path.name), service_of(path.name)
         self.simulated = str(dataset.attrs.get("simulated", "")).startswith("simulated")
         self._need([*SAR.values()])
@@ -161,7 +171,9 @@ class _NetcdfScene(Scene):
             raise SceneError(f"{self.path}: {name} has shape {shape}, expected {expected}; get the file anew")
 
     def _read(self, name: str) -> NDArray[Any]:
-        values = hdf5.read_chunked(self.path, name, self.threads)
+        values = hdf5.read_chunked(self.path, name, self.threads, self._memory)
+        if values is not None and self._reuses and values.shape == self.shape:
+            self._memory = values
         if values is None:
             with _reading(self.path):
                 values = np.asarray(self._dataset[name].values)
@@ -184,6 +196,14 @@ class _NetcdfScene(Scene):
                 f"{self.path}: distance_map holds {low:g} to {high:g}, zones are 0 to {LAST_ZONE}; get the file anew"
             )
         return values
+
+    @contextmanager
+    def reusing_memory(self) -> Iterator[None]:
+        self._reuses = True
+        try:
+            yield
+        finally:
+            self._reuses, self._memory = False, None
 
     def close(self) -> None:
         self._dataset.close()
@@ -254,7 +274,7 @@ class RawScene(_NetcdfScene):
             return None
         table = self.polygon_codes()
         classes = charts.polygon_classes(table, rules, strict, str(self.path))
-        return charts.rasterise(self.polygons(), table, classes, str(self.path))
+        return charts.rasterise(self.polygons(), table, classes, str(self.path), self.threads)
 
 
 class RttScene(_NetcdfScene):
@@ -322,12 +342,14 @@ class RttScene(_NetcdfScene):
             raise SceneError(
                 f"{self.path}: ready-to-train charts follow the rules 'autoice'; {rules!r} needs the raw file"
             )
-        planes = [self._read(name) for name in CHARTS]
-        for values, name in zip(planes, CHARTS, strict=True):
-            wrong = ~(np.isin(values, np.arange(N_CLASSES[name])) | (values == IGNORE_INDEX))
+        out = np.empty((len(CHARTS), *self.shape), np.uint8)
+        for plane, name in zip(out, CHARTS, strict=True):
+            values = self._read(name)
+            wrong = ~((values >= 0) & (values < N_CLASSES[name])) & (values != IGNORE_INDEX)
             if wrong.any():
                 raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, which is no class; get the file anew")
-        return charts.index_planes(np.stack(planes).astype(np.uint8))
+            plane[...] = values
+        return charts.index_planes(out)
 
 
 def _text(value: object) -> str:
