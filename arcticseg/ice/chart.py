@@ -66,7 +66,7 @@ def _number(cell: str) -> int:
         code = int(cell)
     except ValueError:
         return EMPTY if not cell.strip() else _GARBLED
-    return code if abs(code) <= _LARGEST_ID else _GARBLED
+    return code if abs(code) <= _ENDLESS_ID else _GARBLED
 
 
 def parse_polygon_codes(rows: Sequence[str], source: str) -> PolygonCodes:
