@@ -162,7 +162,7 @@ def _assemble(
         for split, members in splits.items()
         if any(path.stem in facts for path in members)
     }
-    train = [facts[path.stem]["moments"] for path in splits.get("train", ()) if path.stem in facts]
+    train = [facts[path.stem]["statistics"] for path in splits.get("train", ()) if path.stem in facts]
     every = [entry for split in manifests.SPLITS if split in found for entry in found[split][1]]
     split_of = {path.stem: split for split, members in splits.items() for path in members}
     result = manifests.Manifest(

@@ -79,7 +79,7 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig) -> list[str]:
     """
     import webdataset  # imports torch where that is installed
 
-    moments: dict[str, stats.Moments] = {}
+    tallies = stats.SceneTallies()
     counts: dict[str, dict[str, list[int]]] = {}
     with (
         warnings.catch_warnings(record=True) as caught,
@@ -98,8 +98,7 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig) -> list[str]:
         with open(temporary, "wb") as file, webdataset.TarWriter(file, encoder=False, mtime=0) as writer:
             tiles: dict[str, int] = {}
             for layers in scene_layers.read_layers(scene, sorted(set(config.factors)), config.layers):
-                if not moments:
-                    moments = stats.moments_of(layers)
+                tallies.add(layers)
                 for tile in cut_tiles(layers, config):
                     writer.write({"__key__": tile.key, **sample.encode(tile)})
                     counts[tile.key] = tile.class_counts()
@@ -110,7 +109,7 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig) -> list[str]:
                 "leave it out or lower min_valid"
             )
         entries = list(_index(temporary, scene.name, counts))
-    facts |= {"tiles": tiles, "moments": {name: asdict(moment) for name, moment in moments.items()}}
+    facts |= {"tiles": tiles, "statistics": tallies.to_dict()}
     facts |= {"warnings": [str(item.message) for item in caught], "samples": [asdict(entry) for entry in entries]}
     write_text(part.with_suffix(".json"), json.dumps(facts))
     return facts["warnings"]

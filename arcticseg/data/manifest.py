@@ -57,13 +57,16 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The manifest of a folder of shards; `statistics` is channel -> {mean, std, count} over training scenes."""
+    """The manifest of a folder of shards.
+
+    `statistics` is channel -> {mean, std, count, histogram, factors} over training scenes (see `shards.stats.merge`).
+    """
 
     tile: int
     factors: tuple[int, ...]
     splits: Mapping[str, tuple[ShardEntry, ...]]
     scenes: Mapping[str, Mapping[str, Any]]
-    statistics: Mapping[str, Mapping[str, float]]
+    statistics: Mapping[str, Mapping[str, Any]]
     builder: Mapping[str, Any]
     simulated: bool
     fingerprint: str
