@@ -1,4 +1,4 @@
-"""The lists of `arcticseg shards split`: which scenes train, validate and test, and nested label fractions."""
+"""Lists of scenes: those that commands take, and those that `arcticseg shards split` makes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,24 @@ from launchers.terminal import progress
 from shards import split, strata
 
 _LISTS = {".txt", ".json"}
+
+
+def pick_scenes(place: Path, names: Path | None) -> list[Path]:
+    """The scene files of a folder (or the one file given); with a list of names those on it, in its order.
+
+    Raises:
+        ConfigError: the list names a scene that is not there.
+        SceneError: no scene there.
+    """
+    scenes = list_scenes(place)
+    if names is None:
+        return scenes
+    by_name = {path.stem: path for path in scenes}
+    wanted = read_scene_list(names)
+    missing = [name for name in wanted if name not in by_name]
+    if missing:
+        raise ConfigError(f"{names}: lists {missing[0]}, which {place} does not hold; add it or mend the list")
+    return [by_name[name] for name in wanted]
 
 
 def make_lists(arguments: argparse.Namespace) -> None:

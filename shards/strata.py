@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from arcticseg.data.manifest import MANIFEST, read_manifest
 from arcticseg.errors import ConfigError
+from arcticseg.ice.reference import short_name
 from arcticseg.ice.scene import list_scenes, open_scene, service_of, time_of
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from shards.split import passes_of
@@ -144,12 +145,6 @@ def imbalance(chosen: Sequence[str], names: Sequence[str], counts: Mapping[str, 
 
 
 # Class counts -------------------------------------------------------------------------------------------------------
-
-
-def short_name(name: str) -> str | None:
-    """`TIME_SERVICE`, by which tables and reference files call a scene; None where its name does not say both."""
-    time, service = time_of(name), service_of(name)
-    return None if time is None or service is None else f"{time:%Y%m%dT%H%M%S}_{service}"
 
 
 def read_counts(

@@ -160,7 +160,8 @@ def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = Laye
 def official_labels(scene: Scene, config: LayerConfig = LayerConfig()) -> NDArray[np.uint8] | None:
     """Charts at 80 m as official scores want them: 2 x 2 maximum of a raw scene, a ready-to-train file's own.
 
-    What is no-data in any full-resolution variable is no-data in all (design of the ready-to-train files).
+    What is no-data in any full-resolution variable is no-data in all (design of the ready-to-train files); one without
+    any data, such as a polarisation that the scene lacks, does not count.
 
     Returns:
         uint8 [3, H, W] at 80 m; None: the scene has no chart.
@@ -173,7 +174,8 @@ def official_labels(scene: Scene, config: LayerConfig = LayerConfig()) -> NDArra
     layers = [scene.sar(name) for name in scene.polarisations]
     distance = scene.distance()
     for values in [*layers, *([] if distance is None else [distance])]:
-        blocked |= resample.block_maximum(np.isnan(values).astype(np.uint8), step).astype(bool)
+        lost = resample.block_maximum(np.isnan(values).astype(np.uint8), step).astype(bool)
+        blocked |= lost & ~lost.all()
     reduced = reduce_labels(labels, step, "maximum")
     reduced[:, blocked] = IGNORE_INDEX
     return reduced
