@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import netCDF4
@@ -33,11 +34,8 @@ def find_references(folder: Path) -> dict[str, Path]:
         raise SceneError(f"{folder}: holds no reference file (.nc); give the folder of reference charts")
     found: dict[str, Path] = {}
     for path in paths:
-        try:
-            with netCDF4.Dataset(path) as file:
-                original = str(getattr(file, "original_id", ""))
-        except OSError as error:
-            raise SceneError(f"{path}: cannot be read ({error}); get the file anew") from error
+        with _opened(path) as file:
+            original = str(getattr(file, "original_id", ""))
         stem = path.stem
         for suffix in _SUFFIXES:
             stem = stem.removesuffix(suffix)
@@ -54,6 +52,33 @@ def reference_of(name: str, references: Mapping[str, Path]) -> Path | None:
     return references.get(name.removesuffix("_prep")) or references.get(short_name(name) or "")
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[netCDF4.Dataset]:
+    """The open file, values as they are stored; errors of the library become a SceneError."""
+    try:
+        with netCDF4.Dataset(path) as file:
+            file.set_auto_maskandscale(False)
+            yield file
+    except (OSError, RuntimeError) as error:
+        raise SceneError(f"{path}: cannot be read ({error}); get the file anew") from error
+
+
+def check_reference(path: Path, shape: tuple[int, int]) -> None:
+    """See that a reference file holds the three charts in this shape, without reading them.
+
+    Raises:
+        SceneError: it does not, or cannot be opened.
+    """
+    with _opened(path) as file:
+        for name in CHARTS:
+            if name not in file.variables:
+                raise SceneError(f"{path}: variable {name} is missing; give reference charts")
+            if file[name].shape != shape:
+                raise SceneError(
+                    f"{path}: {name} has shape {file[name].shape}, its scene at 80 m {shape}; give that scene's chart"
+                )
+
+
 def read_reference(path: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """SIC, SOD and FLOE of a reference file, uint8 [3, H, W]; 255 = masked.
 
@@ -63,20 +88,11 @@ def read_reference(path: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
     Raises:
         SceneError: the file is damaged, of another shape, or holds what is no class.
     """
-    out = np.empty((len(CHARTS), *shape), np.uint8)
-    try:
-        with netCDF4.Dataset(path) as file:
-            file.set_auto_maskandscale(False)
-            for plane, name in zip(out, CHARTS, strict=True):
-                if name not in file.variables:
-                    raise SceneError(f"{path}: variable {name} is missing; give reference charts")
-                if file[name].shape != shape:
-                    raise SceneError(f"{path}: {name} has shape {file[name].shape}, its scene at 80 m {shape}")
-                values = np.asarray(file[name][:])
-                wrong = (values != IGNORE_INDEX) & ~((values >= 0) & (values < N_CLASSES[name]))
-                if wrong.any():
-                    raise SceneError(f"{path}: {name} holds {values[wrong][0]}, which is no class; get the file anew")
-                plane[:] = values
-    except (OSError, RuntimeError) as error:
-        raise SceneError(f"{path}: cannot be read ({error}); get the file anew") from error
-    return out
+    check_reference(path, shape)
+    with _opened(path) as file:
+        found = [np.asarray(file[name][:]) for name in CHARTS]
+    for values, name in zip(found, CHARTS, strict=True):
+        wrong = (values != IGNORE_INDEX) & ~((values >= 0) & (values < N_CLASSES[name]))
+        if wrong.any():
+            raise SceneError(f"{path}: {name} holds {values[wrong][0]}, which is no class; get the file anew")
+    return np.stack(found).astype(np.uint8)

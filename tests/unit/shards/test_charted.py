@@ -10,8 +10,10 @@ import pytest
 import rasterio
 import shapely
 from rasterio.control import GroundControlPoint
+from rasterio.transform import from_origin
 
 from arcticseg.errors import SceneError
+from arcticseg.ice.geo import interpolate
 from arcticseg.ice.scene import open_scene
 from arcticseg.ice.sigrid import CODE_COLUMNS
 from arcticseg.ice.vector import rasterise, read_chart
@@ -43,13 +45,13 @@ def geotiff(path: Path, size: int = 300) -> Path:
     return path
 
 
-def vector_chart(path: Path, polygons: list[shapely.Polygon], *rows: dict[str, str]) -> Path:
+def vector_chart(path: Path, polygons: list[shapely.Polygon], *rows: dict[str, str], crs: str = "EPSG:4326") -> Path:
     fields = CODE_COLUMNS[1:]
     empty = dict.fromkeys(fields, "-9") | {"POLY_TYPE": "I"}
     columns = [np.array([(empty | row)[field] for row in rows], dtype=object) for field in fields]
     pyogrio.raw.write(
         path, np.array([shapely.to_wkb(p) for p in polygons], dtype=object), columns,
-        np.array(fields, dtype=object), geometry_type="Polygon", crs="EPSG:4326",
+        np.array(fields, dtype=object), geometry_type="Polygon", crs=crs,
     )  # fmt: skip
     return path
 
@@ -173,19 +175,43 @@ def test_the_command(tmp_path: Path, chart: Path, capsys: pytest.CaptureFixture[
     assert "no such chart; give an existing .shp or .gpkg file" in capsys.readouterr().err
 
 
-def test_real_chart_and_real_sar(real_data: Path, tmp_path: Path) -> None:
-    """A real SAR crop under a real chart that covers its place: geometry and codes go through."""
-    chart = read_chart(real_data / "charts" / "cis" / "cis_SGRDREA_20201102T.gpkg")
-    hull = shapely.union_all([p.envelope for p in chart.polygons])
-    inside = []
-    for tif in sorted((real_data / "sar").glob("*.tif")):
-        with open_scene(tif) as scene:
-            if hull.contains(shapely.Point(scene.geo.longitude.mean(), scene.geo.latitude.mean())):
-                inside.append(tif)
-            else:
-                with pytest.raises(SceneError, match="no ice information within"):
-                    chart_scene(tif, real_data / "charts" / "cis" / f"{chart.name}.gpkg", tmp_path)
-    for tif in inside:
-        made = chart_scene(tif, real_data / "charts" / "cis" / f"{chart.name}.gpkg", tmp_path)
+def test_a_projected_geotiff_and_a_projected_chart(tmp_path: Path) -> None:
+    tif, chart = tmp_path / "a_HV.tif", tmp_path / "chart.gpkg"
+    with rasterio.open(
+        tif, "w", driver="GTiff", transform=from_origin(0, -1_000_000, 40, 40), height=60, width=80, count=1,
+        dtype="float32", crs="EPSG:3413",
+    ) as target:  # fmt: skip
+        target.write(np.full((60, 80), 0.01, np.float32), 1)
+    # The left half: 9/10 of old ice in vast floes.
+    left = shapely.box(0, -1_000_000 - 60 * 40, 40 * 40, -1_000_000)
+    vector_chart(chart, [left], {"CT": "90", "CA": "90", "SA": "95", "FA": "06"}, crs="EPSG:3413")
+    made = chart_scene(tif, chart, tmp_path / "scene.nc")
+    with open_scene(made.path) as scene:
+        assert scene.shape == (60, 80)
+        np.testing.assert_allclose(scene.sar("hv"), -20, atol=1e-4)
+        labels = scene.chart()
+    assert labels is not None
+    assert labels[:, 30, 20].tolist() == [9, 5, 5]
+    assert labels[:, 30, 60].tolist() == [255, 255, 255]
+
+
+def test_a_chart_on_real_sar(real_data: Path, tmp_path: Path) -> None:
+    """Real crops, one of each reference system, under a chart of two halves; the real charts lie elsewhere."""
+    for name in ("S1B_EW_GRDM_1SDH_20161005T101835", "S1B_EW_GRDM_1SDH_20200123T120618"):
+        tif = real_data / "sar" / f"{name}.tif"
+        with pytest.raises(SceneError, match="has no ice information within"):
+            chart_scene(tif, real_data / "charts" / "cis" / "cis_SGRDREA_20201102T.gpkg", tmp_path)
+        with open_scene(tif) as sar:
+            middle = float(sar.geo.longitude.mean())
+            _, longitude, _ = interpolate(sar.geo, np.arange(1000), np.arange(1000))
+        boxes = [shapely.box(middle - 30, 80, middle, 89), shapely.box(middle, 80, middle + 30, 89)]
+        codes = {"CT": "92", "CA": "92", "SA": "95", "FA": "06"}, {"CT": "12", "SA": "87", "FA": "05"}
+        made = chart_scene(tif, vector_chart(tmp_path / f"{name}.gpkg", boxes, *codes), tmp_path / "own", "mean")
         with open_scene(made.path) as scene:
-            assert scene.has_chart
+            labels = scene.chart("corrected")
+            assert scene.time is not None
+            assert np.isfinite(scene.sar("hv")).mean() > 0.9
+        assert labels is not None
+        clear = np.abs(longitude - middle) > 1e-3  # some ten metres
+        np.testing.assert_array_equal(labels[0][clear], np.where(longitude < middle, 10, 2)[clear])
+        np.testing.assert_array_equal(labels[1][clear], np.where(longitude < middle, 5, 3)[clear])
