@@ -22,9 +22,8 @@ from arcticseg.errors import ConfigError, SceneError
 from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.geo import GeoGrid, interpolate
-from arcticseg.ice.layers import reduce_labels
 from arcticseg.ice.reference import short_name
-from arcticseg.ice.resample import block_maximum, block_mean, coarse_shape
+from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scene import GEO_POINTS, RTT_SPACING, RawScene, RttScene, open_scene
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from shards.workers import process_pool
@@ -38,6 +37,8 @@ _COARSE = ("2km_grid_lines", "2km_grid_samples")
 _POINTS = ("sar_sample_2dgrid_points", "sar_line_2dgrid_points")
 _CHART_NAMES = {"SIC": "Sea Ice Concentration [%]", "SOD": "Stage of Development", "FLOE": "Floe Size"}
 _CHUNK = 1000
+# Rows of 80 m handled at once.
+_BAND = 256
 
 
 def ready_name(name: str) -> str:
@@ -64,10 +65,35 @@ def _pair_weights(knots: NDArray[np.float64], edge: int) -> NDArray[np.float64]:
     return np.asarray(weights.reshape(-1, _STEP, len(knots)).mean(axis=1))
 
 
+def _quarters(plane: NDArray) -> Iterator[tuple[slice, list[NDArray]]]:
+    """Bands of rows of [H // 2, W // 2], and for each the four pixels of [H, W] under its pixels."""
+    rows, columns = (edge // _STEP for edge in plane.shape)
+    for first in range(0, rows, _BAND):
+        last = min(first + _BAND, rows)
+        band = plane[_STEP * first : _STEP * last, : _STEP * columns]
+        yield slice(first, last), [band[i::_STEP, j::_STEP] for i in range(_STEP) for j in range(_STEP)]
+
+
 def _halved(values: Float) -> tuple[Float, NDArray[np.bool_]]:
     """Means over 2 x 2 pixels, and where one of these is NaN; zero power (-inf dB) is data, but in no mean of dB."""
-    missing = block_maximum(np.isnan(values).view(np.uint8), _STEP).astype(bool)
-    return block_mean(values, _STEP, min_valid=0.0), missing
+    mean = np.empty([edge // _STEP for edge in values.shape], np.float32)
+    missing = np.empty(mean.shape, bool)
+    for rows, quarters in _quarters(values):
+        missing[rows] = np.logical_or.reduce([np.isnan(part) for part in quarters])
+        finite = [np.isfinite(part) for part in quarters]
+        count = np.add.reduce(finite, dtype=np.float32)
+        total = np.add.reduce([np.where(there, part, 0) for there, part in zip(finite, quarters, strict=True)])
+        with np.errstate(invalid="ignore"):
+            mean[rows] = total / count
+    return mean, missing
+
+
+def _largest(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The largest of 2 x 2 pixels."""
+    out = np.empty([edge // _STEP for edge in plane.shape], np.uint8)
+    for rows, quarters in _quarters(plane):
+        out[rows] = np.maximum.reduce(quarters)
+    return out
 
 
 def ready_layers(scene: RawScene, strict: bool = False) -> tuple[dict[str, Float], NDArray[np.uint8] | None]:
@@ -88,7 +114,7 @@ def ready_layers(scene: RawScene, strict: bool = False) -> tuple[dict[str, Float
     missing = np.zeros(shape, bool)
     labels = scene.chart(strict=strict)
     if labels is not None:
-        labels = reduce_labels(labels, _STEP, "maximum")
+        labels = np.stack([_largest(plane) for plane in labels])
         # Where there is no chart, SIC is masked; SOD and FLOE may be masked where there is one.
         missing |= labels[CHARTS.index("SIC")] == IGNORE_INDEX
     for name, read in {
