@@ -23,8 +23,8 @@ from arcticseg.ice.layers import Layers
 from arcticseg.ice.sigrid import IGNORE_INDEX
 
 # Width of a channel's histogram bins in its unit: powers of two, so that the bin of a value is exact.
-_WIDTHS = {"hh": 0.5, "hv": 0.5, "incidence": 0.5, "distance": 1.0, "amsr2": 1.0, "time": 1.0, "location": 0.5}
-_WIDTHS_ERA5 = {"u10m_rotated": 0.5, "v10m_rotated": 0.5, "t2m": 1.0, "skt": 1.0, "tcwv": 0.5, "tclw": 1 / 64}
+_WIDTHS = {"hh": 0.5, "hv": 0.5, "incidence": 2.0, "distance": 1.0, "amsr2": 1.0, "era5": 0.5, "location": 2.0}
+_OWN_WIDTHS = {"t2m": 1.0, "skt": 1.0, "tclw": 1 / 64, "month": 1.0, "day": 8.0}
 
 # What a bin of backscatter spans in codes.
 _CODES_A_BIN = round(_WIDTHS["hh"] / SAR_STEP)
@@ -32,7 +32,7 @@ _CODES_A_BIN = round(_WIDTHS["hh"] / SAR_STEP)
 
 def bin_width(channel: str) -> float:
     """Width of the histogram bins of a channel, in its unit; bin i holds values of [i, i + 1) times the width."""
-    return _WIDTHS_ERA5[channel] if channel in _WIDTHS_ERA5 else _WIDTHS[CHANNELS[channel].group]
+    return _OWN_WIDTHS.get(channel) or _WIDTHS[CHANNELS[channel].group]
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,8 @@ def rows(statistics: Mapping[str, Mapping[str, Any]], factor: int | None = None)
         ConfigError: there are no statistics at that factor.
     """
     out: list[tuple[str, str, Mapping]] = []
-    for name, found in statistics.items():
+    for name in filter(statistics.__contains__, CHANNELS):
+        found = statistics[name]
         at = found.get("factors")
         if at is None:
             out.append((name, "", found))
@@ -248,7 +249,8 @@ def picture(
     columns = 5
     height = -(-len(statistics) // columns)
     figure = Figure(figsize=(3 * columns, 2.2 * height), layout="constrained")
-    panels = dict(zip(statistics, figure.subplots(height, columns, squeeze=False).flat, strict=False))
+    names = filter(statistics.__contains__, CHANNELS)
+    panels = dict(zip(names, figure.subplots(height, columns, squeeze=False).flat, strict=False))
     for axes in figure.axes[len(panels) :]:
         axes.remove()
     for name, where, found in rows(statistics, factor):
