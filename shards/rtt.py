@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ from arcticseg.ice.reference import short_name
 from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scene import GEO_POINTS, RTT_SPACING, RawScene, RttScene, open_scene
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
-from shards.workers import process_pool
+from shards.resources import cores
+from shards.workers import Job, LostError, Outcome, Workers
 
 Float = NDArray[np.float32]
 
@@ -141,10 +141,12 @@ def normalised(name: str, values: NDArray[np.floating]) -> Float:
     return np.where(np.isfinite(scores), scores, 0).astype(np.float32)
 
 
-def write_ready(scene_path: Path, out: Path, strict: bool = False) -> tuple[Path, list[str]]:
+def write_ready(
+    scene_path: Path, out: Path, strict: bool = False, n_threads: int | None = None
+) -> tuple[Path, list[str]]:
     """Write the ready-to-train file of a raw scene to the folder `out`, whole or not at all.
 
-    A whole file of that scene, which is there already, is kept.
+    A whole file of that scene, which is there already, is kept. n_threads: as in `open_scene`.
 
     Returns:
         the file, and the warnings given.
@@ -153,7 +155,7 @@ def write_ready(scene_path: Path, out: Path, strict: bool = False) -> tuple[Path
         SceneError: the scene cannot be read, is no raw scene, or its name in `out` is that of another one.
         OutputError: the file cannot be written.
     """
-    with warnings.catch_warnings(record=True) as caught, open_scene(scene_path) as scene:
+    with warnings.catch_warnings(record=True) as caught, open_scene(scene_path, n_threads=n_threads) as scene:
         warnings.simplefilter("always")
         if not isinstance(scene, RawScene):
             raise SceneError(f"{scene_path}: is no raw scene; give raw AI4Arctic scenes, or make one of it first")
@@ -230,15 +232,6 @@ def _image(target: netCDF4.Dataset, name: str, values: NDArray, attributes: Mapp
     variable[:] = values
 
 
-def _guarded(scene_path: Path, out: Path, strict: bool) -> tuple[Path | None, list[str], str]:
-    """`write_ready` in a worker process: an error about the scene becomes a value."""
-    try:
-        path, warned = write_ready(scene_path, out, strict)
-        return path, warned, ""
-    except SceneError as error:
-        return None, [], str(error)
-
-
 def make_ready(
     scenes: Sequence[Path],
     out: Path,
@@ -270,33 +263,25 @@ def make_ready(
             raise ConfigError(f"{scenes[i]}: would be {name} like {scenes[names.index(name)].name}; rename one of them")
     out = make_folder(out)
     made, skipped = [], []
-    for done, (scene, (path, warned, error)) in enumerate(_each(scenes, out, workers, strict), start=1):
-        for text in warned:
-            report(f"warning: {text}")
-        if path is not None:
-            made.append(path)
-        elif on_error == "stop":
-            raise SceneError(error)
-        else:
-            report(f"skipped: {error}")
+    for done, (scene, outcome) in enumerate(_each(scenes, out, workers, strict), start=1):
+        if isinstance(outcome.error, SceneError | LostError):
+            text = str(outcome.error) if isinstance(outcome.error, SceneError) else f"{scene}: {outcome.error}"
+            if on_error == "stop":
+                raise SceneError(text) from outcome.error
+            report(f"skipped: {text}")
             skipped.append(scene)
+        else:
+            path, warned = outcome.result()
+            for text in warned:
+                report(f"warning: {text}")
+            made.append(path)
         progress(done, len(scenes))
     return sorted(made), skipped
 
 
-def _each(
-    scenes: Sequence[Path], out: Path, workers: int, strict: bool
-) -> Iterator[tuple[Path, tuple[Path | None, list[str], str]]]:
+def _each(scenes: Sequence[Path], out: Path, workers: int, strict: bool) -> Iterator[tuple[Path, Outcome]]:
     """Each scene and what came of it, as they are done."""
-    if workers <= 1:
-        for scene in scenes:
-            yield scene, _guarded(scene, out, strict)
-        return
-    with process_pool(min(workers, len(scenes))) as pool:
-        running = {pool.submit(_guarded, scene, out, strict): scene for scene in scenes}
-        try:
-            for future in as_completed(running):
-                yield running[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    threads = max(1, cores() // max(1, workers))
+    with Workers(workers) as pool:
+        for job, outcome in pool.map(write_ready, [Job((scene, out, strict, threads)) for scene in scenes]):
+            yield job.arguments[0], outcome

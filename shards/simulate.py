@@ -27,7 +27,7 @@ from shards.simulation.noise import Array
 from shards.simulation.passive import simulate_passive
 from shards.simulation.place import Place, geolocation, place_scene
 from shards.simulation.weather import melt_of, simulate_weather
-from shards.workers import process_pool
+from shards.workers import Job, Workers
 
 # Lines computed at once: a multiple of 50, so that blocks hold whole cells of 2 km.
 _BLOCK_LINES = 500
@@ -154,8 +154,9 @@ def _each(out: Path, config: SimulationConfig, todo: list[int], workers: int) ->
             _write_in(out, config, index)
             yield
         return
-    with process_pool(min(workers, len(todo))) as pool:
-        yield from pool.map(_write_in, [out] * len(todo), [config] * len(todo), todo)
+    with Workers(workers) as pool:
+        for _, outcome in pool.map(_write_in, [Job((out, config, index)) for index in todo]):
+            yield outcome.result()
 
 
 def _write_in(out: Path, config: SimulationConfig, index: int) -> None:

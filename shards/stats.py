@@ -196,6 +196,18 @@ def merge(scenes: Iterable[Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> di
     return out
 
 
+def unmerge(statistics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What `merge` takes, of what it gave: so statistics of more scenes can be added to it."""
+    out: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, found in statistics.items():
+        for where, one in found.get("factors", {"scene": found}).items():
+            histogram = one["histogram"]
+            squares = one["std"] ** 2 * one["count"]
+            known = Tally(one["count"], one["mean"], squares, histogram["first"], histogram["counts"])
+            out.setdefault(where, {})[name] = asdict(known)
+    return out
+
+
 def rows(statistics: Mapping[str, Mapping[str, Any]], factor: int | None = None) -> list[tuple[str, str, Mapping]]:
     """(channel, factor or "", its statistics) of every channel; with `factor` only of that one and those without.
 

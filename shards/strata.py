@@ -22,7 +22,7 @@ from arcticseg.ice.reference import short_name
 from arcticseg.ice.scene import list_scenes, open_scene, service_of, time_of
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from shards.split import passes_of
-from shards.workers import process_pool
+from shards.workers import Job, Workers
 
 SEASONS = ("winter", "spring", "summer", "autumn")
 
@@ -170,10 +170,12 @@ def read_counts(
         wanted = set(names)
         paths = [path for path in list_scenes(place) if path.stem in wanted]
         found: dict[str, Counts] = {}
-        with process_pool(workers) as pool:
-            for done, (path, counts) in enumerate(zip(paths, pool.map(_counts_of, paths), strict=True), start=1):
+        with Workers(workers) as pool:
+            counted = pool.map(_counts_of, [Job((path,)) for path in paths])
+            for done, (job, outcome) in enumerate(counted, start=1):
+                counts = outcome.result()
                 if counts:
-                    found[path.stem] = counts
+                    found[job.arguments[0].stem] = counts
                 progress(done, len(paths))
         return found
     if not place.is_file():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
 from arcticseg.ice import chart as charts
+from arcticseg.ice import hdf5, threads
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
@@ -71,6 +72,7 @@ class Scene(ABC):
         polarisations: which of `hh`, `hv` it holds.
         geo: geolocation and incidence angle on a grid of pixels.
         has_chart: there is an ice chart.
+        threads: how many may work on the scene at a time; nothing but speed depends on it.
     """
 
     path: Path
@@ -83,6 +85,7 @@ class Scene(ABC):
     polarisations: tuple[str, ...]
     geo: GeoGrid
     has_chart: bool
+    threads: int = 1
 
     @abstractmethod
     def sar(self, polarisation: str) -> Float:
@@ -96,9 +99,14 @@ class Scene(ABC):
         """A channel on the 2 km grid, float32 [h, w] in its unit; NaN = no data; None: the scene has none."""
         return None
 
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
+        """The ice chart by `rules`; None: the scene has none. strict: an unlisted ice code is an error."""
+        return None
+
     def chart(self, rules: str = "autoice", strict: bool = False) -> NDArray[np.uint8] | None:
         """SIC, SOD, FLOE, uint8 [3, H, W]; 255 = masked; None: the scene has no chart."""
-        return None
+        indexed = self.indexed_chart(rules, strict)
+        return None if indexed is None else indexed.planes()
 
     def close(self) -> None:  # noqa: B027  a scene that holds no open file has nothing to do
         """Close the file."""
@@ -113,9 +121,9 @@ class Scene(ABC):
 class _NetcdfScene(Scene):
     """What raw and ready-to-train files share: the dataset, its checks and its reading."""
 
-    def __init__(self, path: Path, dataset: xr.Dataset, pixel_spacing: float) -> None:
+    def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int, pixel_spacing: float) -> None:
         self.path, self.name, self._dataset = path, path.stem, dataset
-        self.pixel_spacing = pixel_spacing
+        self.threads, self.pixel_spacing = n_threads, pixel_spacing
         self.time, self.ice_service = time_of(path.name), service_of(path.name)
         self.simulated = str(dataset.attrs.get("simulated", "")).startswith("simulated")
         self._need([*SAR.values()])
@@ -149,16 +157,20 @@ class _NetcdfScene(Scene):
             raise SceneError(f"{self.path}: {name} has shape {shape}, expected {expected}; get the file anew")
 
     def _read(self, name: str) -> NDArray[Any]:
-        with _reading(self.path):
-            values = np.asarray(self._dataset[name].values)
+        values = hdf5.read_chunked(self.path, name, self.threads)
+        if values is None:
+            with _reading(self.path):
+                values = np.asarray(self._dataset[name].values)
         if values.dtype.kind not in "fiu":
             raise SceneError(f"{self.path}: {name} has dtype {values.dtype}, expected numbers; get the file anew")
         return values
 
     def _float(self, name: str) -> Float:
         values = self._read(name).astype(np.float32, copy=False)
-        # Infinite or absurd values are what damage leaves behind; -inf (zero power) is a value.
-        return np.where(values == np.inf, np.float32(np.nan), values) if np.isposinf(values).any() else values
+        # Infinity is what damage leaves behind; -inf (zero power) is a value.
+        if values.size and np.fmax.reduce(values, axis=None) == np.inf:
+            values = np.where(values == np.inf, np.float32(np.nan), values)
+        return values
 
     def close(self) -> None:
         self._dataset.close()
@@ -167,8 +179,8 @@ class _NetcdfScene(Scene):
 class RawScene(_NetcdfScene):
     """A raw AI4Arctic scene: 40 m, dB, polygon ids and codes."""
 
-    def __init__(self, path: Path, dataset: xr.Dataset) -> None:
-        super().__init__(path, dataset, RAW_SPACING)
+    def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int = 1) -> None:
+        super().__init__(path, dataset, n_threads, RAW_SPACING)
         self.has_chart = "polygon_icechart" in dataset.variables
         if self.has_chart:
             self._need(["polygon_codes"])
@@ -219,7 +231,7 @@ class RawScene(_NetcdfScene):
         """Polygon ids, float32 [H, W]; NaN = no chart."""
         return self._float("polygon_icechart")
 
-    def chart(self, rules: str = "autoice", strict: bool = False) -> NDArray[np.uint8] | None:
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
         if not self.has_chart:
             return None
         table = self.polygon_codes()
@@ -230,8 +242,8 @@ class RawScene(_NetcdfScene):
 class RttScene(_NetcdfScene):
     """A ready-to-train AI4Arctic scene: 80 m, z-scored with the published statistics, fill 0, charts as classes."""
 
-    def __init__(self, path: Path, dataset: xr.Dataset) -> None:
-        super().__init__(path, dataset, RTT_SPACING)
+    def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int = 1) -> None:
+        super().__init__(path, dataset, n_threads, RTT_SPACING)
         self._need(["sar_grid2d_latitude", "sar_grid2d_longitude", "sar_incidenceangle"])
         self._check_shape("sar_incidenceangle", self.shape)
         self.has_chart = any(name in dataset.variables for name in CHARTS)
@@ -280,7 +292,7 @@ class RttScene(_NetcdfScene):
     def coarse(self, name: str) -> Float | None:
         return self._physical(name) if name in self._dataset else None
 
-    def chart(self, rules: str = "autoice", strict: bool = False) -> NDArray[np.uint8] | None:
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
         """The file's own charts, made with the `autoice` rules.
 
         Raises:
@@ -299,7 +311,7 @@ class RttScene(_NetcdfScene):
                 raise SceneError(
                     f"{self.path}: {name} holds {int(values[wrong][0])}, which is no class; get the file anew"
                 )
-        return out
+        return charts.index_planes(out)
 
 
 def _text(value: object) -> str:
@@ -329,16 +341,18 @@ def _naming(path: Path) -> Iterator[None]:
         raise SceneError(f"{path}: {error}") from error
 
 
-def open_scene(path: Path | str, polarisation: str | None = None) -> Scene:
+def open_scene(path: Path | str, polarisation: str | None = None, n_threads: int | None = None) -> Scene:
     """Open a scene file and check it against its schema; layers are read when they are asked for.
 
     Args:
         polarisation: `hh` or `hv`, for a GeoTIFF that does not say it.
+        n_threads: how many threads may work on the scene at a time; None: one for each core.
 
     Raises:
         SceneError: no such file, no scene file, a variable missing or of the wrong shape.
     """
     path = Path(path)
+    n_threads = n_threads or threads.available()
     if not path.is_file():
         raise SceneError(f"{path}: no such file; give a netCDF or GeoTIFF scene")
     if path.suffix.lower() not in _SUFFIXES:
@@ -346,13 +360,15 @@ def open_scene(path: Path | str, polarisation: str | None = None) -> Scene:
     if path.suffix.lower() != ".nc":
         from arcticseg.ice.geotiff import open_geotiff  # imports this module
 
-        return open_geotiff(path, polarisation)
+        geotiff = open_geotiff(path, polarisation)
+        geotiff.threads = n_threads
+        return geotiff
     with _reading(path):
         dataset = xr.open_dataset(path, engine="netcdf4", mask_and_scale=False, decode_times=False, cache=False)
     try:
         ready = "sar_grid2d_latitude" in dataset.variables
         with _reading(path):
-            return RttScene(path, dataset) if ready else RawScene(path, dataset)
+            return RttScene(path, dataset, n_threads) if ready else RawScene(path, dataset, n_threads)
     except BaseException:
         dataset.close()
         raise

@@ -7,6 +7,7 @@ import pytest
 
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice.channels import CHANNELS, COARSE
+from arcticseg.ice.chart import IndexedChart, index_planes
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.layers import LayerConfig, official_labels, read_layers, step_of
 from arcticseg.ice.scene import Scene, open_scene
@@ -39,8 +40,8 @@ class MadeScene(Scene):
     def distance(self) -> np.ndarray | None:
         return self.zones
 
-    def chart(self, rules: str = "autoice", strict: bool = False) -> np.ndarray | None:
-        return self.labels
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> IndexedChart | None:
+        return None if self.labels is None else index_planes(self.labels)
 
 
 def noise(shape: tuple[int, int], seed: int = 0, holes: float = 0.2) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import netCDF4
 import numpy as np
 import pytest
+from archive import InThisProcess
 
 from arcticseg.errors import ConfigError, OutputError, SceneError
 from arcticseg.ice.channels import CHANNELS, COARSE
@@ -138,7 +139,8 @@ def test_a_polarisation_that_is_missing_does_not_rule_out_the_rest(tmp_path: Pat
         np.testing.assert_array_equal(labels, official_labels(raw))
 
 
-def test_files_that_are_there_are_kept(tmp_path: Path) -> None:
+def test_files_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shards.rtt.Workers", InThisProcess)
     path, _ = raw_scene(tmp_path / "raw")
     out = tmp_path / "out"
     made, skipped = make_ready([path], out)

@@ -1,6 +1,7 @@
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from arcticseg.errors import ConfigError
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.layers import Layers
-from shards.stats import SceneTallies, Tally, bin_width, combine, merge, picture, rows, table, tally, tally_sar
+from shards.stats import SceneTallies, Tally, bin_width, combine, merge, picture, rows, table, tally, tally_sar, unmerge
 
 arrays = st.lists(st.floats(-1e3, 1e3), max_size=30).map(np.array)
 
@@ -154,6 +155,25 @@ def test_merge_leaves_out_channels_without_values() -> None:
     assert (found["mean"], found["count"]) == (3.0, 3)
     assert found["std"] == pytest.approx(np.std([1, 3, 5]))
     assert merge([]) == {}
+
+
+def test_statistics_can_be_added_to() -> None:
+    scenes = []
+    for seed in range(4):
+        tallies = SceneTallies()
+        for factor in (2, 10):
+            tallies.add(layers_of(seed, factor, 40))
+        scenes.append(tallies.to_dict())
+    extended = merge([unmerge(merge(scenes[:2])), *scenes[2:]])
+    together = merge(scenes)
+
+    def plain(found: Any, prefix: str = "") -> dict[str, float]:
+        if isinstance(found, (dict, list)):
+            items = found.items() if isinstance(found, dict) else enumerate(found)
+            return {name: one for key, value in items for name, one in plain(value, f"{prefix}.{key}").items()}
+        return {prefix: found}
+
+    assert plain(extended) == pytest.approx(plain(together), rel=1e-12)
 
 
 def statistics() -> dict:

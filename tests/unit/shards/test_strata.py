@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archive import NAMES, scene_name, write
+from archive import NAMES, InThisProcess, scene_name, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,7 +145,8 @@ def test_seasons() -> None:
     assert strata.season_of("mine") == "unknown"
 
 
-def test_counts_of_charts_are_those_of_their_pixels(tmp_path: Path) -> None:
+def test_counts_of_charts_are_those_of_their_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strata, "Workers", InThisProcess)
     paths = write(tmp_path)
     found = strata.read_counts(tmp_path, [path.stem for path in paths[:2]] + [paths[4].stem])
     assert sorted(found) == sorted(path.stem for path in paths[:2])  # the last has no chart
