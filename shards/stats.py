@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +27,8 @@ _OWN_WIDTHS = {"t2m": 1.0, "skt": 1.0, "tclw": 1 / 64, "month": 1.0, "day": 8.0}
 
 # What a bin of backscatter spans in codes.
 _CODES_A_BIN = round(_WIDTHS["hh"] / SAR_STEP)
+# Pixels counted at once: they and their codes stay in the processor's cache.
+_AT_ONCE = 1 << 16
 
 
 def bin_width(channel: str) -> float:
@@ -75,37 +76,29 @@ def _tally_of_levels(counts: NDArray[np.int64], levels: NDArray[np.floating], fi
     return _trimmed(count, mean, float(counts @ (levels - mean) ** 2), first, bins)
 
 
-@numba.njit(cache=True, nogil=True)
-def _count_codes(decibels: NDArray[np.float32], counts: NDArray[np.int64]) -> None:
-    """Add the codes of `sample.encode_sar` of flat dB values to counts [SAR_MAX_CODE + 1], in one pass."""
-    low, step, last = np.float32(SAR_LOW), np.float32(SAR_STEP), np.float32(SAR_MAX_CODE - 1)
-    for value in decibels:
-        if np.isnan(value):
-            counts[0] += 1
-        else:
-            steps = np.rint((value - low) / step)
-            counts[int(min(max(steps, np.float32(0)), last)) + 1] += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _count_bytes(values: NDArray[np.uint8], counts: NDArray[np.int64]) -> None:
-    """Add the values of a flat array to counts [256]."""
-    for value in values:
-        counts[value] += 1
-
-
 def tally_sar(decibels: NDArray[np.float32]) -> Tally:
     """Tally of backscatter [H, W] in dB as samples hold it: values of codes, NaN left out, zero power at -60 dB."""
     counts = np.zeros(SAR_MAX_CODE + 1, np.int64)
-    _count_codes(np.asarray(decibels, np.float32).ravel(), counts)
+    flat, memory = np.asarray(decibels, np.float32).ravel(), np.empty(_AT_ONCE, np.float32)
+    for first in range(0, flat.size, _AT_ONCE):
+        values = flat[first : first + _AT_ONCE]
+        # The codes of `sample.encode_sar`, in place.
+        codes = np.subtract(values, np.float32(SAR_LOW), out=memory[: values.size])
+        codes /= np.float32(SAR_STEP)
+        np.rint(codes, out=codes)
+        np.clip(codes, 0, SAR_MAX_CODE - 1, out=codes)
+        codes += 1
+        np.fmax(codes, 0, out=codes)  # NaN is code 0
+        counts += np.bincount(codes.astype(np.intp), minlength=len(counts))
     levels = SAR_LOW + SAR_STEP * np.arange(SAR_MAX_CODE, dtype=np.float64)
     return _tally_of_levels(counts[1:], levels, round(SAR_LOW / _WIDTHS["hh"]), _CODES_A_BIN)
 
 
 def tally_distance(zones: NDArray[np.uint8]) -> Tally:
     """Tally of distance zones [H, W]; 255 = none."""
-    counts = np.zeros(256, np.int64)
-    _count_bytes(zones.ravel(), counts)
+    counts, flat = np.zeros(IGNORE_INDEX + 1, np.int64), zones.ravel()
+    for first in range(0, flat.size, _AT_ONCE):
+        counts += np.bincount(flat[first : first + _AT_ONCE], minlength=len(counts))
     return _tally_of_levels(counts[:IGNORE_INDEX], np.arange(IGNORE_INDEX, dtype=np.float64), 0, 1)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arcticseg.data.sample import decode_sar, encode_sar
@@ -58,7 +58,6 @@ def test_large_offsets_lose_nothing() -> None:
     assert np.sqrt(total.squares / total.count) == pytest.approx(np.concatenate(parts).std(), rel=1e-6)
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.floats(-80, 60, width=32) | st.sampled_from([np.nan, -np.inf]), max_size=50))
 def test_backscatter_is_counted_as_it_is_stored(values: list[float]) -> None:
     decibels = np.array(values, np.float32).reshape(1, -1)
