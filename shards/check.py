@@ -14,13 +14,11 @@ from arcticseg.data import manifest as manifests
 from arcticseg.data import sample
 from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
 from arcticseg.errors import ShardError
+from arcticseg.ice.scene import LAST_ZONE
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from shards.assemble import stray_shards
 from shards.part import END_OF_TAR
 from shards.workers import Job, Workers
-
-# The largest distance zone.
-_LAST_ZONE = 41
 
 
 def check(folder: Path, workers: int = 0, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
@@ -139,8 +137,8 @@ def _check_values(tile: sample.Tile) -> Iterator[str]:
     for name, codes in (("hh", tile.hh), ("hv", tile.hv)):
         if codes.max(initial=0) > sample.SAR_MAX_CODE:
             yield f"{name} holds code {codes.max()}, the last is {sample.SAR_MAX_CODE}"
-    if ((tile.dist > _LAST_ZONE) & (tile.dist != IGNORE_INDEX)).any():
-        yield f"dist holds a zone above {_LAST_ZONE}"
+    if ((tile.dist > LAST_ZONE) & (tile.dist != IGNORE_INDEX)).any():
+        yield f"dist holds a zone above {LAST_ZONE}"
     latitude, longitude = tile.geo[:2].astype(np.float64)
     if not ((np.abs(latitude) <= 90) & (np.abs(longitude) <= 360)).all():
         yield "geo holds positions that are none"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
+import tarfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,11 @@ class BuildConfig:
             ("factors", bool(self.factors) and min(self.factors) >= 1, "set factors of 1 or more"),
             ("overlap", 0 <= self.overlap < self.tile, f"set 0 or more and less than the tile ({self.tile})"),
             ("min_valid", 0 <= self.min_valid <= 1, "set a share in [0, 1]"),
+            ("layers.min_valid", 0 <= self.layers.min_valid <= 1, "set a share in [0, 1]"),
             ("shard_bytes", self.shard_bytes > 0, "set a positive number of bytes"),
         ):
             if not good:
-                raise ConfigError(f"key '{key}' is {getattr(self, key)!r}; {remedy}")
+                raise ConfigError(f"key '{key}' is {attrgetter(key)(self)!r}; {remedy}")
 
 
 def cut_tiles(layers: scene_layers.Layers, config: BuildConfig) -> Iterator[sample.Tile]:
@@ -92,8 +93,6 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int
         SceneError: the scene cannot be read, or gives no tile.
         OutputError: the part cannot be written.
     """
-    import webdataset  # noqa: F401  imports torch where that is installed, with warnings that are not the scene's
-
     tallies = stats.SceneTallies()
     entries: list[SampleEntry] = []
     with (
@@ -113,12 +112,9 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int
         with open(temporary, "wb") as file:
             for layers in scene_layers.read_layers(scene, sorted(set(config.factors)), config.layers):
                 tallies.add(layers)
-                places = windows(layers.shape, config.tile, config.overlap)
-                for found in threads.in_order(partial(_sample, layers, config), places, scene.threads):
-                    if found is not None:
-                        entry, data = found
-                        entries.append(replace(entry, offset=file.tell()))
-                        file.write(data)
+                for entry, data in samples(layers, config, scene.threads):
+                    entries.append(replace(entry, offset=file.tell()))
+                    file.write(data)
             file.write(END_OF_TAR)
         if not entries:
             raise SceneError(
@@ -134,13 +130,20 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int
     return facts["warnings"]
 
 
-def _sample(
-    layers: scene_layers.Layers, config: BuildConfig, window: tuple[int, int]
-) -> tuple[SampleEntry, bytes] | None:
-    """The sample at a window, as it stands in a tar, and its entry in the index, for a tar that begins with it."""
-    tile = _cut(layers, window, config)
-    if tile is None:
-        return None
+def samples(
+    layers: scene_layers.Layers, config: BuildConfig, n_threads: int = 1
+) -> Iterator[tuple[SampleEntry, bytes]]:
+    """Each sample of a scene at one factor as it stands in a tar, and its entry for an index, without the offset."""
+
+    def made(window: tuple[int, int]) -> tuple[SampleEntry, bytes] | None:
+        tile = _cut(layers, window, config)
+        return None if tile is None else _sample(tile)
+
+    places = windows(layers.shape, config.tile, config.overlap)
+    yield from (found for found in threads.in_order(made, places, n_threads) if found is not None)
+
+
+def _sample(tile: sample.Tile) -> tuple[SampleEntry, bytes]:
     members = sample.encode(tile)
     data, core = tar_range(tile.key, members)
     counts = json.loads(members["json"])["counts"]
@@ -152,7 +155,7 @@ def _sample(
         size=len(data),
         xxh3=xxhash.xxh3_64_hexdigest(data),
         core=core,
-        core_xxh3=xxhash.xxh3_64_hexdigest(data[core:]),
+        core_xxh3=xxhash.xxh3_64_hexdigest(memoryview(data)[core:]),
         labelled=bool(counts),
         counts=counts,
     )
@@ -160,13 +163,19 @@ def _sample(
 
 
 def tar_range(key: str, members: Mapping[str, bytes]) -> tuple[bytes, int]:
-    """A sample as webdataset writes it, without the end of the tar, and where in it its core begins."""
-    from webdataset import TarWriter
+    """A sample's range of a shard, and where in it its core begins.
 
-    file = io.BytesIO()
-    with TarWriter(file, encoder=False, mtime=0) as writer:
-        writer.write({"__key__": key, **members})
-    # A header and the content, each filled up to whole blocks; members are sorted by name.
-    sizes = {name: 512 + (len(content) + 511) // 512 * 512 for name, content in members.items()}
-    core = sum(size for name, size in sizes.items() if name < sample.CORE)
-    return file.getvalue()[: sum(sizes.values())], core
+    The bytes are those of `webdataset.TarWriter(mtime=0)`, which sorts members by name, without the seconds and the
+    memory that it costs each worker to import it (and with it torch).
+    """
+    blocks = []
+    core = size = 0
+    for name, content in sorted(members.items()):
+        if name == sample.CORE:
+            core = size
+        header = tarfile.TarInfo(f"{key}.{name}")
+        header.size, header.mode, header.uname, header.gname = len(content), 0o444, "bigdata", "bigdata"
+        block = [header.tobuf(tarfile.USTAR_FORMAT), content, bytes(-len(content) % tarfile.BLOCKSIZE)]
+        size += sum(map(len, block))
+        blocks += block
+    return b"".join(blocks), core

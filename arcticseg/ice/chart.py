@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
+from arcticseg.ice import threads
 from arcticseg.ice.sigrid import (
     CHARTS,
     CODE_COLUMNS,
@@ -235,7 +236,7 @@ def index_planes(planes: NDArray[np.uint8]) -> IndexedChart:
 
 
 def rasterise(
-    polygons: NDArray, table: PolygonCodes, classes: NDArray[np.uint8], source: str = "chart"
+    polygons: NDArray, table: PolygonCodes, classes: NDArray[np.uint8], source: str = "chart", n_threads: int = 1
 ) -> IndexedChart:
     """The chart of a raster of polygon ids: one gather from a table, whatever the number of polygons.
 
@@ -243,6 +244,8 @@ def rasterise(
         polygons: float [H, W] polygon ids; NaN = no chart.
         table: the codes of P polygons.
         classes: uint8 [P, 3].
+        source: file name for messages.
+        n_threads: the result does not depend on it.
 
     Returns:
         The chart; masked where there is none, or where the id has no row in the table (a warning says so).
@@ -258,14 +261,18 @@ def rasterise(
     lookup = np.full(nowhere + 1, unlisted, dtype)
     lookup[[nowhere, *table.ids]] = kind.ravel()
     index = np.empty(polygons.shape, dtype)
-    lost = 0
-    for first in range(0, len(polygons), _BAND):
+
+    def gather(first: int) -> int:
+        """Index the lines from `first` on; the number of pixels whose id has no row."""
         band, out = polygons[first : first + _BAND], index[first : first + _BAND]
         inside = (band >= 0) & (band <= largest)
         # np.take from a small table is a plain gather and the fastest of numpy's ways.
-        np.take(lookup, np.where(inside, band, nowhere).astype(np.int32), out=out)
-        out[~inside & np.isfinite(band)] = unlisted
-        lost += int(np.count_nonzero(out == unlisted))
+        number = np.where(inside, band, nowhere).astype(np.int32)
+        np.take(lookup, number, out=out)
+        out[(~inside | (number != band)) & np.isfinite(band)] = unlisted
+        return int(np.count_nonzero(out == unlisted))
+
+    lost = sum(threads.in_order(gather, range(0, len(polygons), _BAND), n_threads))
     if lost:
         warnings.warn(f"{source}: {lost} pixels have a polygon id without codes; they are masked", stacklevel=2)
     return IndexedChart(index, np.vstack([kinds, masked]))

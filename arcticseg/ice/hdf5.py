@@ -41,13 +41,14 @@ class _Chunks:
     stored: list[tuple[tuple[int, ...], int, int]]
 
 
-def read_chunked(path: Path, name: str, n_threads: int) -> NDArray[Any] | None:
+def read_chunked(path: Path, name: str, n_threads: int, memory: NDArray[Any] | None = None) -> NDArray[Any] | None:
     """A numeric dataset of an HDF5 (netCDF-4) file, as stored: no fill value, scale or offset is applied.
 
     Args:
         path: the file.
         name: of a dataset in its root group.
         n_threads: chunks inflated at a time; the result does not depend on it.
+        memory: an array that may be overwritten, used for the result where its shape and dtype fit.
 
     Returns:
         The array, in the machine's byte order; None where the dataset is not made up of all its chunks, sound and
@@ -58,7 +59,10 @@ def read_chunked(path: Path, name: str, n_threads: int) -> NDArray[Any] | None:
             found = _layout(file, name)
             if found is None:
                 return None
-            out = np.empty(file[name].shape, found.dtype)
+            shape = file[name].shape
+            out = memory
+            if out is None or (out.shape, out.dtype) != (shape, found.dtype):
+                out = np.empty(shape, found.dtype)
             # [..., itemsize]: the bytes of each value, which shuffle has sorted by their place in it.
             values = out.view(np.uint8).reshape(*out.shape, out.itemsize)
 
@@ -99,12 +103,11 @@ def _layout(file: h5py.File, name: str) -> _Chunks | None:
     element = next((options[0] for code, _, options, _ in applied if code == _SHUFFLE), dataset.dtype.itemsize)
     if filters not in _PIPELINES or element != dataset.dtype.itemsize:
         return None
-    infos: list[h5py.h5d.StoreInfo] = []
-    dataset.id.chunk_iter(infos.append)
+    # Looked up one by one, as any reader does: a list of all chunks holds those, too, that a damaged index cannot find.
     grid = product(*(range(0, n, step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)))
+    infos = [dataset.id.get_chunk_info_by_coord(place) for place in grid]
     # A chunk that is not there holds the fill value; one with a mask went without some of the filters.
-    whole = sorted(info.chunk_offset for info in infos) == list(grid) and not any(info.filter_mask for info in infos)
-    if not whole:
+    if any(info.byte_offset is None or info.filter_mask for info in infos):
         return None
     stored = [(info.chunk_offset, info.byte_offset, info.size) for info in infos]
     return _Chunks(dataset.chunks, dataset.dtype, filters, stored)

@@ -107,8 +107,8 @@ def read_coarse(scene: Scene) -> NDArray[np.float32]:
 def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = LayerConfig()) -> Iterator[Layers]:
     """The layers of a scene at each factor.
 
-    Each variable of the file is read once and brought to all factors before the next one is read, so that one raster of
-    the file's own size is in memory at a time.
+    Each variable of the file is read once and brought to all factors before the next one is read into its place, so
+    that one raster of the file's own size is in memory at a time.
 
     Raises:
         SceneError: the file is damaged, has no valid pixel or is smaller than one pixel at a factor.
@@ -121,7 +121,8 @@ def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = Laye
                 f"{scene.path}: {scene.shape} pixels are less than one at factor {factor}; lower the factor"
             )
     wanted = steps.values()
-    sar, labels, distance = _sar(scene, wanted, config), _labels(scene, wanted, config), _distance(scene, wanted)
+    with scene.reusing_memory():
+        sar, labels, distance = _sar(scene, wanted, config), _labels(scene, wanted, config), _distance(scene, wanted)
     coarse = read_coarse(scene)
     for factor, step in steps.items():
         yield Layers(
@@ -147,9 +148,9 @@ def _sar(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[str,
     for name in ("hh", "hv"):
         if name in scene.polarisations:
             values = scene.sar(name)
-            has_data = has_data or bool(np.isfinite(values).any())
+            # The largest value, NaN only where there is no other: no power at all is no image.
+            has_data = has_data or bool(np.isfinite(np.fmax.reduce(values, axis=None)))
             out[name] = resample.block_means_db(values, steps, config.min_valid, config.sar_average, scene.threads)
-            del values  # before the next one is read
         else:
             out[name] = {step: np.full(resample.coarse_shape(scene.shape, step), np.nan, np.float32) for step in steps}
     if not has_data:

@@ -24,10 +24,12 @@ from arcticseg.ice.sigrid import IGNORE_INDEX
 Float = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 
-# Least edge of a window in pixels, and the edge up to which factors share one: the least common multiple of 1 to 10.
-_WINDOW = 2520
+# Edge of a window in pixels, about: its rasters stay in the cache, and many threads need little memory.
+_WINDOW = 1080
+# Factors share a window up to this least common multiple: of 2 to 10, all but 7 do.
+_SHARED = 360
 # Lines folded at once, so that they are still in the cache when their columns are folded.
-_LINES = 64
+_LINES = 128
 
 
 def coarse_shape(shape: tuple[int, int], factor: int) -> tuple[int, int]:
@@ -46,7 +48,7 @@ def _shared_windows(factors: Iterable[int]) -> list[list[int]]:
     groups: list[list[int]] = []
     for factor, parent in parents(factors).items():
         home = next((group for group in groups if parent > 1 and parent in group), None)
-        home = home or next((group for group in groups if math.lcm(*group, factor) <= _WINDOW), None)
+        home = home or next((group for group in groups if math.lcm(*group, factor) <= _SHARED), None)
         if home is None:
             groups.append(home := [])
         home.append(factor)

@@ -33,6 +33,10 @@ RAW_SPACING = 40.0
 RTT_SPACING = 80.0
 COARSE_SPACING = 2000.0
 GEO_POINTS = 21
+LAST_ZONE = 41
+
+# Numbers above it are no data.
+_LARGEST = 1e30
 
 _SUFFIXES = {".nc", ".tif", ".tiff"}
 _TIME = re.compile(r"(\d{8}T\d{6})")
@@ -108,6 +112,14 @@ class Scene(ABC):
         indexed = self.indexed_chart(rules, strict)
         return None if indexed is None else indexed.planes()
 
+    @contextmanager
+    def reusing_memory(self) -> Iterator[None]:
+        """Within it each raster of the file's own size may overwrite the one read before.
+
+        Fresh memory of that size costs more time than filling it.
+        """
+        yield
+
     def close(self) -> None:  # noqa: B027  a scene that holds no open file has nothing to do
         """Close the file."""
 
@@ -124,6 +136,8 @@ class _NetcdfScene(Scene):
     def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int, pixel_spacing: float) -> None:
         self.path, self.name, self._dataset = path, path.stem, dataset
         self.threads, self.pixel_spacing = n_threads, pixel_spacing
+        self._reuses = False
+        self._memory: NDArray[Any] | None = None
         self.time, self.ice_service = time_of(path.name), service_of(path.name)
         self.simulated = str(dataset.attrs.get("simulated", "")).startswith("simulated")
         self._need([*SAR.values()])
@@ -157,7 +171,9 @@ class _NetcdfScene(Scene):
             raise SceneError(f"{self.path}: {name} has shape {shape}, expected {expected}; get the file anew")
 
     def _read(self, name: str) -> NDArray[Any]:
-        values = hdf5.read_chunked(self.path, name, self.threads)
+        values = hdf5.read_chunked(self.path, name, self.threads, self._memory)
+        if values is not None and self._reuses and values.shape == self.shape:
+            self._memory = values
         if values is None:
             with _reading(self.path):
                 values = np.asarray(self._dataset[name].values)
@@ -167,10 +183,27 @@ class _NetcdfScene(Scene):
 
     def _float(self, name: str) -> Float:
         values = self._read(name).astype(np.float32, copy=False)
-        # Infinity is what damage leaves behind; -inf (zero power) is a value.
-        if values.size and np.fmax.reduce(values, axis=None) == np.inf:
-            values = np.where(values == np.inf, np.float32(np.nan), values)
+        # Infinity and the fill value of chunks that are not there (9.97e36) are no data; -inf (zero power) is a value.
+        if values.size and np.fmax.reduce(values, axis=None) > _LARGEST:
+            values = np.where(values > _LARGEST, np.float32(np.nan), values)
         return values
+
+    def _zones(self, values: Float) -> Float:
+        """Distance zones, checked; a mean of them may be off by its rounding."""
+        low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+        if low < -0.5 or high > LAST_ZONE + 0.5:
+            raise SceneError(
+                f"{self.path}: distance_map holds {low:g} to {high:g}, zones are 0 to {LAST_ZONE}; get the file anew"
+            )
+        return values
+
+    @contextmanager
+    def reusing_memory(self) -> Iterator[None]:
+        self._reuses = True
+        try:
+            yield
+        finally:
+            self._reuses, self._memory = False, None
 
     def close(self) -> None:
         self._dataset.close()
@@ -197,6 +230,11 @@ class RawScene(_NetcdfScene):
                 "get the file anew"
             )
         order = np.lexsort((sample, line))
+        mesh = np.meshgrid(lines, samples, indexing="ij")
+        if line.ndim != 1 or any((a[order] != b.ravel()).any() for a, b in zip((line, sample), mesh, strict=True)):
+            raise SceneError(
+                f"{self.path}: sar_grid_line and sar_grid_sample hold a point twice and lack another; get the file anew"
+            )
         fields = []
         for part in ("latitude", "longitude", "incidenceangle"):
             values = self._read(f"sar_grid_{part}")
@@ -212,7 +250,7 @@ class RawScene(_NetcdfScene):
         return self._float(SAR[polarisation])
 
     def distance(self) -> Float | None:
-        return self._float("distance_map") if "distance_map" in self._dataset else None
+        return self._zones(self._float("distance_map")) if "distance_map" in self._dataset else None
 
     def coarse(self, name: str) -> Float | None:
         return self._float(name) if name in self._dataset else None
@@ -236,7 +274,7 @@ class RawScene(_NetcdfScene):
             return None
         table = self.polygon_codes()
         classes = charts.polygon_classes(table, rules, strict, str(self.path))
-        return charts.rasterise(self.polygons(), table, classes, str(self.path))
+        return charts.rasterise(self.polygons(), table, classes, str(self.path), self.threads)
 
 
 class RttScene(_NetcdfScene):
@@ -287,7 +325,7 @@ class RttScene(_NetcdfScene):
         return self._physical(SAR[polarisation])
 
     def distance(self) -> Float | None:
-        return self._physical("distance_map") if "distance_map" in self._dataset else None
+        return self._zones(self._physical("distance_map")) if "distance_map" in self._dataset else None
 
     def coarse(self, name: str) -> Float | None:
         return self._physical(name) if name in self._dataset else None
@@ -304,13 +342,13 @@ class RttScene(_NetcdfScene):
             raise SceneError(
                 f"{self.path}: ready-to-train charts follow the rules 'autoice'; {rules!r} needs the raw file"
             )
-        out = np.stack([self._read(name) for name in CHARTS]).astype(np.uint8)
-        for values, name in zip(out, CHARTS, strict=True):
-            wrong = (values >= N_CLASSES[name]) & (values != IGNORE_INDEX)
+        out = np.empty((len(CHARTS), *self.shape), np.uint8)
+        for plane, name in zip(out, CHARTS, strict=True):
+            values = self._read(name)
+            wrong = ~((values >= 0) & (values < N_CLASSES[name])) & (values != IGNORE_INDEX)
             if wrong.any():
-                raise SceneError(
-                    f"{self.path}: {name} holds {int(values[wrong][0])}, which is no class; get the file anew"
-                )
+                raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, which is no class; get the file anew")
+            plane[...] = values
         return charts.index_planes(out)
 
 

@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sar-average", choices=("linear", "db"), default="linear", help="average power or dB (default linear)"
     )
     build.add_argument(
+        "--block-valid", type=float, default=0.5, help="share of valid pixels for an average to be valid (default 0.5)"
+    )
+    build.add_argument(
         "--labels", choices=("majority", "nearest", "maximum"), default="majority", help="label reduction"
     )
     build.add_argument("--shard-mb", type=float, default=384, help="size of a shard in MB (default 384)")
@@ -152,7 +155,11 @@ def run_build(arguments: argparse.Namespace) -> None:
         shard_bytes=int(arguments.shard_mb * 1e6),
         seed=arguments.seed,
         layers=LayerConfig(
-            rules=arguments.rules, strict=arguments.strict, sar_average=arguments.sar_average, labels=arguments.labels
+            rules=arguments.rules,
+            strict=arguments.strict,
+            sar_average=arguments.sar_average,
+            min_valid=arguments.block_valid,
+            labels=arguments.labels,
         ),
     )
     config.check()

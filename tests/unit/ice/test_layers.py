@@ -133,6 +133,20 @@ def test_averages_and_shares_are_as_asked() -> None:
     assert np.isnan(layers.sar["hh"][0, 0])
 
 
+@pytest.mark.parametrize("average", ["linear", "db"])
+def test_averaging_lowers_white_noise_as_it_must(average: str) -> None:
+    """Unit variance in the averaged quantity over 1.1 x 10^7 pixels: the deviation is 1 / factor."""
+    random = np.random.default_rng(11)
+    drawn = random.standard_normal((3300, 3400), np.float32)
+    # Power must be positive: a mean of 20 puts zero twenty deviations away.
+    scene = MadeScene(drawn if average == "db" else 10 * np.log10(20 + drawn))
+    five, ten = read_layers(scene, [5, 10], LayerConfig(sar_average=average))
+    for layers, expected, tolerance in ((five, 0.2, 0.002), (ten, 0.1, 0.001)):
+        averaged = layers.sar["hh"].astype(np.float64)
+        averaged = averaged if average == "db" else 10 ** (averaged / 10)
+        assert averaged.std() == pytest.approx(expected, abs=tolerance)
+
+
 def test_a_scene_without_a_valid_pixel_is_an_error() -> None:
     with pytest.raises(SceneError, match=r"^made\.nc: no valid pixel in hh, hv; leave the file out"):
         list(read_layers(MadeScene(noise((9, 9), holes=1.1), noise((9, 9), holes=1.1)), [2]))

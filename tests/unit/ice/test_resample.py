@@ -72,7 +72,7 @@ def test_means_are_over_finite_values(shape: tuple[int, int], factor: int, min_v
     factors=st.sets(st.integers(1, 30), min_size=1, max_size=6),
     min_valid=st.floats(0, 1),
     holes=st.sampled_from([0.0, 0.05, 0.5, 0.95, 1.0]),
-    window=st.sampled_from([1, 12, 2520]),
+    window=st.sampled_from([1, 12, 1080]),
     n_threads=st.integers(1, 3),
     seed=st.integers(0, 1000),
 )
@@ -98,6 +98,7 @@ def test_a_pyramid_equals_brute_force(
     classes[random.random((7, 3)) < 0.3] = 255
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resample, "_WINDOW", window)
+        patch.setattr(resample, "_SHARED", window)
         means = resample.block_means(values, factors, min_valid, n_threads=n_threads)
         power = resample.block_means_db(zero, factors, min_valid, n_threads=n_threads)
         labels = {
@@ -168,20 +169,6 @@ def test_what_was_given_is_not_changed() -> None:
     resample.block_means_db(values, FACTORS)
     resample.block_means(values, FACTORS)
     np.testing.assert_array_equal(values, before)
-
-
-@pytest.mark.parametrize("average", ["linear", "db"])
-def test_averaging_lowers_white_noise_as_it_must(average: str) -> None:
-    """Unit variance in the averaged quantity over 1.1 x 10^7 pixels: the deviation is 1 / factor."""
-    random = np.random.default_rng(11)
-    noise = random.standard_normal((3300, 3400), np.float32)
-    # Power must be positive: a mean of 20 puts zero twenty deviations away.
-    decibels = noise if average == "db" else 10 * np.log10(20 + noise)
-    found = resample.block_means_db(decibels, [5, 10], average=average, n_threads=2)
-    for factor, tolerance in ((5, 0.002), (10, 0.001)):
-        averaged = found[factor].astype(np.float64)
-        averaged = averaged if average == "db" else 10 ** (averaged / 10)
-        assert averaged.std() == pytest.approx(1 / factor, abs=tolerance)
 
 
 @pytest.mark.parametrize(("shape", "factor"), SHAPES)

@@ -404,6 +404,7 @@ def test_scenes_are_needed_each_once(splits: dict[str, list[Path]], tmp_path: Pa
         ({"factors": (0, 2)}, "key 'factors'"),
         ({"overlap": 384}, r"key 'overlap' is 384; set 0 or more and less than the tile \(384\)"),
         ({"min_valid": 1.5}, r"key 'min_valid' is 1.5; set a share in \[0, 1\]"),
+        ({"layers": LayerConfig(min_valid=-1)}, r"key 'layers.min_valid' is -1; set a share in \[0, 1\]"),
         ({"shard_bytes": 0}, "key 'shard_bytes' is 0; set a positive number"),
     ],
 )
