@@ -10,6 +10,7 @@ from archive import NAMES, InThisProcess, scene_name, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arcticseg.data.manifest import Manifest, write_manifest
 from arcticseg.errors import ConfigError
 from arcticseg.ice.scene import open_scene
 from shards import split, strata
@@ -159,10 +160,13 @@ def test_counts_of_charts_are_those_of_their_pixels(tmp_path: Path, monkeypatch:
             assert found[path.stem][chart] == expected
 
 
-def test_counts_of_shards_are_those_of_the_manifest(tiny_shards: Path) -> None:
-    scenes = json.loads((tiny_shards / "manifest.json").read_text())["scenes"]
-    found = strata.read_counts(tiny_shards, [*scenes, "other"])
-    assert found == {name: facts["counts"] for name, facts in scenes.items()}
+def test_counts_of_shards_are_those_of_the_manifest(tmp_path: Path) -> None:
+    names, counts = made(4)
+    scenes = {name: {"split": "train", "counts": counts[name]} for name in names[:3]}
+    scenes |= {"without chart": {"split": "train", "counts": {}}, "damaged": {"split": "train", "error": "cut"}}
+    write_manifest(tmp_path, Manifest(64, (2,), {}, scenes, {}, {}, True, ""))
+    found = strata.read_counts(tmp_path, [*names, "without chart", "damaged"])
+    assert found == {name: counts[name] for name in names[:3]}
 
 
 def test_counts_of_a_table(tmp_path: Path) -> None:
