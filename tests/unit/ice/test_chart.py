@@ -233,8 +233,8 @@ def test_text_in_a_code_cell_is_an_unlisted_code() -> None:
         ([HEADER, "1;91;93"], "has 3 cells, the header 15"),
         ([HEADER, row(1, CT=91), row(1, CT=91)], "repeated or malformed poly_id"),
         ([HEADER, row(1, CT=91).replace("1;", "x;", 1)], "repeated or malformed poly_id"),
-        # Beyond 2 ** 24 the float32 raster of ids cannot tell ids apart.
-        ([HEADER, row(1 << 25, CT=91)], "repeated or malformed poly_id"),
+        # From 2 ** 24 on the float32 raster of ids cannot tell ids apart.
+        ([HEADER, row(1 << 24, CT=91)], "repeated or malformed poly_id"),
     ],
 )
 def test_a_malformed_table_is_an_error(rows: list[str], message: str) -> None:
@@ -267,7 +267,7 @@ def test_rasterise_gathers_by_id() -> None:
     polygons = np.random.default_rng(0).choice(np.array([*ids, np.nan], np.float32), (600, 41))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = rasterise(polygons, codes_of(ids), classes, "a.nc")
+        found = rasterise(polygons, codes_of(ids), classes, "a.nc").planes()
     assert found.dtype == np.uint8
     for (i, j), value in np.ndenumerate(polygons):
         expected = [255] * 3 if np.isnan(value) else classes[ids.index(int(value))].tolist()
@@ -277,11 +277,11 @@ def test_rasterise_gathers_by_id() -> None:
 def test_rasterise_masks_and_counts_ids_without_a_row() -> None:
     polygons = np.array([[3, 4, 99, np.nan], [-5, 3, 3, 3]], np.float32)
     with pytest.warns(UserWarning, match=r"^a\.nc: 3 pixels have a polygon id without codes"):
-        found = rasterise(polygons, codes_of([3, 8]), np.array([[1, 2, 3], [4, 5, 6]], np.uint8), "a.nc")
+        found = rasterise(polygons, codes_of([3, 8]), np.array([[1, 2, 3], [4, 5, 6]], np.uint8), "a.nc").planes()
     np.testing.assert_array_equal(found[1], [[2, 255, 255, 255], [255, 2, 2, 2]])
 
 
 def test_rasterise_without_polygons_is_all_masked() -> None:
-    found = rasterise(np.full((5, 6), np.nan, np.float32), codes_of([]), np.zeros((0, 3), np.uint8))
+    found = rasterise(np.full((5, 6), np.nan, np.float32), codes_of([]), np.zeros((0, 3), np.uint8)).planes()
     assert found.shape == (3, 5, 6)
     assert (found == 255).all()
