@@ -247,7 +247,8 @@ def block_labels(
 
 def _planes(classes: UInt8, index: NDArray[np.unsignedinteger[Any]]) -> UInt8:
     """uint8 [C, h, w]: the classes of an index raster [h, w]."""
-    return np.stack([np.take(of_row, index) for of_row in classes.T])
+    rows = index.astype(np.intp)
+    return np.stack([np.take(of_row, rows) for of_row in classes.T])
 
 
 def _vote(pixels: UInt8, classes: UInt8) -> UInt8:
