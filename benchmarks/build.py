@@ -155,9 +155,9 @@ def stages(path: Path, out: Path) -> dict[str, float]:
         chart = timed("polygon ids to charts", charts.rasterise, values, table, charts.polygon_classes(table))
         del values
         timed("votes", resample.block_labels, chart.index, chart.classes, FACTORS, "majority", scene.threads)
+        tallies = stats.SceneTallies()
         for layers in read_layers(scene, FACTORS):
-            if layers.factor == FACTORS[0]:
-                timed("channel statistics", stats.moments_of, layers)
+            timed("channel statistics", tallies.add, layers)
             timed("tiles: cut, encode, hash", lambda layers=layers: list(samples(layers, BuildConfig(), scene.threads)))
     timed("the whole scene to its part", build_part, path, out / "part.tar", BuildConfig())
     return times
