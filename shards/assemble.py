@@ -121,13 +121,13 @@ def assemble(
         part.facts["scene"]: {"split": split, **_summary(part)} for split, parts in splits.items() for part in parts
     }
     every = {**(old.scenes if old else {}), **failed, **scenes}
-    moments = [part.facts["moments"] for part in splits.get("train", ())]
+    tallies = [part.facts["statistics"] for part in splits.get("train", ())]
     result = Manifest(
         tile=config.tile,
         factors=config.factors,
         splits=shards,
         scenes={name: every[name] for name in sorted(every)},
-        statistics=stats.merge([*([stats.unmerge(old.statistics)] if old else []), *moments]),
+        statistics=stats.merge([*([stats.unmerge(old.statistics)] if old else []), *tallies]),
         builder={"version": version("arcticseg"), "config": to_dict(config)},
         simulated=any(facts.get("simulated") for facts in every.values()),
         fingerprint=manifests.fingerprint(entries),

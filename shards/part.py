@@ -93,7 +93,7 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int
         SceneError: the scene cannot be read, or gives no tile.
         OutputError: the part cannot be written.
     """
-    moments: dict[str, stats.Moments] = {}
+    tallies = stats.SceneTallies()
     entries: list[SampleEntry] = []
     with (
         warnings.catch_warnings(record=True) as caught,
@@ -111,8 +111,7 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int
         }
         with open(temporary, "wb") as file:
             for layers in scene_layers.read_layers(scene, sorted(set(config.factors)), config.layers):
-                if not moments:
-                    moments = stats.moments_of(layers)
+                tallies.add(layers)
                 for entry, data in samples(layers, config, scene.threads):
                     entries.append(replace(entry, offset=file.tell()))
                     file.write(data)
@@ -123,7 +122,7 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int
                 "leave it out or lower min_valid"
             )
     facts |= {"tiles": {str(factor): n for factor, n in Counter(entry.factor for entry in entries).items()}}
-    facts |= {"moments": {name: asdict(moment) for name, moment in moments.items()}}
+    facts |= {"statistics": tallies.to_dict()}
     # What a part says does not depend on where the scenes lie.
     told = [str(item.message).replace(str(scene_path), scene_path.name) for item in caught]
     facts |= {"warnings": told, "samples": [asdict(entry) for entry in entries]}

@@ -96,7 +96,7 @@ class Manifest:
 
     Attributes:
         scenes: scene -> its split and facts, or its split and why it could not be read.
-        statistics: channel -> {mean, std, count} over training scenes.
+        statistics: channel -> {mean, std, count, histogram, factors} over training scenes, see `shards.stats.merge`.
         builder: program version and all options.
         simulated: whether any scene is.
         fingerprint: changes when any sample does.
@@ -107,7 +107,7 @@ class Manifest:
     factors: tuple[int, ...]
     splits: Mapping[str, tuple[ShardEntry, ...]]
     scenes: Mapping[str, Mapping[str, Any]]
-    statistics: Mapping[str, Mapping[str, float]]
+    statistics: Mapping[str, Mapping[str, Any]]
     builder: Mapping[str, Any]
     simulated: bool
     fingerprint: str

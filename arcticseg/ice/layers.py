@@ -177,7 +177,8 @@ def _distance(scene: Scene, steps: Collection[int]) -> dict[int, NDArray[np.uint
 def official_labels(scene: Scene, config: LayerConfig = LayerConfig()) -> NDArray[np.uint8] | None:
     """Charts at 80 m as official scores want them: 2 x 2 maximum of a raw scene, a ready-to-train file's own.
 
-    What is no-data in any full-resolution variable is no-data in all (design of the ready-to-train files).
+    What is no-data in any full-resolution variable is no-data in all (design of the ready-to-train files); one without
+    any data, such as a polarisation that the scene lacks, does not count.
 
     Returns:
         uint8 [3, H, W] at 80 m; None: the scene has no chart.
@@ -188,6 +189,7 @@ def official_labels(scene: Scene, config: LayerConfig = LayerConfig()) -> NDArra
         return None
     for values in (*map(scene.sar, scene.polarisations), scene.distance()):
         if values is not None:
-            missing = resample.block_labels(np.isnan(values).view(np.uint8), _NO_YES, [step], "maximum", scene.threads)
-            labels[step][:, missing[step][0] > 0] = IGNORE_INDEX
+            found = resample.block_labels(np.isnan(values).view(np.uint8), _NO_YES, [step], "maximum", scene.threads)
+            missing = found[step][0] > 0
+            labels[step][:, missing & ~missing.all()] = IGNORE_INDEX
     return labels[step]

@@ -83,19 +83,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("--seed", type=int, default=0, help="of the choice of tiles (default 0)")
     info.set_defaults(main=run_info)
 
-    text = "Divide scenes into training, validation and test; scenes of one satellite pass stay together."
-    split = actions.add_parser("split", help="lists of scenes", description=text)
-    split.add_argument("scenes", type=Path, help="folder of scenes")
-    split.add_argument("--out", type=Path, required=True, help="folder for train.txt, val.txt, test.txt")
-    split.add_argument("--val", type=float, default=0.1, help="share for validation (default 0.1)")
-    split.add_argument("--test", type=float, default=0.1, help="share for the test (default 0.1)")
-    split.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
-    split.set_defaults(main=run_split)
+    _add_split(actions)
 
-    text = "Mean and standard deviation of each channel over the training scenes, beside the published ones."
+    text = "Mean, deviation and histogram of each channel over the training scenes, beside what is published."
     stats = actions.add_parser("stats", help="channel statistics", description=text)
     stats.add_argument("shards", type=Path, help="folder of shards")
+    stats.add_argument("--factor", type=int, help="show backscatter and distance at this factor only (default: at all)")
+    stats.add_argument("--picture", type=Path, metavar="PNG", help="draw the histograms to this file, too")
     stats.set_defaults(main=run_stats)
+
+
+def _add_split(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Arguments of `arcticseg shards split`."""
+    text = (
+        "Divide scenes into training, validation and test, and the training scenes into label fractions and their "
+        "complements; scenes of one satellite pass stay together. A list is a text file, one scene a line, or a JSON "
+        "array of names; a given one is taken as it is."
+    )
+    split = actions.add_parser("split", help="lists of scenes", description=text)
+    split.add_argument("scenes", type=Path, help="folder of scenes, or a list of their names")
+    split.add_argument("--out", type=Path, required=True, help="folder for train.txt, val.txt, test.txt and so on")
+    split.add_argument("--val", type=float, default=0.1, help="share for validation (default 0.1)")
+    split.add_argument("--test", type=float, default=0.1, help="share for the test (default 0.1)")
+    split.add_argument("--train-list", type=Path, help="the training scenes (default: all that are on no other list)")
+    split.add_argument("--val-list", type=Path, help="the validation scenes, instead of --val; they leave the training")
+    split.add_argument("--test-list", type=Path, help="the test scenes, instead of --test")
+    split.add_argument(
+        "--fractions", metavar="PERCENTS", help="write nested labels_20.txt, pretrain_80.txt and so on, of 20,40,60,80"
+    )
+    split.add_argument(
+        "--counts", type=Path, help="stratify fractions by class content, too: shards, a CSV file, or scenes to read"
+    )
+    split.add_argument("--workers", type=int, default=1, help="scenes read at a time for --counts (default 1)")
+    split.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    split.set_defaults(main=run_split)
 
 
 def parse_factors(text: str) -> tuple[int, ...]:
@@ -200,18 +221,22 @@ def run_info(arguments: argparse.Namespace) -> None:
 
 def run_split(arguments: argparse.Namespace) -> None:
     """`arcticseg shards split`."""
-    from arcticseg.ice.scene import list_scenes
-    from shards import split
+    from launchers.lists import make_lists
+    from launchers.terminal import plain_warnings
 
-    names = [path.stem for path in list_scenes(arguments.scenes)]
-    found = split.split(names, {"val": arguments.val, "test": arguments.test}, arguments.seed)
-    for path, (part, listed) in zip(split.write_lists(found, arguments.out), found.items(), strict=True):
-        print(f"{part:5} {len(listed):5} scenes  {path}")
+    with plain_warnings():
+        make_lists(arguments)
 
 
 def run_stats(arguments: argparse.Namespace) -> None:
     """`arcticseg shards stats`."""
     from arcticseg.data.manifest import read_manifest
-    from shards.stats import table
+    from shards import split, stats
 
-    print(table(read_manifest(arguments.shards).statistics))
+    found = read_manifest(arguments.shards)
+    print(stats.table(found.statistics, arguments.factor, published=any(map(split.is_ai4arctic, found.scenes))))
+    if found.simulated:
+        print("The scenes are SIMULATED; published statistics are those of the real archive.")
+    if arguments.picture:
+        stats.picture(found.statistics, arguments.picture, arguments.factor, found.simulated)
+        print(arguments.picture)

@@ -16,7 +16,7 @@ from archive import write as write_archive
 from arcticseg.data import sample
 from arcticseg.data.manifest import read_index, read_manifest
 from arcticseg.errors import ConfigError, OutputError, SceneError
-from arcticseg.ice.channels import CHANNELS, COARSE
+from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.layers import LayerConfig, read_layers
 from arcticseg.ice.scene import open_scene
 from shards import build as builder
@@ -163,8 +163,9 @@ def test_statistics_are_over_all_valid_pixels_of_training_scenes(built: Path, sp
     for path in splits["train"]:
         with open_scene(path) as scene:
             layers = next(iter(read_layers(scene, [2])))
-            values["nersc_sar_primary"].append(layers.sar["hh"])
-            values["nersc_sar_secondary"].append(layers.sar["hv"])
+            for name, polarisation in SAR.items():
+                codes = sample.encode_sar(layers.sar[name]).astype(float)
+                values[polarisation].append(np.where(codes > 0, -60 + 0.05 * (codes - 1), np.nan))
             values["distance_map"].append(np.where(layers.distance == 255, np.nan, layers.distance))
             for name in COARSE:
                 coarse = scene.coarse(name)
@@ -184,6 +185,7 @@ def test_statistics_are_over_all_valid_pixels_of_training_scenes(built: Path, sp
         assert statistics[name]["count"] == together.size
         assert statistics[name]["mean"] == pytest.approx(together.mean(), rel=1e-9, abs=1e-12)
         assert statistics[name]["std"] == pytest.approx(together.std(), rel=1e-9, abs=1e-12)
+    assert list(statistics["distance_map"]["factors"]) == ["2", "4"]
 
 
 def test_two_workers_write_the_same_bytes(built: Path, splits: dict[str, list[Path]], tmp_path: Path) -> None:
