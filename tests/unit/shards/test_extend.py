@@ -85,9 +85,13 @@ def test_added_scenes_get_shards_of_their_own(first: Path, shards: Path, archive
     )
     assert samples(shards, found) == samples(whole, at_once)
     assert found.scenes == at_once.scenes
+    assert set(found.statistics) == set(at_once.statistics)
     for name, statistics in at_once.statistics.items():
-        for key, value in statistics.items():
-            assert found.statistics[name][key] == pytest.approx(value, rel=1e-9, abs=1e-9), (name, key)
+        merged = found.statistics[name]
+        assert merged["histogram"] == statistics["histogram"]
+        assert merged["count"] == statistics["count"]
+        for key in ("mean", "std"):
+            assert merged[key] == pytest.approx(statistics[key], rel=1e-9, abs=1e-9), (name, key)
 
 
 def test_added_scenes_do_not_depend_on_how_often_they_are_added(shards: Path, archive: list[Path]) -> None:
