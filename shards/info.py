@@ -88,9 +88,11 @@ def _failed(found: Manifest) -> list[str]:
     failed = {name: facts["error"] for name, facts in found.scenes.items() if "error" in facts}
     warned = sum(bool(facts.get("warnings")) for facts in found.scenes.values())
     lines = (
-        [f"{len(failed)} scenes could not be read:", *(f"  {reason}" for reason in failed.values())] if failed else []
+        [f"scenes that could not be read: {len(failed)}", *(f"  {reason}" for reason in failed.values())]
+        if failed
+        else []
     )
-    return [*lines, *([f"{warned} scenes with warnings; the manifest has them"] if warned else [])]
+    return [*lines, *([f"scenes with warnings, which the manifest holds: {warned}"] if warned else [])]
 
 
 def _options(found: Manifest) -> list[str]:

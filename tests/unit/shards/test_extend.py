@@ -11,6 +11,7 @@ from archive import write as write_archive
 
 from arcticseg.data.manifest import Manifest, read_index, read_manifest
 from arcticseg.errors import ConfigError, OutputError, SceneError
+from launchers.cli import main
 from shards import assemble, extend
 from shards import build as builder
 from shards.build import build
@@ -207,3 +208,28 @@ def test_a_scene_that_could_not_be_read_is_tried_again(archive: list[Path], tmp_
     keys = list(samples(out, mended))
     assert len(keys) == sum(sum(facts["tiles"].values()) for facts in mended.scenes.values())
     assert np.unique(keys).size == len(keys)
+
+
+def test_the_command_extends(archive: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, paths in (("old", archive[:2]), ("new", archive[2:])):
+        (tmp_path / name).mkdir()
+        for path in paths:
+            shutil.copy(path, tmp_path / name)
+
+    def command(name: str, *more: str) -> int:
+        out = str(tmp_path / "out")
+        return main(["shards", "build", str(tmp_path / name), "--out", out, "--factors=4", "--tile=32", *more])
+
+    assert command("old") == 0
+    fingerprint = capsys.readouterr().out.splitlines()[-1]
+    assert command("new") == 2
+    assert capsys.readouterr().err.endswith("add scenes with --extend, or build elsewhere\n")
+    assert command("new", "--extend", "--max-memory=2G", "--workers=1", "--time-limit=5") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split()[:3] == ["train", "5", "scenes"]
+    assert printed[-1].startswith("fingerprint ")
+    assert printed[-1] != fingerprint
+    assert main(["shards", "check", str(tmp_path / "out"), "--workers=0"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out'}: whole\n"
+    assert command("new", "--extend", "--max-memory=much") == 2
+    assert "--max-memory is 'much'; set a size such as 24G or 500M" in capsys.readouterr().err

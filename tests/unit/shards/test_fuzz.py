@@ -87,9 +87,13 @@ def cut(path: Path, random: Random) -> None:
 
 
 def dropped(path: Path, random: Random) -> None:
-    """Some variables are missing."""
+    """Some variables are missing: any, or all of a kind that a scene may lack."""
     found = variables_of(3)
-    for name in random.choice(list(found), random.integers(1, 4), replace=False):
+    kinds = [scenes.AMSR2, scenes.ERA5, ("polygon_icechart", "polygon_codes"), ("distance_map",), ("sar_grid_height",)]
+    names = [str(name) for name in random.choice(list(found), random.integers(1, 4), replace=False)]
+    if random.random() < 0.5:
+        names = [name for i in random.choice(len(kinds), random.integers(1, 4), replace=False) for name in kinds[i]]
+    for name in names:
         del found[name]
     write(path, found)
 
@@ -156,29 +160,25 @@ def attributed(path: Path, random: Random) -> None:
 
 
 def garbled(path: Path, random: Random) -> None:
-    """A code table that is no code table."""
+    """Cells, rows or the header of the code table that make no sense."""
     found = variables_of(7)
     dims, rows = found["polygon_codes"]
     rows = rows.copy()
-    i, text = int(random.integers(len(rows))), ""
-    row = str(rows[i])
-    cells = row.split(";")
-    j = int(random.integers(len(cells)))
+    odd = ["", " ", "x", "1.5", "-9", "999", "-1", "1e3", "é", "0x1f", "9" * 20, "99", "91", "W", "07", "+5", "5 0"]
     for _ in range(int(random.integers(1, 4))):
-        kind = random.integers(9)
-        if kind == 0:
-            cells[j] = str(
-                random.choice(["", " ", "x", "1.5", "-9", "999", "-1", "1e3", "é", "0x1f", "99999999999999999999"])
-            )
-        elif kind == 1:
+        # Mostly codes of polygons, now and then ids and the header.
+        i, j = int(random.integers(random.random() < 0.9, len(rows))), int(random.integers(random.random() < 0.9, 15))
+        cells = str(rows[i]).split(";")
+        kind = random.random()
+        if kind < 0.8:
+            cells[j % len(cells)] = str(random.choice(odd))
+        elif kind < 0.87:
             cells = cells[:-1]
-        elif kind == 2:
-            cells = [*cells, "7"]
-        elif kind == 3:
+        elif kind < 0.94:
             cells = list(random.permutation(cells))
-        j = int(random.integers(len(cells)))
-    text = ";".join(cells)
-    rows[i] = str(random.choice([text, text, text, row.replace(";", ","), row * 2, "", row.lower(), str(rows[0])]))
+        else:
+            cells = ["".join(cells)]
+        rows[i] = ";".join(cells)
     if random.random() < 0.2:
         rows = rows[random.permutation(len(rows))[: random.integers(0, len(rows) + 1)]]
     found["polygon_codes"] = (dims, rows)

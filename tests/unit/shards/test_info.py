@@ -42,7 +42,7 @@ def test_a_summary_says_what_there_is(built: Path) -> None:
     assert "  ice service  cis 2, dmi 1" in lines
     assert "  acquired     2018-07-21 to 2019-02-12" in lines
     assert f"  fingerprint  {found.fingerprint}" in lines
-    assert "1 scenes could not be read:" in lines
+    assert "scenes that could not be read: 1" in lines
     assert any(line.startswith("  bad.nc: cannot be read") for line in lines)
     assert any("factors=[2, 4]" in line and "layers.rules=autoice" in line for line in lines)
     assert "SIMULATED" not in text
