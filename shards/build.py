@@ -183,10 +183,24 @@ def _part_name(scene_path: Path, config: BuildConfig) -> str:
     return f"{scene_path.stem}-{xxhash.xxh3_64_hexdigest(text.encode())}.tar"
 
 
-def _measure(path: Path) -> tuple[int, int, float]:
-    """Lines, samples and pixel spacing of a scene."""
-    with open_scene(path) as scene:
-        return *scene.shape, scene.pixel_spacing
+class _Failures:
+    """The scenes that could not be read, and why; under `stop` the first one ends the build."""
+
+    def __init__(self, on_error: str, report: Report) -> None:
+        self.reasons: dict[Path, str] = {}
+        self._on_error, self._report = on_error, report
+
+    def add(self, path: Path, error: Exception) -> None:
+        """Take in what went wrong with a scene; raise it where it ends the build."""
+        found = _scene_error(path, error)
+        if self._on_error == "stop" or isinstance(error, (ConfigError, OutputError)):
+            raise found or error
+        if found is None:
+            # A fault of the program, whose trace stays with `stop`; one scene must not cost the others.
+            found = SceneError(f"{path}: the program failed on it ({error!r}); report this fault")
+        self._report(f"skipped: {found}")
+        # The manifest is the same wherever the scenes lie.
+        self.reasons[path] = str(found).replace(str(path.absolute()), path.name).replace(str(path), path.name)
 
 
 def _build_parts(
@@ -199,63 +213,78 @@ def _build_parts(
     progress: Progress,
 ) -> dict[Path, str]:
     """Write the parts that are not there yet; scene -> reason of the scenes that were skipped."""
-    failed: dict[Path, str] = {}
-
-    def fail(path: Path, error: Exception) -> None:
-        found = _scene_error(path, error)
-        if on_error == "stop" or isinstance(error, (ConfigError, OutputError)):
-            raise found or error
-        if found is None:
-            # A fault of the program, whose trace stays with `stop`; one scene must not cost the others.
-            found = SceneError(f"{path}: the program failed on it ({error!r}); report this fault")
-        report(f"skipped: {found}")
-        # The manifest is the same wherever the scenes lie.
-        failed[path] = str(found).replace(str(path), path.name)
-
+    failures = _Failures(on_error, report)
     free, total = machine_memory()
     budget = free if machine.memory is None else machine.memory
     waiting = [path for path in where if not is_part(where[path])]
-    done = len(where) - len(waiting)
     # Scenes are opened in other processes only: what a damaged file does to a library, it does there.
     with Workers(machine.workers, budget) as pool:
-        measured: dict[Path, tuple[int, int, float]] = {}
-        opening = [Job((path,), time_limit=min(machine.time_limit, _OPENING)) for path in waiting]
         with progress("opening scenes") as bar:
-            for count, (job, outcome) in enumerate(pool.map(_measure, opening)):
-                bar(count, len(waiting))
-                if outcome.error is None:
-                    measured[job.arguments[0]] = outcome.value
-                else:
-                    fail(job.arguments[0], outcome.error)
-            bar(len(waiting), len(waiting))
+            measured = _measure_all(pool, waiting, min(machine.time_limit, _OPENING), failures, bar)
         _check_space(out, where, measured, config)
-        costs: dict[Path, int] = {}
-        for path, facts in measured.items():
-            cost = scene_memory(*facts, config)
-            text = f"{path}: {facts[0]} x {facts[1]} pixels take about {show_size(cost)} of memory"
-            if cost > total:
-                fail(path, SceneError(f"{text}, this machine has {show_size(total)}; use a larger one"))
-                continue
-            if cost > budget:
-                report(f"warning: {text}, more than the {show_size(budget)} that may be used; it is worked on alone")
-            costs[path] = cost
+        costs = _costs(measured, config, budget, total, failures, report)
         # Cores without a scene of their own help with those of others.
         at_once = min(machine.workers, len(costs), budget // max(costs.values(), default=1))
         n_threads = max(1, cores() // max(1, at_once))
         jobs = [Job((path, where[path], config, n_threads), cost, machine.time_limit) for path, cost in costs.items()]
-        done += len(failed)
+        done = len(where) - len(jobs)
         with progress("scenes") as bar:
             bar(done, len(where))
             for job, outcome in pool.map(build_part, jobs):
                 for text in outcome.value or ():
                     report(f"warning: {text}")
                 if outcome.error is not None:
-                    fail(job.arguments[0], outcome.error)
+                    failures.add(job.arguments[0], outcome.error)
                 done += 1
                 bar(done, len(where))
-    if len(failed) == len(where):
-        raise SceneError(f"none of {len(where)} scenes could be read; the first: {next(iter(failed.values()))}")
-    return failed
+    reasons = failures.reasons
+    if len(reasons) == len(where):
+        raise SceneError(f"none of {len(where)} scenes could be read; the first: {next(iter(reasons.values()))}")
+    return reasons
+
+
+def _measure_all(
+    pool: Workers, paths: Sequence[Path], time_limit: float, failures: _Failures, bar: Callable[[int, int], None]
+) -> dict[Path, tuple[int, int, float]]:
+    """Scene -> lines, samples and pixel spacing, of those that can be opened."""
+    found: dict[Path, tuple[int, int, float]] = {}
+    jobs = [Job((path,), time_limit=time_limit) for path in paths]
+    for done, (job, outcome) in enumerate(pool.map(_measure, jobs)):
+        bar(done, len(paths))
+        if outcome.error is None:
+            found[job.arguments[0]] = outcome.value
+        else:
+            failures.add(job.arguments[0], outcome.error)
+    bar(len(paths), len(paths))
+    return found
+
+
+def _measure(path: Path) -> tuple[int, int, float]:
+    """Lines, samples and pixel spacing of a scene."""
+    with open_scene(path) as scene:
+        return *scene.shape, scene.pixel_spacing
+
+
+def _costs(
+    measured: Mapping[Path, tuple[int, int, float]],
+    config: BuildConfig,
+    budget: int,
+    total: int,
+    failures: _Failures,
+    report: Report,
+) -> dict[Path, int]:
+    """Scene -> bytes of memory that it takes; one that is larger than the machine, as damage makes it, fails."""
+    out: dict[Path, int] = {}
+    for path, facts in measured.items():
+        cost = scene_memory(*facts, config)
+        text = f"{path}: {facts[0]} x {facts[1]} pixels take about {show_size(cost)} of memory"
+        if cost > total:
+            failures.add(path, SceneError(f"{text}, this machine has {show_size(total)}; use a larger one"))
+            continue
+        if cost > budget:
+            report(f"warning: {text}, more than the {show_size(budget)} that may be used; it is worked on alone")
+        out[path] = cost
+    return out
 
 
 def _scene_error(path: Path, error: Exception) -> SceneError | None:

@@ -25,7 +25,7 @@ def differences(found: Manifest, config: BuildConfig) -> list[tuple[str, object,
         return out
 
     # As JSON, since the manifest's went through it.
-    before, now = flat(found.builder["config"]), flat(json.loads(json.dumps(to_dict(config))))
+    before, now = flat(found.builder.get("config", {})), flat(json.loads(json.dumps(to_dict(config))))
     return [(key, before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)]
 
 
