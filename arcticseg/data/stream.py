@@ -17,6 +17,24 @@ from arcticseg.errors import ConfigError, ShardError
 
 
 @dataclass(frozen=True)
+class Damage:
+    """A sample that stayed wrong after it was fetched again."""
+
+    number: int
+    shard: str
+    offset: int
+    reason: str
+
+
+class DamagedSample(Exception):  # noqa: N818
+    """A sample's bytes are not those of the index."""
+
+    def __init__(self, damage: Damage) -> None:
+        super().__init__(damage)
+        self.damage = damage
+
+
+@dataclass(frozen=True)
 class Selection:
     """The samples that a run uses, in the order of the shards.
 
@@ -104,7 +122,7 @@ def select(
     return Selection(folder, kept, manifests.fingerprint(entry for _, entry in kept))
 
 
-class ShardReader:
+class SampleReader:
     """Reads samples by number; keeps files open; one for each process."""
 
     def __init__(self, selection: Selection) -> None:
@@ -120,8 +138,13 @@ class ShardReader:
                 raise ShardError(f"{path}: shard cannot be opened ({error.strerror}); restore it") from error
         return self._files[shard]
 
-    def read(self, number: int) -> sample.Tile:
-        """The tile of a sample.
+    def where(self, number: int) -> str:
+        """Where a sample is, for people: shard and offset."""
+        shard, entry = self.selection.samples[number]
+        return f"{self.selection.folder / shard}: sample at byte {entry.offset}"
+
+    def fetch(self, number: int) -> bytes:
+        """The bytes of a sample.
 
         Raises:
             ShardError: the shard is missing, cut or differs from its checksum; the message names shard and offset.
@@ -134,8 +157,11 @@ class ShardReader:
                 f"{self.selection.folder / shard}: sample {entry.key} at byte {entry.offset} is damaged ({what}); "
                 "restore the shard; `arcticseg shards check` names all damage"
             )
-        key, members = sample.split_members(data)
-        return sample.decode(key, members)
+        return data
+
+    def read(self, number: int) -> sample.Tile:
+        """The tile of a sample."""
+        return sample.decode(*sample.split_members(self.fetch(number)))
 
     def __getstate__(self) -> dict[str, object]:
         # Open files do not travel to another process.
@@ -146,3 +172,6 @@ class ShardReader:
         for file in self._files.values():
             os.close(file)
         self._files.clear()
+
+
+ShardReader = SampleReader
