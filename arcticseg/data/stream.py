@@ -227,6 +227,11 @@ class SampleReader:
     def __init__(self, selection: Selection, core_only: bool = False, cache: Cache | None = None) -> None:
         self.selection, self.core_only, self.cache = selection, core_only, cache
 
+    def where(self, number: int) -> str:
+        """Where a sample is, for people: shard and offset."""
+        chosen = self.selection
+        return f"{chosen.address(chosen.shard[number])}: sample at byte {chosen.offset[number]}"
+
     def fetch(self, number: int) -> bytes:
         """The bytes of a sample's range, or of its core.
 

@@ -75,7 +75,7 @@ class Assemble:
     def _coarse(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         if not self.coarse or not batch.aux.shape[-1]:
             return {}
-        index = [COARSE.index(name) for name in self.coarse]
+        index = [batch.coarse.index(name) for name in self.coarse]
         codes = batch.aux[:, index].int() & 0xFFFF  # the bits of uint16, which torch can hardly compute with
         values = torch.stack(
             [
@@ -86,8 +86,9 @@ class Assemble:
         )
         there = (codes > 0).float()
         # Mean of the valid neighbours, weighted as bilinear interpolation weights them.
-        total = _interpolate(values * there, batch.aux_rows, batch.aux_cols)
-        weight = _interpolate(there, batch.aux_rows, batch.aux_cols)
+        weights = [linear_weights(points, batch.size, hold=True) for points in (batch.aux_rows, batch.aux_cols)]
+        total = _interpolate(values * there, *weights)
+        weight = _interpolate(there, *weights)
         found = weight > 1e-6
         fields = torch.where(found, total / weight.clamp(min=1e-6), 0.0)
         return {name: (fields[:, i], found[:, i]) for i, name in enumerate(self.coarse)}
@@ -96,10 +97,14 @@ class Assemble:
         wanted = {"sar_incidenceangle", "sar_grid_latitude", "sar_grid_longitude"} & set(self.channels)
         if not wanted:
             return {}
-        # Padding meets weight 0 only; a missing angle must stay missing through the product.
-        angle = torch.isfinite(batch.geo[:, 3:])
-        grid = torch.cat([batch.geo[:, :3], torch.where(angle, batch.geo[:, 3:], 0.0), angle.float()], dim=1)
-        x, y, z, incidence, known = _interpolate(grid, batch.geo_rows, batch.geo_cols).unbind(1)
+        latitude, longitude = torch.deg2rad(batch.geo[:, :2].double()).unbind(1)
+        flat = torch.cos(latitude)
+        vectors = [flat * torch.cos(longitude), flat * torch.sin(longitude), torch.sin(latitude)]
+        # What fills a window up meets weight 0 only; a missing angle must stay missing through the product.
+        angle = torch.isfinite(batch.geo[:, 2])
+        grid = torch.stack([*vectors, torch.where(angle, batch.geo[:, 2], 0.0), angle], dim=1).float()
+        weights = [linear_weights(points, batch.size, hold=False) for points in (batch.geo_rows, batch.geo_cols)]
+        x, y, z, incidence, known = _interpolate(grid, *weights).unbind(1)
         everywhere = torch.ones_like(x, dtype=torch.bool)
         fields = {
             "sar_grid_latitude": (torch.rad2deg(torch.atan2(z, torch.hypot(x, y))), everywhere),
@@ -111,6 +116,7 @@ class Assemble:
 
     def __call__(self, batch: Batch) -> Inputs:
         """Assemble the planes, then turn and flip planes and labels together."""
+        shape = (len(batch), batch.size, batch.size)
         fields = {
             "nersc_sar_primary": self._sar("nersc_sar_primary", batch.hh),
             "nersc_sar_secondary": self._sar("nersc_sar_secondary", batch.hv),
@@ -118,14 +124,19 @@ class Assemble:
         }
         fields |= self._coarse(batch) | self._geo(batch)
         for i, name in enumerate(("month", "day")):
-            clock = batch.clock[:, i, None, None].expand(batch.hh.shape)
+            clock = batch.clock[:, i, None, None].expand(shape)
             fields[name] = (self._normalise(name, clock), torch.isfinite(clock))
-        nothing = (torch.zeros(batch.hh.shape, device=batch.hh.device), torch.zeros_like(batch.hh, dtype=torch.bool))
+        nothing = (
+            torch.zeros(shape, device=batch.clock.device),
+            torch.zeros(shape, dtype=torch.bool, device=batch.clock.device),
+        )
         planes, data = zip(*(fields.get(name, nothing) for name in self.channels), strict=True)
         x, there = torch.stack(planes, dim=1), torch.stack(data, dim=1)  # [B, C, H, W]
         x = torch.where(there, x, 0.0)
         group = torch.tensor([GROUPS.index(CHANNELS[name].group) for name in self.channels], device=x.device)
-        dropped = batch.drop[:, group]
+        dropped = (
+            batch.draws.drop[:, group] if batch.draws else torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        )
         if self.valid_plane:
             valid = ((batch.hh > 0) | (batch.hv > 0))[:, None]
             x, there = torch.cat([x, valid.float()], dim=1), torch.cat([there, torch.ones_like(valid)], dim=1)
@@ -138,14 +149,35 @@ def _interpolate(grid: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     return rows[:, None] @ grid @ cols[:, None].transpose(2, 3)
 
 
+def linear_weights(points: Tensor, size: int, hold: bool) -> Tensor:
+    """Weights float32 [B, size, n] that bring values at `points` [B, n] to 0 .. size - 1 by linear interpolation.
+
+    Args:
+        points: rising, infinite where a sample has fewer than n; those get no weight.
+        hold: hold the edge values beyond the outermost points (2 km grid); else go on linearly (geolocation).
+    """
+    count = torch.isfinite(points).sum(dim=1)[:, None]  # [B, 1]
+    at = torch.arange(size, dtype=points.dtype, device=points.device).expand(len(points), -1).contiguous()
+    low = torch.searchsorted(points, at, right=True) - 1
+    low = torch.minimum(low, count - 2).clamp(min=0)  # [B, size]
+    high = torch.minimum(low + 1, count - 1).clamp(min=0)
+    first, last = points.gather(1, low), points.gather(1, high)
+    # One point, or none, has no distance to a neighbour.
+    share = torch.where(count > 1, (at - first) / (last - first), 0.0)
+    share = share.clamp(0, 1) if hold else share
+    weights = torch.zeros(*at.shape, points.shape[1], dtype=points.dtype, device=points.device)
+    weights.scatter_(2, low[..., None], ((1 - share) * (count > 0))[..., None])
+    weights.scatter_add_(2, high[..., None], share[..., None])
+    return weights.float()
+
+
 def _turn(planes: Tensor, batch: Batch) -> Tensor:
     """Transpose and flip each sample of [B, C, H, W] as drawn."""
-    flags = (flag[:, None, None, None] for flag in (batch.transpose, batch.flip_rows, batch.flip_cols))
+    if batch.draws is None or not planes.numel():
+        return planes
+    draws = batch.draws
+    flags = (flag[:, None, None, None] for flag in (draws.transpose, draws.flip_rows, draws.flip_cols))
     transpose, flip_rows, flip_cols = flags
-    if batch.transpose.any():
-        planes = torch.where(transpose, planes.transpose(2, 3), planes)
-    if batch.flip_rows.any():
-        planes = torch.where(flip_rows, planes.flip(2), planes)
-    if batch.flip_cols.any():
-        planes = torch.where(flip_cols, planes.flip(3), planes)
-    return planes
+    planes = torch.where(transpose, planes.transpose(2, 3), planes)
+    planes = torch.where(flip_rows, planes.flip(2), planes)
+    return torch.where(flip_cols, planes.flip(3), planes)
