@@ -12,12 +12,14 @@ can be locked exclusively is in nobody's use and may be removed for room, the lo
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import fcntl
 import os
+import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import xxhash
@@ -31,7 +33,7 @@ from arcticseg.files import make_folder
 _OPEN = 2
 
 
-class NoRoom(Exception):
+class NoRoomError(Exception):
     """The cache cannot take a shard; the message says why."""
 
 
@@ -89,12 +91,12 @@ class Cache:
             if file is None:
                 try:
                     file = self._download(source, shard)
-                except (NoRoom, _Differs) as error:
+                except (NoRoomError, _DiffersError) as error:
                     warnings.warn(
                         f"{source.address}/{shard.name}: is not cached ({error}); reading it from there", stacklevel=4
                     )
                     # One that does not fit now may fit later; one that differs stays as it is.
-                    if isinstance(error, _Differs):
+                    if isinstance(error, _DiffersError):
                         self._refused.add(path)
                     return None
             self._open[path] = file
@@ -107,8 +109,8 @@ class Cache:
         """Bring a shard here, or wait until another process has; the open file, with its shared lock.
 
         Raises:
-            NoRoom: no space, or all shards are in use.
-            _Differs: the source's shard is not the manifest's.
+            NoRoomError: no space, or all shards are in use.
+            _DiffersError: the source's shard is not the manifest's.
             ShardError: the source is out.
         """
         self.close()  # this process reads nothing meanwhile, and may hold what could make room
@@ -131,7 +133,7 @@ class Cache:
     def _reserve(self, file: int, shard: ShardEntry) -> None:
         """Make room for a shard and take it."""
         if self.limit and shard.bytes > self.limit:
-            raise NoRoom(f"data.cache_bytes is {self.limit}, the shard has {shard.bytes}")
+            raise NoRoomError(f"data.cache_bytes is {self.limit}, the shard has {shard.bytes}")
         with _locked(self.folder / "lock"), _disk_errors():
             others = [
                 (stat.st_mtime, stat.st_size, path)
@@ -147,7 +149,7 @@ class Cache:
                 if _remove_unused(path):
                     total -= size
             if self.limit and total + shard.bytes > self.limit:
-                raise NoRoom(f"data.cache_bytes is {self.limit}, and {total} bytes are in use")
+                raise NoRoomError(f"data.cache_bytes is {self.limit}, and {total} bytes are in use")
             # A full disk is found now and not after minutes; and the others count these bytes as taken.
             while True:
                 try:
@@ -168,7 +170,7 @@ class Cache:
         self._open.clear()
 
 
-class _Differs(Exception):
+class _DiffersError(Exception):
     """A downloaded shard is not the one that the manifest speaks of."""
 
 
@@ -177,7 +179,7 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise NoRoom(f"data.cache: {error.strerror}") from error
+        raise NoRoomError(f"data.cache: {error.strerror}") from error
 
 
 def _fill(file: int, source: Source, shard: ShardEntry) -> None:
@@ -199,7 +201,7 @@ def _fill(file: int, source: Source, shard: ShardEntry) -> None:
             os.fsync(file)
         if place == shard.bytes and digest.hexdigest() == shard.xxh3:
             return
-        said = _Differs(f"its {place} bytes are not the {shard.bytes} that the manifest speaks of")
+        said = _DiffersError(f"its {place} bytes are not the {shard.bytes} that the manifest speaks of")
     assert said is not None
     raise said
 
@@ -225,7 +227,7 @@ def _locked(path: Path) -> Iterator[int]:
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise NoRoom(f"{path}: {error.strerror}") from error
+        raise NoRoomError(f"{path}: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
@@ -260,3 +262,43 @@ def _is_at(file: int, path: Path) -> bool:
     """Whether an open file still stands at a path."""
     there = _stat(path)
     return there is not None and os.path.samestat(there, os.fstat(file))
+
+
+class Prefetch:
+    """Brings shards into a cache before their samples are asked for, in a thread of its own.
+
+    Args:
+        needed: place in training -> source and shard.
+        consumed: the place that training is at, kept up to date by the loader.
+        ahead: how many places to look ahead.
+    """
+
+    def __init__(
+        self, cache: Cache, needed: Callable[[int], tuple[Source, ShardEntry]], consumed: int, ahead: int
+    ) -> None:
+        # Open files are one thread's own.
+        self._cache = copy.copy(cache)
+        self._needed, self.consumed, self._ahead = needed, consumed, ahead
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        place, known = self.consumed, ""
+        while not self._stopped.is_set():
+            place = max(place, self.consumed)
+            if place >= self.consumed + self._ahead:
+                self._stopped.wait(0.05)
+                continue
+            source, shard = self._needed(place)
+            place += 1
+            if shard.xxh3 != known:
+                known = shard.xxh3
+                # What cannot be had is the business of whoever needs it; here it would stop nobody.
+                with contextlib.suppress(ShardError):
+                    self._cache.fetch(source, shard)
+
+    def stop(self) -> None:
+        """End when the shard on its way is here."""
+        self._stopped.set()
+        self._thread.join(1)

@@ -22,7 +22,7 @@ class Damage:
         return f"{self.shard}: sample at byte {self.offset} is damaged ({self.reason})"
 
 
-class DamagedSample(ShardError):
+class DamagedSample(ShardError):  # noqa: N818  it is a sample
     """A sample whose bytes, read twice, are not those of the index."""
 
     def __init__(self, damage: Damage) -> None:
@@ -64,8 +64,8 @@ class Quarantine:
         if len(self) > self.limit:
             last = self.damages[max(new)]
             raise ShardError(
-                f"{len(self)} samples are damaged, more than data.max_damaged ({self.limit}), the last: {last}; restore "
-                "the shards (`arcticseg shards check` names all damage), or raise data.max_damaged, and go on with --resume"
+                f"{len(self)} samples are damaged, more than data.max_damaged ({self.limit}), such as {last}; restore "
+                "the shards (`arcticseg shards check` names all damage) or raise data.max_damaged, and --resume"
             )
         return [new[number] for number in sorted(new)]
 

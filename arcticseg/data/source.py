@@ -229,7 +229,9 @@ def _open_store(address: str, patience: Patience) -> Any:
     try:
         from obstore.store import HTTPStore, S3Store
     except ImportError as error:
-        raise ConfigError(f"{address}: obstore is not installed, which reads it; pip install 'arcticseg[train]'") from error
+        raise ConfigError(
+            f"{address}: obstore is not installed, which reads it; pip install 'arcticseg[train]'"
+        ) from error
     options: Any = {
         "connect_timeout": timedelta(seconds=min(_CONNECT_SECONDS, patience.seconds)),
         # Of a silence, not of the whole answer: a shard may take as long as it takes while bytes come.

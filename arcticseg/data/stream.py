@@ -162,9 +162,7 @@ def select_from(
     splits = {name: None for found in sets for name in found.manifest.splits}
     if split not in splits:
         raise ConfigError(f"{where}: holds no split '{split}', only {', '.join(splits)}; build it with one")
-    shards = [
-        (index, shard) for index, found in enumerate(sets) for shard in found.manifest.splits.get(split, ())
-    ]
+    shards = [(index, shard) for index, found in enumerate(sets) for shard in found.manifest.splits.get(split, ())]
     asked = [
         (number, entry)
         for number, (index, shard) in enumerate(shards)
