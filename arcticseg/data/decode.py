@@ -25,6 +25,9 @@ from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 # Points of a geolocation window along an edge; a whole scene of the archive has 21.
 MAX_POINTS = 32
 
+# Arrays start at multiples of a page, and so of any vector's width.
+_PAGE = 4096
+
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -92,10 +95,28 @@ class Layout:
         }
         return {name: (np.dtype(dtype), shape) for name, (dtype, shape) in shapes.items()}
 
+    def bytes(self, samples: int) -> int:
+        """Memory that `views` needs, a multiple of a page."""
+        sizes = (samples * math.prod(shape) * dtype.itemsize for dtype, shape in self.fields.values())
+        return sum(map(_pages, sizes))
+
+    def views(self, memory: memoryview, samples: int) -> dict[str, NDArray[Any]]:
+        """The arrays [samples, ...], one after another in a piece of memory."""
+        arrays, offset = {}, 0
+        for name, (dtype, shape) in self.fields.items():
+            count = samples * math.prod(shape)
+            arrays[name] = np.frombuffer(memory, dtype, count, offset).reshape(samples, *shape)
+            offset += _pages(count * dtype.itemsize)
+        return arrays
+
     @cached_property
     def coarse_index(self) -> list[int]:
         """Where the 2 km channels stand in the member `aux.b2`."""
         return [COARSE.index(name) for name in self.coarse]
+
+
+def _pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
 
 
 def clock(time: str | None) -> tuple[float, float]:

@@ -64,7 +64,7 @@ class Loader:
         self.quarantine = Quarantine(max_damaged)
         self.micro_steps = global_batch // world_size // micro_batch
         # A step's batches are in use together, while workers fill those of the next.
-        slots = self.micro_steps + max(1, 2 * workers)
+        slots = self.micro_steps + max(2, 2 * workers)
         self._ring = Ring(reader, layout, micro_batch, workers, slots, pin_memory, patience)
         self._filled: Iterator[Filled] | None = None
         self._prefetch: Prefetch | None = None
@@ -226,7 +226,7 @@ class Evaluation:
     ) -> None:
         self._total, self._micro_batch = len(reader.selection), micro_batch
         self._rank, self._world_size = rank, world_size
-        self._ring = Ring(reader, layout, micro_batch, workers, 1 + max(1, 2 * workers), pin_memory, patience)
+        self._ring = Ring(reader, layout, micro_batch, workers, 1 + max(2, 2 * workers), pin_memory, patience)
         self.damages: list[Damage] = []
 
     def __len__(self) -> int:

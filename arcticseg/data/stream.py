@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -224,6 +225,11 @@ class SampleReader:
 
     def __init__(self, selection: Selection, core_only: bool = False, cache: Cache | None = None) -> None:
         self.selection, self.core_only, self.cache = selection, core_only, cache
+        # Open files and connections are one reader's, and so one thread's own.
+        self._sources = tuple(map(copy.copy, selection.sources))
+
+    def __copy__(self) -> SampleReader:
+        return SampleReader(self.selection, self.core_only, copy.copy(self.cache))
 
     def where(self, number: int) -> str:
         """Where a sample is, for people: shard and offset."""
@@ -242,7 +248,7 @@ class SampleReader:
         core = int(chosen.core[number]) if self.core_only else 0
         start, size = int(chosen.offset[number]) + core, int(chosen.size[number]) - core
         expected = int((chosen.core_xxh3 if self.core_only else chosen.xxh3)[number])
-        source = chosen.sources[index]
+        source = self._sources[index]
         data = self.cache.read_range(source, shard, start, size) if self.cache else None
         if data is not None:
             if _fault(data, size, expected) is None:
@@ -271,7 +277,7 @@ class SampleReader:
 
     def close(self) -> None:
         """Close files and connections."""
-        for source in self.selection.sources:
+        for source in self._sources:
             source.close()
         if self.cache is not None:
             self.cache.close()
