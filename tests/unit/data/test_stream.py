@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from arcticseg.data.manifest import read_manifest
 from arcticseg.data.sample import Tile
-from arcticseg.data.stream import ShardReader, nested_scenes, read_scene_list, select
+from arcticseg.data.stream import SampleReader, nested_scenes, read_scene_list, select
 from arcticseg.errors import ConfigError, ShardError
 
 SCENES = [f"scene{i}" for i in range(5)]
@@ -99,7 +99,7 @@ def test_lists_of_scenes(tmp_path: Path) -> None:
 
 
 def test_samples_are_read_by_number(folder: Path, tiles: list[Tile]) -> None:
-    reader = ShardReader(select(folder, read_manifest(folder), "train"))
+    reader = SampleReader(select(folder, read_manifest(folder), "train"))
     for number in (29, 0, 7, 6, 7):
         found = reader.read(number)
         assert found.key == tiles[number].key
@@ -114,7 +114,7 @@ def test_samples_are_read_by_number(folder: Path, tiles: list[Tile]) -> None:
 
 def test_damage_is_met_before_decoding(tmp_path: Path, tiles: list[Tile]) -> None:
     made.write(tmp_path, tiles[:3])
-    reader = ShardReader(select(tmp_path, read_manifest(tmp_path), "train"))
+    reader = SampleReader(select(tmp_path, read_manifest(tmp_path), "train"))
     entry = reader.selection.samples[1][1]
     path = tmp_path / "train-000000.tar"
     data = bytearray(path.read_bytes())
@@ -130,7 +130,7 @@ def test_damage_is_met_before_decoding(tmp_path: Path, tiles: list[Tile]) -> Non
 
 def test_a_missing_shard(tmp_path: Path, tiles: list[Tile]) -> None:
     made.write(tmp_path, tiles[:3])
-    reader = ShardReader(select(tmp_path, read_manifest(tmp_path), "train"))
+    reader = SampleReader(select(tmp_path, read_manifest(tmp_path), "train"))
     (tmp_path / "train-000000.tar").unlink()
     with pytest.raises(ShardError, match=r"train-000000\.tar: shard cannot be opened \(No such file.*\); restore it"):
         reader.read(0)

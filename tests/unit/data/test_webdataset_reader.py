@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 from arcticseg.data.manifest import read_manifest
-from arcticseg.data.stream import ShardReader, select
+from arcticseg.data.stream import SampleReader, select
 from arcticseg.data.webdataset_reader import WebDatasetLoader, fetch_index
 from arcticseg.errors import ShardError
 
@@ -37,7 +37,7 @@ def test_batches_hold_the_samples_of_the_shards(remote: bool, tiny_shards: Path,
     folder = fetch_index(server, tmp_path) if remote else tiny_shards
     assert not list(tmp_path.glob("*.tar"))
     selection = select(folder, read_manifest(folder), "train")
-    reader = ShardReader(select(tiny_shards, read_manifest(tiny_shards), "train"))
+    reader = SampleReader(select(tiny_shards, read_manifest(tiny_shards), "train"))
     known = {reader.read(i).hh.tobytes() for i in range(len(selection))}
     batches = iter(WebDatasetLoader(place, selection, global_batch=8, micro_batch=4, rank=1, world_size=2))
     places = []
