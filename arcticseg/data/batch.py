@@ -25,22 +25,29 @@ from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn for each sample, from (seed, place).
+    """What is drawn for each sample, from (seed, place): cropped first, then transposed, flipped, and mixed.
 
     Attributes:
-        transpose, flip_rows, flip_cols: bool [B]: transposed first, then flipped.
+        crop: int64 [B, 3], first row, first column and edge of the window that is brought to the tile's size; None: no
+            sample is cropped.
+        transpose, flip_rows, flip_cols: bool [B].
         drop: bool [B, groups], channel groups that the sample loses, in the order of `channels.GROUPS`.
+        mix: int64 [B, 4], first and last (exclusive) row, first and last column of the box that the sample takes from
+            its partner, as it is after flips; empty: it takes nothing; None: no sample does. The partner of batch
+            row 2 i is 2 i + 1.
     """
 
+    crop: Tensor | None
     transpose: Tensor
     flip_rows: Tensor
     flip_cols: Tensor
     drop: Tensor
+    mix: Tensor | None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B tiles of H x W pixels; 2 km windows of up to h x w cells, geolocation windows of up to n x m points.
+    """B tiles of H x W pixels; windows of the coarse grids of up to n x n 2 km cells, and up to m x m positions.
 
     Arrays that nothing asked for have no elements.
 
@@ -51,10 +58,10 @@ class Batch:
             (seed, place).
         hh, hv: int16 [B, H, W], codes of `sample`.
         dist: uint8 [B, H, W].
-        aux: int16 [B, C, h, w], the bits of uint16 codes.
-        aux_rows, aux_cols: float64 [B, h], [B, w], tile coordinates of the cells.
-        geo: float32 [B, 3, n, m], latitude, longitude and incidence angle in degrees.
-        geo_rows, geo_cols: float64 [B, n], [B, m], tile coordinates of the points.
+        aux: int16 [B, C, n, n], the bits of uint16 codes.
+        aux_rows, aux_cols: float64 [B, n], tile coordinates of the cells.
+        geo: float32 [B, 3, m, m], latitude, longitude and incidence angle in degrees.
+        geo_rows, geo_cols: float64 [B, m], tile coordinates of the points.
         clock: float32 [B, 2], month and day of the year; NaN = unknown.
         lab: uint8 [B, 3, H, W]; 255 = masked or no chart.
         draws: the augmentation; None: none.
@@ -101,9 +108,11 @@ class Augment:
     flips: bool = False
     quarter_turns: bool = False
     drop_groups: tuple[tuple[str, float], ...] = ()
+    crop: float = 1.0
+    cutmix: float = 0.0
 
-    def draw(self, place: int) -> dict[str, Any]:
-        """Transposition, flips and dropped groups of the sample at a place."""
+    def draw(self, place: int, size: int) -> dict[str, Any]:
+        """Values of `Draws` for the sample at a place, its tile size x size pixels."""
         random = generator("augment", self.seed, place)
         flip_rows, flip_cols = (bool(random.integers(2)) and self.flips for _ in range(2))
         turns = int(random.integers(4)) if self.quarter_turns else 0
@@ -113,13 +122,42 @@ class Augment:
         drop = np.zeros(len(GROUPS), bool)
         for group, share in self.drop_groups:
             drop[GROUPS.index(group)] = random.random() < share
-        return {"transpose": turns % 2 == 1, "flip_rows": flip_rows, "flip_cols": flip_cols, "drop": drop}
+        found = {"transpose": turns % 2 == 1, "flip_rows": flip_rows, "flip_cols": flip_cols, "drop": drop}
+        if self.crop < 1:
+            edge = round(size * random.uniform(self.crop, 1))
+            found["crop"] = np.array([*random.integers(0, size - edge + 1, 2), edge])
+        if self.cutmix > 0:
+            found["mix"] = self._box(place, size)
+        return found
+
+    def _box(self, place: int, size: int) -> NDArray[np.int64]:
+        """The box of CutMix: its share of the tile uniform in [0, 1), its centre anywhere, the same for both partners.
+
+        Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
+        """
+        random = generator("cutmix", self.seed, place // 2)
+        half = size * np.sqrt(random.random()) / 2
+        centre = size * random.random(2)
+        if random.random() >= self.cutmix:
+            return np.zeros(4, np.int64)
+        first, last = np.rint(np.clip([centre - half, centre + half], 0, size)).astype(np.int64)
+        return np.stack([first, last], axis=1).ravel()
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with what is drawn for its places."""
-        draws = [self.draw(place) for place in batch.place.tolist()]
+        """The batch with what is drawn for its places.
+
+        Raises:
+            ValueError: CutMix is asked for, and the batch parts a pair of places (2 i, 2 i + 1).
+        """
+        places = batch.place.tolist()
+        if self.cutmix > 0 and (
+            places[::2] != [place - 1 for place in places[1::2]] or any(p % 2 for p in places[::2])
+        ):
+            raise ValueError(f"CutMix needs whole pairs of places, not {places}; use micro batches of an even size")
+        draws = [self.draw(place, batch.size) for place in places]
+        none: dict[str, Any] = {"crop": None, "mix": None}
         arrays = {name: torch.from_numpy(np.array([draw[name] for draw in draws])) for name in draws[0]}
-        return replace(batch, draws=Draws(**arrays))
+        return replace(batch, draws=Draws(**none | arrays))
 
 
 def make_batch(arrays: Mapping[str, NDArray[Any]], coarse: tuple[str, ...], size: int) -> Batch:
@@ -132,15 +170,17 @@ def make_batch(arrays: Mapping[str, NDArray[Any]], coarse: tuple[str, ...], size
 
 
 def _stack_padded(arrays: Sequence[NDArray[Any]], fill: float = 0) -> NDArray[Any]:
-    """Stack arrays of equal rank, padding each to the largest shape."""
+    """Stack arrays of equal rank, padding each to the largest shape; planes become square."""
     shape = np.max([array.shape for array in arrays], axis=0)
+    if len(shape) > 1:
+        shape[-2:] = shape[-2:].max()
     out = np.full((len(arrays), *shape), fill, arrays[0].dtype)
     for target, array in zip(out, arrays, strict=True):
         target[tuple(slice(0, n) for n in array.shape)] = array
     return out
 
 
-def collate(tiles: Sequence[Tile], places: Sequence[int], augment: Augment = Augment()) -> Batch:
+def collate(tiles: Sequence[Tile], places: Sequence[int], augment: Augment | None = None) -> Batch:
     """A batch from tiles of equal size and their places."""
     size = tiles[0].hh.shape[0]
     masked = np.full((len(CHARTS), size, size), IGNORE_INDEX, np.uint8)
@@ -153,6 +193,8 @@ def collate(tiles: Sequence[Tile], places: Sequence[int], augment: Augment = Aug
         arrays[name] = np.stack([getattr(tile, name) for tile in tiles])
     for name in ("aux", "geo"):
         arrays[name] = _stack_padded([getattr(tile, name) for tile in tiles])
-        for axis in (f"{name}_rows", f"{name}_cols"):
-            arrays[axis] = _stack_padded([getattr(tile, axis) for tile in tiles], np.inf)
-    return augment(make_batch(arrays, COARSE, size))
+        points = [[getattr(tile, f"{name}_{axis}") for tile in tiles] for axis in ("rows", "cols")]
+        both = _stack_padded([*points[0], *points[1]], np.inf)
+        arrays[f"{name}_rows"], arrays[f"{name}_cols"] = both[: len(tiles)], both[len(tiles) :]
+    batch = make_batch(arrays, COARSE, size)
+    return batch if augment is None else augment(batch)
