@@ -103,7 +103,8 @@ def write(folder: Path, tiles: list[Tile], split: str = "train", per_shard: int 
 def hashes(batch: Any) -> dict[int, str]:
     """Place -> hash of all that a batch holds for it; what was drawn for it included."""
     columns = [value.numpy() for _, value in sorted(vars(batch).items()) if hasattr(value, "numpy")]
-    columns += [] if batch.draws is None else [value.numpy() for _, value in sorted(vars(batch.draws).items())]
+    drawn = {} if batch.draws is None else vars(batch.draws)
+    columns += [value.numpy() for _, value in sorted(drawn.items()) if value is not None]
     return {
         place: xxhash.xxh3_64_hexdigest(b"".join(column[row].tobytes() for column in columns))
         for row, place in enumerate(batch.place.tolist())
