@@ -55,7 +55,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def do_GET(self) -> None:  # noqa: N802  the base class names it so
+    def do_GET(self) -> None:
         name = self.path.lstrip("/")
         asked = self.headers.get("Range")
         self.server.asked.append((name, asked))

@@ -90,9 +90,10 @@ class Batch:
         """The batch on a device, its places excepted."""
         moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in _tensors(self).items()}
         moved["place"] = self.place
-        moved["draws"] = self.draws and Draws(
-            **{name: value.to(device) for name, value in _tensors(self.draws).items()}
-        )
+        if self.draws is not None:
+            moved["draws"] = replace(
+                self.draws, **{name: value.to(device) for name, value in _tensors(self.draws).items()}
+            )
         return replace(self, **moved)
 
 
