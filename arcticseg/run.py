@@ -231,7 +231,7 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
     ranks = process_group.start()
     try:
         tile = sets[0].manifest.tile
-        micro, _ = accumulation_steps(cfg.engine, ranks.world_size)
+        micro, _ = accumulation_steps(cfg.engine, ranks.world_size, pairs=cfg.data.augment.cutmix > 0)
         torch.set_num_threads(_threads(cfg, ranks))
         model = build_model(cfg, tile)
         if start is None:
@@ -286,7 +286,8 @@ def _loader(
 ) -> Loader | WebDatasetLoader:
     """The reader that the config asks for."""
     data, wanted = cfg.data, cfg.data.augment
-    augment = Augment(cfg.seed, wanted.flips, wanted.quarter_turns, tuple(sorted(wanted.drop_groups.items())))
+    groups = tuple(sorted(wanted.drop_groups.items()))
+    augment = Augment(cfg.seed, wanted.flips, wanted.quarter_turns, groups, wanted.crop, wanted.cutmix)
     batch = cfg.engine.global_batch_size
     if data.reader == "webdataset":
         return WebDatasetLoader(selection, batch, micro, ranks.rank, ranks.world_size, data.workers, augment)

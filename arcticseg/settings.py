@@ -22,6 +22,10 @@ class AugmentConfig:
 
     flips: bool = True
     quarter_turns: bool = True
+    # Smallest edge of a random crop, which is brought back to the tile's size, as a share of the tile's; 1: no crops.
+    crop: float = 1.0
+    # Probability that the samples of a pair exchange a box (CutMix); 0: never.
+    cutmix: float = 0.0
     # Channel group -> probability that a sample loses it, so that the model lives without it.
     drop_groups: dict[str, float] = field(default_factory=dict)
 
@@ -239,6 +243,10 @@ def check(cfg: RunConfig) -> None:
     _need(all(w > 0 for w in data.set_weights), "data.set_weights", list(data.set_weights), "set positive weights")
     _need(not data.weights or cfg.mix == "weights", "data.weights", data.weights, "set data.mix to weights, too")
     _need(all(w > 0 for w in data.weights.values()), "data.weights", data.weights, "set positive weights")
+    cutmix = data.augment.cutmix
+    _need(0 < data.augment.crop <= 1, "data.augment.crop", data.augment.crop, "set a share of the edge in (0, 1]")
+    _need(0 <= cutmix <= 1, "data.augment.cutmix", cutmix, "set a probability in [0, 1]")
+    _need(cutmix == 0 or cfg.task == "segment", "data.augment.cutmix", cutmix, "set 0: pretraining mixes no scenes")
     for group, share in data.augment.drop_groups.items():
         key = f"data.augment.drop_groups.{group}"
         _need(group in GROUPS, key, share, f"name one of {', '.join(GROUPS)}")
@@ -296,8 +304,11 @@ def check(cfg: RunConfig) -> None:
         _need(data.cache is None, "data.cache", data.cache, "set null: the webdataset reader keeps no shards")
 
 
-def accumulation_steps(engine: EngineConfig, world_size: int) -> tuple[int, int]:
+def accumulation_steps(engine: EngineConfig, world_size: int, pairs: bool = False) -> tuple[int, int]:
     """(micro batch size, accumulation steps) of one rank: global batch = micro x accumulation x world size.
+
+    Args:
+        pairs: micro batches must not part pairs of places, as CutMix needs it.
 
     Raises:
         ConfigError: the sizes do not divide.
@@ -314,6 +325,11 @@ def accumulation_steps(engine: EngineConfig, world_size: int) -> tuple[int, int]
         raise ConfigError(
             f"key 'engine.micro_batch_size' is {micro}; set a divisor of {share}, "
             f"the share of one of {world_size} ranks of engine.global_batch_size {total}"
+        )
+    if pairs and micro % 2:
+        raise ConfigError(
+            f"key 'data.augment.cutmix' mixes pairs of samples, and a rank's micro batches are of {micro}; set an even "
+            f"engine.micro_batch_size, and engine.global_batch_size to a multiple of {2 * world_size}"
         )
     return micro, share // micro
 

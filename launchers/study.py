@@ -289,7 +289,7 @@ def _trial(
             tracking=dataclasses.replace(cfg.tracking, group=cfg.tracking.group or out.name),
         )
         settings.check(cfg)
-        settings.accumulation_steps(cfg.engine, resources.ranks)
+        settings.accumulation_steps(cfg.engine, resources.ranks, pairs=cfg.data.augment.cutmix > 0)
         if first is not None:
             _check_fits(cfg, first)
     except ConfigError as error:

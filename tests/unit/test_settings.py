@@ -78,6 +78,12 @@ def test_shards_are_one_place_or_several(plain: str, tmp_path: Path) -> None:
         (["data.mix=weights", "data.weights={2: 0}"], "key 'data.weights' is {2: 0.0}; set positive weights"),
         (["data.augment.drop_groups={x: 0.1}"], "key 'data.augment.drop_groups.x' is 0.1; name one of hh, hv"),
         (["data.augment.drop_groups.hh=1"], "key 'data.augment.drop_groups.hh' is 1.0; set a probability in [0, 1)"),
+        (["data.augment.crop=0"], "key 'data.augment.crop' is 0.0; set a share of the edge in (0, 1]"),
+        (["data.augment.cutmix=1.5"], "key 'data.augment.cutmix' is 1.5; set a probability in [0, 1]"),
+        (
+            ["task=pretrain", "data.augment.cutmix=0.5"],
+            "key 'data.augment.cutmix' is 0.5; set 0: pretraining mixes no scenes",
+        ),
         (["task=pretrain", "model.encoder=unet"], "key 'model.encoder' is 'unet'; set a ViT to pretrain"),
         (["model.encoder=unet", "model.init_from=x"], "key 'model.init_from' is 'x'; set null: a UNet has no MAE"),
         (["model.drop_path=1"], "key 'model.drop_path' is 1.0; set a share in [0, 1)"),
@@ -177,6 +183,14 @@ def test_batch_arithmetic(total: int, micro: int | None, world_size: int, expect
 def test_batches_that_do_not_divide(total: int, micro: int | None, world_size: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         accumulation_steps(EngineConfig(global_batch_size=total, micro_batch_size=micro), world_size)
+
+
+def test_cutmix_needs_even_micro_batches() -> None:
+    assert accumulation_steps(EngineConfig(global_batch_size=12), 3, pairs=True) == (4, 1)
+    with pytest.raises(
+        ConfigError, match=r"key 'data\.augment\.cutmix' mixes pairs .* of 3; set an even engine\.micro"
+    ):
+        accumulation_steps(EngineConfig(global_batch_size=12), 4, pairs=True)
 
 
 def test_settings_are_documented() -> None:
