@@ -1,13 +1,16 @@
-"""A web server of a folder, with byte ranges and, where asked for, faults."""
+"""A web server of a folder, with byte ranges and, where asked for, faults; and an S3 server."""
 
 from __future__ import annotations
 
 import http.server
+import logging
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -105,3 +108,26 @@ def serve(folder: Path) -> Iterator[Server]:
         finally:
             server.closing.set()
             server.shutdown()
+
+
+@contextmanager
+def serve_s3(folder: Path) -> Iterator[str]:
+    """The address of a folder on an S3 server of this machine, which the environment names meanwhile."""
+    moto = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (variables | {"ENDPOINT_URL": f"http://{host}:{port}"}).items():
+            patch.setenv(f"AWS_{name}", value)
+        try:
+            client = boto3.client("s3", region_name="us-east-1")
+            client.create_bucket(Bucket="ice")
+            for path in folder.iterdir():
+                client.upload_file(str(path), "ice", f"some/shards/{path.name}")
+            yield "s3://ice/some/shards"
+        finally:
+            server.stop()

@@ -194,6 +194,8 @@ def _fill(file: int, source: Source, shard: ShardEntry) -> None:
                     os.pwrite(file, piece, place)
                 place += len(piece)
         except ShardError as error:
+            if not place:
+                raise  # the source has tried often enough; one that breaks off on the way is asked anew
             said = error
             continue
         with _disk_errors():

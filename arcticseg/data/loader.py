@@ -296,5 +296,7 @@ def make_order(
         quotas(shares, block)
     except ValueError as error:
         raise ConfigError(f"key 'data.block' is {block}; {error} (data.weights {chosen})") from error
-    numbers = [np.flatnonzero((selection.factor == factor) & (sets == index)) for factor, index in pairs]
+    numbers = [
+        np.flatnonzero((selection.factor == factor) & (sets == index)).astype(np.int32) for factor, index in pairs
+    ]
     return Order(selection.fingerprint, tuple(map(stream, numbers)), seed, shares, block)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 import warnings
 from collections import OrderedDict
@@ -248,9 +249,9 @@ def _open_store(address: str, patience: Patience) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    """The message of obstore up to its account of nested causes."""
-    text = str(error).partition("Debug source:")[0]
-    return " ".join(text.split()) or type(error).__name__
+    """The message of obstore without address, times and its account of nested causes."""
+    text = re.sub(r"Error performing GET \S+ in \S+ - ", "", str(error).partition("Debug source:")[0])
+    return " ".join(text.split()).rstrip(":") or type(error).__name__
 
 
 def _is_beyond_end(error: Exception) -> bool:

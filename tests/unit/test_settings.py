@@ -36,7 +36,7 @@ def test_every_shipped_config_loads_and_is_read_back(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("name", RUNS)
 def test_shipped_configs_hold_no_machines_path(name: str) -> None:
     cfg = settings.load(name, completed(name))
-    for place in (cfg.out, cfg.data.shards, cfg.model.init_from):
+    for place in (cfg.out, *cfg.data.places, cfg.data.cache, cfg.model.init_from):
         assert place is None or not Path(place).is_absolute()
 
 
@@ -52,6 +52,16 @@ def test_auto_mix(plain: str) -> None:
     assert settings.load(plain).mix == "none"
     assert settings.load(plain, ["task=pretrain"]).mix == "weights"
     assert settings.load(plain, ["task=pretrain", "data.mix=none"]).mix == "none"
+
+
+def test_shards_are_one_place_or_several(plain: str, tmp_path: Path) -> None:
+    assert settings.load(plain, ["data.shards=a/b"]).data.places == ("a/b",)
+    cfg = settings.load(plain, ["data.shards=[a, s3://b/c]"])
+    assert cfg.data.places == ("a", "s3://b/c")
+    (tmp_path / "again.yaml").write_text(config.dump(cfg))
+    assert settings.load(tmp_path / "again.yaml") == cfg
+    with pytest.raises(ConfigError, match=r"key 'data\.shards' is 3; set a text"):
+        settings.load(plain, ["data.shards=3"])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +123,30 @@ def test_auto_mix(plain: str) -> None:
             "key 'data.mix' is 'weights'; set none: the webdataset reader",
         ),
         (["data.reader=webdataset", "steps=null", "epochs=1"], "key 'epochs' is 1.0; set steps: the webdataset reader"),
-        (["data.shards=http://a/b"], "key 'data.reader' is 'index'; set webdataset"),
+        (
+            ["data.reader=webdataset", "data.shards=[a, s3://b/c]"],
+            "key 'data.reader' is 'webdataset'; set index: webdataset reads no s3",
+        ),
+        (["data.reader=webdataset", "data.cache=c"], "key 'data.cache' is 'c'; set null"),
+        (["data.shards=[]"], "key 'data.shards' is (); name at least one folder or address"),
+        (["data.shards=[a, b, a]"], "key 'data.shards' is ['a', 'b', 'a']; name each once"),
+        (["data.window=0"], "key 'data.window' is 0; set 1 or more"),
+        (["data.cache_bytes=-1"], "key 'data.cache_bytes' is -1; set 0 (all of the disk) or more"),
+        (["data.max_damaged=-1"], "key 'data.max_damaged' is -1; set 0 or more"),
+        (["data.patience=0"], "key 'data.patience' is 0.0; set a positive number of seconds"),
+        (["data.retries=-1"], "key 'data.retries' is -1; set 0 or more"),
+        (
+            ["data.set_weights=[1, 1]"],
+            "key 'data.set_weights' is [1.0, 1.0]; set data.mix to weights and one weight for",
+        ),
+        (
+            ["data.mix=weights", "data.shards=[a, b]", "data.set_weights=[1]"],
+            "key 'data.set_weights' is [1.0]; set data.mix to weights and one weight for each of data.shards (2)",
+        ),
+        (
+            ["data.mix=weights", "data.shards=[a, b]", "data.set_weights=[1, 0]"],
+            "key 'data.set_weights' is [1.0, 0.0]; set positive weights",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_key_value_and_remedy(plain: str, overrides: list[str], message: str) -> None:

@@ -27,7 +27,7 @@ from arcticseg.data.source import Folder, Patience
 from arcticseg.data.stream import SampleReader, open_set, select_from
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import expand
-from tests.served import Server, serve
+from tests.served import Server, serve, serve_s3
 
 SIZE, SAMPLES, PER_SHARD, STEPS, RANKS = 96, 30, 6, 5, 2
 LAYOUT = Layout.of(SIZE, (4,), expand(("hh", "hv", "incidence", "distance", "amsr2", "era5")))
@@ -307,6 +307,17 @@ def test_a_cache_that_is_too_small_falls_back_to_ranges(
     assert news == []
     assert rows == expected(pristine, set())
     assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= limit
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_s3_gives_the_same_batches(cached: bool, folder: Path, pristine: Path, tmp_path: Path) -> None:
+    damaged = one_bit(folder)
+    with serve_s3(folder) as address:
+        world = World(address, Cache(tmp_path / "cache") if cached else None, workers=1)
+        rows, news = world.train()
+        world.close()
+    assert {damage.number for damage in news} == damaged
+    assert rows == expected(pristine, damaged)
 
 
 def test_a_killed_worker_changes_no_batch(folder: Path, pristine: Path, world: Callable[..., World]) -> None:

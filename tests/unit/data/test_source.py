@@ -12,7 +12,7 @@ pytest.importorskip("obstore")
 
 from arcticseg.data.source import Folder, Patience, Remote, is_remote, open_source
 from arcticseg.errors import ConfigError, ShardError
-from tests.served import Server, serve
+from tests.served import Server, serve, serve_s3
 
 HASTE = Patience(seconds=0.4, retries=1)
 DATA = np.random.default_rng(0).bytes(10_000)
@@ -31,22 +31,11 @@ def server(folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A bucket on a local S3 server, by the environment."""
-    moto = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "REGION": "us-east-1"}.items():
-            patch.setenv(f"AWS_{name}", value)
-        server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-        client.create_bucket(Bucket="ice")
-        client.put_object(Bucket="ice", Key="some/shards/a.tar", Body=DATA)
-        yield "s3://ice/some/shards"
-        server.stop()
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / "a.tar").write_bytes(DATA)
+    with serve_s3(folder) as address:
+        yield address
 
 
 @pytest.fixture(params=["folder", "http", "s3"])
