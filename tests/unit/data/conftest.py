@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("torch") else ["test_batch.py", "test_loader.py", "test_transforms.py"]
+collect_ignore = (
+    [] if find_spec("torch") else ["test_batch.py", "test_elastic.py", "test_loader.py", "test_transforms.py"]
+)
