@@ -1,15 +1,14 @@
 """Compressed HDF5 datasets, their chunks inflated by several threads.
 
-The netCDF library inflates chunks one after the other under a lock, with zlib. Here HDF5 only says where in the file
-each chunk lies; threads read them, undo deflate (libdeflate, which verifies the stream's checksum) and shuffle.
-Whatever is not plainly that, a damaged chunk included, is left to the netCDF library, so that one library has the last
-word on what a file holds and on what is wrong with it.
+The netCDF library inflates chunks one after the other under a lock, with zlib. Here HDF5 only hands out each chunk as
+it is stored; threads undo deflate (libdeflate, which verifies the stream's checksum) and shuffle. Whatever is not
+plainly that, a damaged chunk included, is left to the netCDF library, so that one library has the last word on what a
+file holds and on what is wrong with it.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -32,13 +31,13 @@ class _Chunks:
     """How the chunks of a dataset are stored.
 
     shape: of a chunk; those at the far edges are stored whole, too. filters: one of `_PIPELINES`.
-    stored: place in the array, file offset and bytes of each chunk.
+    places: of each chunk in the array.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     filters: list[int]
-    stored: list[tuple[tuple[int, ...], int, int]]
+    places: list[tuple[int, ...]]
 
 
 def read_chunked(path: Path, name: str, n_threads: int, memory: NDArray[Any] | None = None) -> NDArray[Any] | None:
@@ -55,30 +54,35 @@ def read_chunked(path: Path, name: str, n_threads: int, memory: NDArray[Any] | N
         plain, deflated or shuffled: then the netCDF library must read it, or say why it cannot be read.
     """
     try:
-        with h5py.File(path, "r") as file, open(path, "rb") as raw:
+        with h5py.File(path, "r") as file:
             found = _layout(file, name)
             if found is None:
                 return None
-            shape = file[name].shape
+            dataset = file[name].id
+            shape = dataset.shape
             out = memory
             if out is None or (out.shape, out.dtype) != (shape, found.dtype):
                 out = np.empty(shape, found.dtype)
             # [..., itemsize]: the bytes of each value, which shuffle has sorted by their place in it.
             values = out.view(np.uint8).reshape(*out.shape, out.itemsize)
 
-            def inflate(chunk: tuple[tuple[int, ...], int, int]) -> None:
-                place, offset, size = chunk
+            def inflate(place: tuple[int, ...]) -> None:
+                # Looked up as any reader does, so that a damaged index of chunks means here what it means there; a
+                # chunk that is not there, and holds the fill value, raises an error.
+                skipped, stored = dataset.read_direct_chunk(place)
+                if skipped:
+                    raise ValueError("a chunk went without some of the filters")
                 window = tuple(slice(first, first + n) for first, n in zip(place, found.shape, strict=True))
                 target = values[window]
                 inside = tuple(slice(n) for n in target.shape[:-1])
-                source = _decoded(os.pread(raw.fileno(), size, offset), found)
+                source = _decoded(stored, found)
                 if _SHUFFLE in found.filters:
                     for byte, plane in enumerate(source.reshape(out.itemsize, *found.shape)):
                         target[..., byte] = plane[inside]
                 else:
                     target[...] = source.reshape(*found.shape, out.itemsize)[inside]
 
-            for _ in threads.in_order(inflate, found.stored, n_threads):
+            for _ in threads.in_order(inflate, found.places, n_threads):
                 pass
     except Exception:  # damage can raise any error; the netCDF library will meet it again and name it
         return None
@@ -87,8 +91,8 @@ def read_chunked(path: Path, name: str, n_threads: int, memory: NDArray[Any] | N
 
 def _layout(file: h5py.File, name: str) -> _Chunks | None:
     """Where and how a dataset is stored; None where that is out of the ordinary."""
-    # A link may lead into another file, and a user block moves every address.
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or file.userblock_size:
+    # A link may lead into another file.
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         return None
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.chunks is None or not dataset.size:
@@ -103,14 +107,8 @@ def _layout(file: h5py.File, name: str) -> _Chunks | None:
     element = next((options[0] for code, _, options, _ in applied if code == _SHUFFLE), dataset.dtype.itemsize)
     if filters not in _PIPELINES or element != dataset.dtype.itemsize:
         return None
-    # Looked up one by one, as any reader does: a list of all chunks holds those, too, that a damaged index cannot find.
     grid = product(*(range(0, n, step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)))
-    infos = [dataset.id.get_chunk_info_by_coord(place) for place in grid]
-    # A chunk that is not there holds the fill value; one with a mask went without some of the filters.
-    if any(info.byte_offset is None or info.filter_mask for info in infos):
-        return None
-    stored = [(info.chunk_offset, info.byte_offset, info.size) for info in infos]
-    return _Chunks(dataset.chunks, dataset.dtype, filters, stored)
+    return _Chunks(dataset.chunks, dataset.dtype, filters, list(grid))
 
 
 def _decoded(stored: bytes, layout: _Chunks) -> NDArray[np.uint8]:
