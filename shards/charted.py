@@ -140,11 +140,18 @@ def _copy(source: netCDF4.Dataset, target: netCDF4.Dataset) -> None:
         )
         copy.set_auto_maskandscale(False)
         copy.setncatts({key: variable.getncattr(key) for key in variable.ncattrs() if key != "_FillValue"})
-        if not variable.ndim:
-            copy[...] = variable[...]
-            continue
-        for first in range(0, variable.shape[0], _BAND):
-            copy[first : first + _BAND] = variable[first : first + _BAND]
+        bands = [slice(at, at + _BAND) for at in range(0, variable.shape[0], _BAND)] if variable.ndim else [...]
+        for band in bands:
+            copy[band] = _read(variable, band, source.filepath())
+
+
+def _read(variable: netCDF4.Variable, band: Any, path: str) -> Any:
+    try:
+        return variable[band]
+    except (OSError, RuntimeError) as error:
+        raise SceneError(
+            f"{path}: {variable.name} cannot be read ({error}); it is damaged or cut; get the file anew"
+        ) from error
 
 
 def _image(target: netCDF4.Dataset, name: str, shape: tuple[int, int]) -> netCDF4.Variable:
