@@ -204,6 +204,11 @@ def polygon_classes(
     return out.astype(np.uint8)
 
 
+def _gather(table: NDArray, rows: NDArray[np.intp], out: NDArray) -> None:
+    """out = table[rows], in the fastest of numpy's ways: indices that need no conversion, no buffer for `out`."""
+    np.take(table, rows, out=out, mode="clip")
+
+
 @dataclass(frozen=True)
 class IndexedChart:
     """An ice chart as a raster of row numbers: one plane to average over instead of three.
@@ -219,8 +224,10 @@ class IndexedChart:
     def planes(self) -> NDArray[np.uint8]:
         """SIC, SOD, FLOE, uint8 [3, H, W]."""
         out = np.empty((3, *self.index.shape), np.uint8)
-        for plane, of_row in zip(out, self.classes.T, strict=True):
-            np.take(of_row, self.index, out=plane)
+        for first in range(0, len(self.index), _BAND):
+            rows = self.index[first : first + _BAND].astype(np.intp)
+            for plane, of_row in zip(out, self.classes.T, strict=True):
+                _gather(of_row, rows, plane[first : first + _BAND])
         return out
 
 
@@ -267,9 +274,8 @@ def rasterise(
         """Index the lines from `first` on; the number of pixels whose id has no row."""
         band, out = polygons[first : first + _BAND], index[first : first + _BAND]
         inside = (band >= 0) & (band <= largest)
-        # np.take from a small table is a plain gather and the fastest of numpy's ways.
-        number = np.where(inside, band, nowhere).astype(np.int32)
-        np.take(lookup, number, out=out)
+        number = np.where(inside, band, nowhere).astype(np.intp)
+        _gather(lookup, number, out)
         out[(~inside | (number != band)) & np.isfinite(band)] = unlisted
         return int(np.count_nonzero(out == unlisted))
 

@@ -44,11 +44,11 @@ def parents(factors: Iterable[int]) -> dict[int, int]:
 
 
 def _shared_windows(factors: Iterable[int]) -> list[list[int]]:
-    """Factors in groups that share a window, each factor together with its parent."""
+    """Factors in groups that share a window, each beside its parent where the window does not grow too large."""
     groups: list[list[int]] = []
     for factor, parent in parents(factors).items():
-        home = next((group for group in groups if parent > 1 and parent in group), None)
-        home = home or next((group for group in groups if math.lcm(*group, factor) <= _SHARED), None)
+        fitting = [group for group in groups if math.lcm(*group, factor) <= _SHARED]
+        home = next((group for group in fitting if parent in group), fitting[0] if fitting else None)
         if home is None:
             groups.append(home := [])
         home.append(factor)
@@ -107,8 +107,9 @@ def block_means(
     min_valid: float = 0.5,
     prepare: Callable[[NDArray], NDArray] | None = None,
     finish: Callable[[NDArray], NDArray] | None = None,
+    dtype: DTypeLike = np.float32,
     n_threads: int = 1,
-) -> dict[int, Float]:
+) -> dict[int, NDArray]:
     """Means over the finite values of blocks, for each factor.
 
     Args:
@@ -116,15 +117,16 @@ def block_means(
         factors: block edges in pixels.
         min_valid: share of finite values from which on a block has a mean; at least one is always needed.
         prepare: turns a window of values into what is averaged, as an array of its own.
-        finish: turns means (float64, NaN = none) into what is wanted.
+        finish: turns means (float64, NaN where too few values are finite) into what is wanted.
+        dtype: of what is wanted.
         n_threads: the result does not depend on it.
 
     Returns:
-        factor -> float32 [H // factor, W // factor]; NaN where too few values are finite.
+        factor -> `dtype` [H // factor, W // factor].
     """
     shape = (values.shape[0], values.shape[1])
     steps = sorted(set(factors))
-    out = {factor: np.empty(coarse_shape(shape, factor), np.float32) for factor in steps}
+    out = {factor: np.empty(coarse_shape(shape, factor), dtype) for factor in steps}
 
     def work(window: tuple[slice, slice], group: list[int]) -> dict[int, NDArray]:
         prepared = values[window] if prepare is None else prepare(values[window])
@@ -177,7 +179,7 @@ def block_means_db(
         return block_means(decibels, factors, min_valid, n_threads=n_threads)
     if average != "linear":
         raise ValueError(f"average must be 'linear' or 'db', not {average!r}")
-    return block_means(decibels, factors, min_valid, _power, _decibels, n_threads)
+    return block_means(decibels, factors, min_valid, _power, _decibels, n_threads=n_threads)
 
 
 def block_zones(zones: NDArray, factors: Iterable[int], n_threads: int = 1) -> dict[int, UInt8]:
@@ -186,8 +188,12 @@ def block_zones(zones: NDArray, factors: Iterable[int], n_threads: int = 1) -> d
     Args:
         zones: float [H, W], zone ids 0-41; NaN = no data.
     """
-    means = block_means(zones, factors, min_valid=0.0, finish=np.rint, n_threads=n_threads)
-    return {f: np.where(np.isfinite(mean), mean, IGNORE_INDEX).astype(np.uint8) for f, mean in means.items()}
+    return block_means(zones, factors, 0.0, finish=_rounded, dtype=np.uint8, n_threads=n_threads)
+
+
+def _rounded(means: NDArray) -> NDArray:
+    """Means to the nearest whole number; 255 for none."""
+    return np.where(np.isnan(means), IGNORE_INDEX, np.rint(means))
 
 
 def block_labels(
@@ -241,7 +247,8 @@ def block_labels(
 
 def _planes(classes: UInt8, index: NDArray[np.unsignedinteger[Any]]) -> UInt8:
     """uint8 [C, h, w]: the classes of an index raster [h, w]."""
-    return np.stack([np.take(of_row, index) for of_row in classes.T])
+    rows = index.astype(np.intp)
+    return np.stack([np.take(of_row, rows) for of_row in classes.T])
 
 
 def _vote(pixels: UInt8, classes: UInt8) -> UInt8:
