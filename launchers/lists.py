@@ -57,7 +57,9 @@ def make_lists(arguments: argparse.Namespace) -> None:
         train = [name for name in lists["train"] if name not in unlabelled]
         counts = _counts(arguments.counts, train, arguments.workers)
         found = strata.fractions(lists["train"], percents, counts, arguments.seed, unlabelled)
-        by = f"stratified by ice service, season and class content ({len(counts)} of {len(train)} scenes known)"
+        by = "stratified by ice service and season"
+        if counts:
+            by = f"stratified by ice service, season and class content (that of {len(counts)} of {len(train)} scenes)"
         for part, listed in found.items():
             lists[part] = listed
             shown[part] = _differences(part, listed, train, counts)
