@@ -28,6 +28,9 @@ from typing import Any
 
 FACTORS = tuple(range(2, 11))
 TILE = 384
+# Lines and samples from which on the common way finds a tile without a NaN.
+LEAST_SCENE = 2000
+# What must hold: times as fast, times smaller, bytes of memory.
 LEAST_SPEED, LEAST_SIZE, MOST_MEMORY = 8.0, 40.0, 3e9
 
 
@@ -155,9 +158,9 @@ def stages(path: Path, out: Path) -> dict[str, float]:
         chart = timed("polygon ids to charts", charts.rasterise, values, table, charts.polygon_classes(table))
         del values
         timed("votes", resample.block_labels, chart.index, chart.classes, FACTORS, "majority", scene.threads)
+        tallies = stats.SceneTallies()
         for layers in read_layers(scene, FACTORS):
-            if layers.factor == FACTORS[0]:
-                timed("channel statistics", stats.moments_of, layers)
+            timed("channel statistics", tallies.add, layers)
             timed("tiles: cut, encode, hash", lambda layers=layers: list(samples(layers, BuildConfig(), scene.threads)))
     timed("the whole scene to its part", build_part, path, out / "part.tar", BuildConfig())
     return times
@@ -237,6 +240,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder to write to; what is written is deleted (default: temporary)")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.size < LEAST_SCENE:
+        parser.error(f"--size must be at least {LEAST_SCENE}: smaller scenes give the common way no whole tile")
     if arguments.side:
         print(json.dumps(measure(arguments.side, arguments.scene, arguments.out)))
         return 0

@@ -106,8 +106,6 @@ def build(
             shutil.rmtree(parts, ignore_errors=True)
             return old
     finally:
-        with contextlib.suppress(OSError):
-            parts.rmdir()
         if is_new:
             with contextlib.suppress(OSError):
                 out.rmdir()
@@ -166,6 +164,8 @@ def _build(
     except BaseException:
         # Whole parts stay for the next attempt; nothing else does.
         remove_debris(out, parts, old)
+        with contextlib.suppress(OSError):
+            parts.rmdir()
         raise
 
 

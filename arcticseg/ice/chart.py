@@ -63,9 +63,10 @@ class PolygonCodes:
 def _number(cell: str) -> int:
     """A code cell as a number; text that is none becomes a code that no table lists."""
     try:
-        return int(cell)
+        code = int(cell)
     except ValueError:
         return EMPTY if not cell.strip() else _GARBLED
+    return code if abs(code) <= _ENDLESS_ID else _GARBLED
 
 
 def parse_polygon_codes(rows: Sequence[str], source: str) -> PolygonCodes:

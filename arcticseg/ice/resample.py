@@ -44,11 +44,11 @@ def parents(factors: Iterable[int]) -> dict[int, int]:
 
 
 def _shared_windows(factors: Iterable[int]) -> list[list[int]]:
-    """Factors in groups that share a window, each factor together with its parent."""
+    """Factors in groups that share a window, each beside its parent where the window does not grow too large."""
     groups: list[list[int]] = []
     for factor, parent in parents(factors).items():
-        home = next((group for group in groups if parent > 1 and parent in group), None)
-        home = home or next((group for group in groups if math.lcm(*group, factor) <= _SHARED), None)
+        fitting = [group for group in groups if math.lcm(*group, factor) <= _SHARED]
+        home = next((group for group in fitting if parent in group), fitting[0] if fitting else None)
         if home is None:
             groups.append(home := [])
         home.append(factor)

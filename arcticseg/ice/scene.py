@@ -401,7 +401,9 @@ def open_scene(path: Path | str, polarisation: str | None = None, n_threads: int
         geotiff.threads = n_threads
         return geotiff
     with _reading(path):
-        dataset = xr.open_dataset(path, engine="netcdf4", mask_and_scale=False, decode_times=False, cache=False)
+        dataset = xr.open_dataset(
+            path, engine="netcdf4", mask_and_scale=False, decode_times=False, decode_coords=False, cache=False
+        )
     try:
         ready = "sar_grid2d_latitude" in dataset.variables
         with _reading(path):

@@ -5,6 +5,7 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import jobs
 import numpy as np
 import pytest
 import webdataset
@@ -428,3 +429,87 @@ def test_a_part_that_was_changed_is_not_used(
 
     with pytest.raises(OutputError, match=r"changed since it was written; remove .* and build again"):
         build({"train": splits["val"]}, tmp_path / "out", CONFIG, report=quiet, progress=telling(damage))
+
+
+def test_a_crash_a_hang_and_a_fault_cost_their_own_scenes_only(
+    splits: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In real processes; the others are as ever."""
+    bad = [Path(shutil.copy(splits["val"][0], tmp_path / f"{name}.nc")) for name in ("crash", "hang", "fault")]
+    monkeypatch.setattr(builder, "build_part", jobs.fragile_part)
+    told: list[str] = []
+    paths = [bad[0], *splits["train"][:2], *bad[1:], splits["train"][2]]
+    machine = Machine(workers=2, time_limit=10)
+    found = build({"train": paths}, tmp_path / "out", CONFIG, machine, "skip", report=told.append)
+    reasons = {name: facts["error"] for name, facts in found.scenes.items() if "error" in facts}
+    assert reasons == {
+        "crash": "crash.nc: could not be worked on: its process ended by SIGABRT; get the file anew, or leave it out",
+        "hang": "hang.nc: could not be worked on: it was not done after 10 s; get the file anew, or leave it out",
+        "fault": "fault.nc: the program failed on it (ZeroDivisionError('division by zero')); report this fault",
+    }
+    assert sorted(told) == sorted(f"skipped: {tmp_path}/{reason}" for reason in reasons.values())
+    monkeypatch.undo()
+    in_this_process(monkeypatch)
+    build({"train": splits["train"]}, tmp_path / "sound", CONFIG, report=quiet)
+    whole, sound = contents(tmp_path / "out"), contents(tmp_path / "sound")
+    assert {name for name in sound if whole[name] != sound[name]} == {"manifest.json"}
+    assert found.fingerprint == read_manifest(tmp_path / "sound").fingerprint
+
+    # By default each of them stops the build; a fault of the program keeps its trace.
+    monkeypatch.undo()
+    monkeypatch.setattr(builder, "build_part", jobs.fragile_part)
+    with pytest.raises(SceneError, match=rf"^{bad[0]}: could not be worked on: its process ended by SIGABRT; get"):
+        build({"train": bad[:1]}, tmp_path / "other", CONFIG, report=quiet)
+    with pytest.raises(ZeroDivisionError) as fault:
+        build({"train": bad[2:]}, tmp_path / "other", CONFIG, report=quiet)
+    assert any("in divide" in note for note in fault.value.__notes__)
+    assert not (tmp_path / "other").exists()
+
+
+def test_two_builds_into_one_folder_refuse_each_other(
+    splits: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(monkeypatch)
+    said: list[str] = []
+
+    def build_again(done: int, total: int) -> None:
+        with pytest.raises(OutputError, match=rf"another build works here \(process {os.getpid()} on ") as refused:
+            build({"train": splits["val"]}, tmp_path / "out", CONFIG, report=quiet)
+        said.append(str(refused.value))
+
+    build({"train": splits["val"]}, tmp_path / "out", CONFIG, report=quiet, progress=telling(build_again))
+    assert len(said) == 2
+    assert read_manifest(tmp_path / "out").scenes.keys() == {NAMES[2]}
+
+
+def test_too_little_space_is_told_before_the_work(
+    splits: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(monkeypatch)
+    monkeypatch.setattr(builder, "free_bytes", lambda path: 123_456)
+    monkeypatch.setattr(builder, "build_part", None)
+    wanted = r"out: about \d\.\d MB are needed for parts and shards, 123 kB are free; free some space or choose"
+    with pytest.raises(OutputError, match=wanted):
+        build(splits, tmp_path / "out", CONFIG, report=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scene_larger_than_the_memory_asked_for_is_worked_on_and_told(
+    splits: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(monkeypatch)
+    told: list[str] = []
+    build({"train": splits["val"]}, tmp_path / "out", CONFIG, Machine(memory=1000), report=told.append)
+    (text,) = told
+    assert text.endswith(
+        "300 x 370 pixels take about 303 MB of memory, more than the 1.0 kB that may be used; it is worked on alone"
+    )
+    monkeypatch.setattr(builder, "machine_memory", lambda: (10**6, 10**7))
+    with pytest.raises(SceneError, match=r"take about 303 MB of memory, this machine has 10\.0 MB; use a larger one"):
+        build({"train": splits["val"]}, tmp_path / "other", CONFIG, report=quiet)
+
+
+@pytest.mark.parametrize("machine", [Machine(workers=0), Machine(time_limit=0)])
+def test_machines_that_cannot_be(machine: Machine, splits: dict[str, list[Path]], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="set more than 0"):
+        build(splits, tmp_path / "out", CONFIG, machine)
