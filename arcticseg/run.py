@@ -270,8 +270,6 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
             return trainer.train()
         finally:
             loader.close()
-            if validation is not None:
-                validation.close()
     finally:
         process_group.stop()
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import xxhash
 
 from arcticseg.data.manifest import ShardEntry
-from arcticseg.data.source import Source
+from arcticseg.data.source import BrokenOffError, Source
 from arcticseg.errors import ShardError
 from arcticseg.files import make_folder
 
@@ -183,7 +183,7 @@ def _disk_errors() -> Iterator[None]:
 
 
 def _fill(file: int, source: Source, shard: ShardEntry) -> None:
-    """Download into a file and verify; a shard that differs is asked for once more."""
+    """Download into a file and verify; a shard that breaks off or differs is asked for once more."""
     said: Exception | None = None
     for _ in range(2):
         digest, place = xxhash.xxh3_64(), 0
@@ -193,9 +193,7 @@ def _fill(file: int, source: Source, shard: ShardEntry) -> None:
                 with _disk_errors():
                     os.pwrite(file, piece, place)
                 place += len(piece)
-        except ShardError as error:
-            if not place:
-                raise  # the source has tried often enough; one that breaks off on the way is asked anew
+        except BrokenOffError as error:
             said = error
             continue
         with _disk_errors():

@@ -127,9 +127,14 @@ def hash_file(path: Path) -> str:
 
 def fingerprint(samples: Iterable[SampleEntry]) -> str:
     """xxh3-128 over key and checksum of each sample, in order: changes when any sample does."""
+    return fingerprint_of((sample.key, sample.xxh3) for sample in samples)
+
+
+def fingerprint_of(samples: Iterable[tuple[str, str]]) -> str:
+    """`fingerprint` of (key, checksum)."""
     digest = xxhash.xxh3_128()
-    for sample in samples:
-        digest.update(f"{sample.key} {sample.xxh3}\n".encode())
+    for key, checksum in samples:
+        digest.update(f"{key} {checksum}\n".encode())
     return digest.hexdigest()
 
 

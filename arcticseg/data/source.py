@@ -29,6 +29,10 @@ _OPEN_FILES = 256
 T = TypeVar("T")
 
 
+class BrokenOffError(ShardError):
+    """A file that came in part."""
+
+
 class Source(Protocol):
     """A folder of shards; travels to other processes, where it opens files and connections of its own."""
 
@@ -214,7 +218,9 @@ class Remote:
             for piece in answer.stream(min_chunk_size=_PIECE):
                 yield bytes(piece)
         except BaseError as error:
-            raise ShardError(f"{self.address}/{name}: broke off ({_first_line(error)}); see to the server") from error
+            raise BrokenOffError(
+                f"{self.address}/{name}: broke off ({_first_line(error)}); see to the server"
+            ) from error
 
     def __getstate__(self) -> dict[str, object]:
         return {"address": self.address, "patience": self.patience, "_opened": None}
