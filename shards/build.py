@@ -33,6 +33,9 @@ from shards.workers import Job, LostError, Workers
 
 PARTS = ".parts"
 
+# Seconds to open a scene, which all work waits for; damaged HDF5 files can keep the library busy for ever.
+_OPENING = 600.0
+
 Report = Callable[[str], None]
 # The name of a stage -> a context that gives what is to be told (done, in all).
 Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -214,10 +217,11 @@ def _build_parts(
     waiting = [path for path in where if not is_part(where[path])]
     done = len(where) - len(waiting)
     # Scenes are opened in other processes only: what a damaged file does to a library, it does there.
-    with Workers(machine.workers, budget, machine.time_limit) as pool:
+    with Workers(machine.workers, budget) as pool:
         measured: dict[Path, tuple[int, int, float]] = {}
+        opening = [Job((path,), time_limit=min(machine.time_limit, _OPENING)) for path in waiting]
         with progress("opening scenes") as bar:
-            for count, (job, outcome) in enumerate(pool.map(_measure, [Job((path,)) for path in waiting])):
+            for count, (job, outcome) in enumerate(pool.map(_measure, opening)):
                 bar(count, len(waiting))
                 if outcome.error is None:
                     measured[job.arguments[0]] = outcome.value
@@ -225,18 +229,20 @@ def _build_parts(
                     fail(job.arguments[0], outcome.error)
             bar(len(waiting), len(waiting))
         _check_space(out, where, measured, config)
-        # Workers that have nothing to do lend their cores to the others.
-        n_threads = max(1, cores() // min(machine.workers, len(measured) or 1))
-        jobs = []
-        for path, (lines, samples, _) in measured.items():
-            cost = scene_memory(lines, samples)
-            text = f"{path}: {lines} x {samples} pixels take about {show_size(cost)} of memory"
+        costs: dict[Path, int] = {}
+        for path, facts in measured.items():
+            cost = scene_memory(*facts, config)
+            text = f"{path}: {facts[0]} x {facts[1]} pixels take about {show_size(cost)} of memory"
             if cost > total:
                 fail(path, SceneError(f"{text}, this machine has {show_size(total)}; use a larger one"))
                 continue
             if cost > budget:
                 report(f"warning: {text}, more than the {show_size(budget)} that may be used; it is worked on alone")
-            jobs.append(Job((path, where[path], config, n_threads), cost))
+            costs[path] = cost
+        # Cores without a scene of their own help with those of others.
+        at_once = min(machine.workers, len(costs), budget // max(costs.values(), default=1))
+        n_threads = max(1, cores() // max(1, at_once))
+        jobs = [Job((path, where[path], config, n_threads), cost, machine.time_limit) for path, cost in costs.items()]
         done += len(failed)
         with progress("scenes") as bar:
             bar(done, len(where))

@@ -44,10 +44,11 @@ class LostError(ArcticSegError):
 
 @dataclass(frozen=True)
 class Job:
-    """The arguments of one call, and the memory in bytes that it is expected to take."""
+    """The arguments of one call, the memory in bytes that it is expected to take, and the seconds that it may take."""
 
     arguments: tuple[Any, ...]
     cost: float = 0
+    time_limit: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,18 @@ class _Worker:
         self.job: Job | None = None
         self.deadline = math.inf
 
-    def send(self, function: Callable[..., Any], job: Job, time_limit: float) -> None:
+    def send(self, function: Callable[..., Any], job: Job) -> None:
         self.job = job
         # The time to start is not the job's.
-        self.deadline = time.monotonic() + time_limit if self.ready else math.inf
+        self.deadline = time.monotonic() + job.time_limit if self.ready else math.inf
         # A process that has died meanwhile is found by `receive`.
         with contextlib.suppress(OSError):
             self.connection.send((function, job.arguments))
+
+    def begin(self) -> None:
+        """The process is ready, and begins with its first job now."""
+        assert self.job is not None
+        self.ready, self.deadline = True, time.monotonic() + self.job.time_limit
 
     def receive(self) -> Outcome:
         """The answer, once there is one or the process has ended."""
@@ -144,11 +150,10 @@ class Workers:
     Args:
         number: of jobs done at a time.
         memory: bytes that the costs of these jobs may add up to; a job that costs more is done alone.
-        time_limit: seconds for one job.
     """
 
-    def __init__(self, number: int, memory: float = math.inf, time_limit: float = math.inf) -> None:
-        self._number, self._memory, self._time_limit = max(1, number), memory, time_limit
+    def __init__(self, number: int, memory: float = math.inf) -> None:
+        self._number, self._memory = max(1, number), memory
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Workers:
@@ -172,7 +177,7 @@ class Workers:
         waiting = deque(jobs)
         while waiting or self._busy:
             while waiting and self._fits(waiting[0]):
-                self._idle().send(function, waiting.popleft(), self._time_limit)
+                self._idle().send(function, waiting.popleft())
             for worker, outcome in self._answers():
                 job, worker.job = worker.job, None
                 assert job is not None
@@ -209,7 +214,7 @@ class Workers:
             worker = open_ends.pop(connection)  # type: ignore[call-overload]  # they are Connections
             outcome = worker.receive()
             if not worker.ready and outcome.error is None:
-                worker.ready, worker.deadline = True, time.monotonic() + self._time_limit
+                worker.begin()
             elif worker.ready or (isinstance(outcome.error, LostError) and outcome.error.killed):
                 yield worker, outcome
             else:
@@ -217,5 +222,5 @@ class Workers:
                     f"a process that should work on scenes could not start: {outcome.error}; what it said stands above"
                 )
         for worker in open_ends.values():
-            if worker.deadline <= time.monotonic():
-                yield worker, Outcome(error=LostError(f"it was not done after {self._time_limit:g} s"))
+            if worker.job is not None and worker.deadline <= time.monotonic():
+                yield worker, Outcome(error=LostError(f"it was not done after {worker.job.time_limit:g} s"))

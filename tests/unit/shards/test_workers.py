@@ -39,8 +39,9 @@ def test_what_ends_a_process_costs_its_own_job_only(tmp_path: Path) -> None:
     ]
     good = [(jobs.square, (i,)) for i in range(20)]
     order = [pair for i, job in enumerate(bad) for pair in (*good[2 * i : 2 * i + 2], job)] + good[14:]
-    with Workers(2, time_limit=3) as pool:
-        found = {job.arguments: outcome for job, outcome in pool.map(call, [Job(pair) for pair in order])}
+    with Workers(2) as pool:
+        limited = [Job(pair, time_limit=3) for pair in order]
+        found = {job.arguments: outcome for job, outcome in pool.map(call, limited)}
     assert len(found) == 27
     assert [found[pair].result() for pair in good] == [i * i for i in range(20)]
     aborted, left, hung, killed, refused, divided, unpicklable = (found[pair].error for pair in bad)
