@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from arcticseg.data import manifest as manifests
 from arcticseg.data.order import generator
 from arcticseg.data.sample import Tile, decode_sar, interpolation_matrix
-from arcticseg.data.stream import ShardReader, select
+from arcticseg.data.stream import SampleReader, select
 from arcticseg.ice.channels import CHANNELS, SAR
 from arcticseg.ice.geo import interpolate
 from arcticseg.ice.layers import Layers
@@ -79,7 +79,7 @@ def fit_logistic(shards: Path, factor: int, seed: int = 0) -> LogisticBaseline:
 
     selection = select(shards, manifests.read_manifest(shards), "train", [factor], labelled=True)
     random = generator("baseline", selection.fingerprint, seed)
-    reader = ShardReader(selection)
+    reader = SampleReader(selection)
     chosen = random.permutation(len(selection))[:_TILES]
     found = []
     for number in chosen:

@@ -171,8 +171,10 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        (inner,) = (argument for argument in arguments if argument is not type(None))
-        return _convert(inner, value, key)
+        # Of a text or a list of texts, the value says which is meant; other unions have one type besides None.
+        inner = [argument for argument in arguments if argument is not type(None)]
+        is_list = isinstance(value, (list, tuple))
+        return _convert(next((a for a in inner if (typing.get_origin(a) is tuple) == is_list), inner[0]), value, key)
     if origin is Literal:
         if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
             raise ConfigError(f"key '{key}' is {value!r}; set one of {', '.join(map(str, arguments))}")

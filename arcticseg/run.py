@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,19 @@ import torch
 from torch import nn
 
 from arcticseg import config, settings
-from arcticseg.data import manifest as manifests
 from arcticseg.data.batch import Augment
-from arcticseg.data.loader import Loader, evaluation_batches, make_order
-from arcticseg.data.order import Order
-from arcticseg.data.stream import Selection, read_scene_list, select
+from arcticseg.data.cache import Cache
+from arcticseg.data.decode import Layout
+from arcticseg.data.loader import Evaluation, Loader, make_order
+from arcticseg.data.source import Patience, is_remote
+from arcticseg.data.stream import SampleReader, Selection, ShardSet, open_set, read_scene_list, select_from
 from arcticseg.data.transforms import Assemble
-from arcticseg.data.webdataset_reader import WebDatasetLoader, fetch_index, is_url
+from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine import checkpoint, process_group
 from arcticseg.engine.checkpoint import Progress
 from arcticseg.engine.deepspeed_engine import make_engine
 from arcticseg.engine.hooks import Bar, Hook, Logs
+from arcticseg.engine.length import Length
 from arcticseg.engine.trainer import Trainer
 from arcticseg.errors import ConfigError
 from arcticseg.files import make_folder, write_text
@@ -43,10 +45,16 @@ _MAY_CHANGE = (
     "tracking",
     "validate_every",
     "checkpoint_every",
+    "engine.global_batch_size",
     "engine.micro_batch_size",
     "engine.threads",
     "data.workers",
     "data.shards",
+    "data.tail",
+    "data.cache",
+    "data.max_damaged",
+    "data.patience",
+    "data.retries",
 )
 
 
@@ -108,25 +116,63 @@ def initialise(cfg: RunConfig, model: nn.Module) -> None:
         load_encoder(model, weights, path)
 
 
-def statistics_of(cfg: RunConfig, found: manifests.Manifest) -> dict[str, tuple[float, float]]:
+def statistics_of(cfg: RunConfig, sets: Sequence[ShardSet]) -> dict[str, tuple[float, float]]:
     """Channel -> (mean, std) where the shards' own statistics are asked for; empty: the published ones.
+
+    Those of several sets are pooled by their counts of values.
 
     Raises:
         ConfigError: the shards lack a channel's statistics.
     """
     if cfg.data.statistics == "published":
         return {}
-    lacking = [name for name in cfg.channels if name not in found.statistics]
-    if lacking:
-        raise ConfigError(f"key 'data.statistics' is 'shards', which hold none of {lacking[0]}; set it to published")
-    return {name: (found.statistics[name]["mean"], found.statistics[name]["std"]) for name in cfg.channels}
+    found = {}
+    for name in cfg.channels:
+        parts = [part.manifest.statistics[name] for part in sets if name in part.manifest.statistics]
+        count = sum(part["count"] for part in parts)
+        if not count:
+            raise ConfigError(f"key 'data.statistics' is 'shards', which hold none of {name}; set it to published")
+        mean = sum(part["count"] * part["mean"] for part in parts) / count
+        square = sum(part["count"] * (part["std"] ** 2 + part["mean"] ** 2) for part in parts) / count
+        found[name] = (mean, max(square - mean**2, 0.0) ** 0.5)
+    return found
 
 
-def _selection(cfg: RunConfig, folder: Path, found: manifests.Manifest, split: str) -> Selection:
+def open_sets(cfg: RunConfig) -> list[ShardSet]:
+    """The sets of shards that a config names.
+
+    Raises:
+        ShardError: one cannot be read.
+        ConfigError: they do not go together.
+    """
+    patience = Patience(cfg.data.patience, cfg.data.retries)
+    sets = [open_set(place, patience) for place in cfg.data.places]
+    tiles = {found.manifest.tile for found in sets}
+    if len(tiles) > 1:
+        raise ConfigError(
+            f"key 'data.shards' names sets with tiles of {sorted(tiles)} pixels; build them with one size"
+        )
+    held_out: dict[str, str] = {}
+    for found in sets:
+        held_out |= {
+            name: found.source.address
+            for name, scene in found.manifest.scenes.items()
+            if scene["split"] in ("val", "test")
+        }
+    for found in sets:
+        for name, scene in found.manifest.scenes.items():
+            if scene["split"] == "train" and name in held_out:
+                raise ConfigError(
+                    f"{found.source.address}: trains on {name}, which {held_out[name]} holds out; build both with the "
+                    "same --lists"
+                )
+    return sets
+
+
+def _selection(cfg: RunConfig, sets: Sequence[ShardSet], split: str) -> Selection:
     train = split == "train"
-    return select(
-        folder,
-        found,
+    return select_from(
+        sets,
         split,
         cfg.data.factors,
         read_scene_list(Path(cfg.data.scenes)) if train and cfg.data.scenes else None,
@@ -178,24 +224,16 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
     Raises:
         ArcticSegError: with a message for the user.
     """
-    with tempfile.TemporaryDirectory(prefix="arcticseg-") as scratch:
-        folder = Path(cfg.data.shards)
-        if is_url(cfg.data.shards):
-            folder = fetch_index(cfg.data.shards, Path(scratch))
-        return _run(cfg, folder, resume)
-
-
-def _run(cfg: RunConfig, folder: Path, resume: bool) -> bool:
-    """Train with the manifest and indices of `folder`."""
-    found = manifests.read_manifest(folder)
-    selection = _selection(cfg, folder, found, "train")
-    order = make_order(selection, cfg.mix, cfg.data.weights, cfg.data.block, cfg.seed)
+    sets = open_sets(cfg)
+    selection = _selection(cfg, sets, "train")
+    length = _length(cfg, len(selection))
     out, start = _check_folder(cfg, resume)
     ranks = process_group.start()
     try:
-        micro, _ = accumulation_steps(cfg.engine, ranks.world_size)
+        tile = sets[0].manifest.tile
+        micro, _ = accumulation_steps(cfg.engine, ranks.world_size, pairs=cfg.data.augment.cutmix > 0)
         torch.set_num_threads(_threads(cfg, ranks))
-        model = build_model(cfg, found.tile)
+        model = build_model(cfg, tile)
         if start is None:
             initialise(cfg, model)
         task = build_task(cfg, model)
@@ -203,64 +241,101 @@ def _run(cfg: RunConfig, folder: Path, resume: bool) -> bool:
         if start is not None:
             start, universal = checkpoint.suited(start, cfg.engine.zero_stage, ranks)
         engine = make_engine(model, cfg.engine, cfg.optim, ranks, universal)
-        loader = _loader(cfg, selection, order, micro, ranks)
+        loader = _loader(cfg, selection, tile, micro, ranks)
         progress = Progress()
         if start is not None:
             progress = checkpoint.load(engine, start)
             loader.load_state_dict(progress.loader)
-        statistics = statistics_of(cfg, found)
-        total = _total_steps(cfg, len(selection))
+        statistics = statistics_of(cfg, sets)
         metadata = {
             "config": json.dumps(config.to_dict(cfg)),
             "statistics": json.dumps(statistics),
-            "tile": str(found.tile),
-            "factors": json.dumps(cfg.data.factors or found.factors),
-            "simulated": json.dumps(found.simulated),
+            "tile": str(tile),
+            "factors": json.dumps(cfg.data.factors or sorted(set(selection.factor.tolist()))),
+            "simulated": json.dumps(any(found.manifest.simulated for found in sets)),
         }
         hooks: list[Hook] = []
         if ranks.is_main:
             write_text(out / CONFIG, config.dump(cfg))
             hooks = [
                 Logs(make_trackers(out, cfg.tracking, config.to_dict(cfg), out.name, progress.step)),
-                Bar(f"{cfg.task} {out.name}", progress.step, total),
+                Bar(f"{cfg.task} {out.name}", progress.step, length.last_step(progress.step, loader.consumed)),
             ]
-        validation = None
-        # A pass over validation samples needs the shards at hand.
-        if "val" in found.splits and not is_url(cfg.data.shards):
-            held_out = _selection(cfg, folder, found, "val")
-
-            def validation() -> Any:
-                return evaluation_batches(held_out, micro, ranks.rank, ranks.world_size, cfg.data.workers)
-
+        validation = _validation(cfg, sets, tile, micro, ranks)
         assemble = Assemble(cfg.channels, cfg.data.valid_plane, statistics)
-        trainer = Trainer(cfg, out, engine, task, assemble, loader, validation, total, ranks, hooks, metadata, progress)
-        return trainer.train()
+        trainer = Trainer(
+            cfg, out, engine, task, assemble, loader, validation, length, ranks, hooks, metadata, progress
+        )
+        try:
+            return trainer.train()
+        finally:
+            loader.close()
     finally:
         process_group.stop()
 
 
+def _reader(cfg: RunConfig, selection: Selection, tile: int) -> tuple[SampleReader, Layout]:
+    """What reads the samples, and the arrays that they are decoded to."""
+    factors = sorted(set(selection.factor.tolist()))
+    layout = Layout.of(tile, factors, cfg.channels, cfg.data.valid_plane, labels=cfg.task == "segment")
+    cache = None if cfg.data.cache is None else Cache(Path(cfg.data.cache), cfg.data.cache_bytes)
+    return SampleReader(selection, layout.core_only, cache), layout
+
+
 def _loader(
-    cfg: RunConfig, selection: Selection, order: Order, micro: int, ranks: process_group.Ranks
+    cfg: RunConfig, selection: Selection, tile: int, micro: int, ranks: process_group.Ranks
 ) -> Loader | WebDatasetLoader:
     """The reader that the config asks for."""
-    wanted = cfg.data.augment
-    augment = Augment(cfg.seed, wanted.flips, wanted.quarter_turns, tuple(sorted(wanted.drop_groups.items())))
+    data, wanted = cfg.data, cfg.data.augment
+    groups = tuple(sorted(wanted.drop_groups.items()))
+    augment = Augment(cfg.seed, wanted.flips, wanted.quarter_turns, groups, wanted.crop, wanted.cutmix)
     batch = cfg.engine.global_batch_size
-    if cfg.data.reader == "webdataset":
-        return WebDatasetLoader(
-            cfg.data.shards, selection, batch, micro, ranks.rank, ranks.world_size, cfg.data.workers, augment
-        )
-    pin = ranks.device.type == "cuda"
-    return Loader(selection, order, batch, micro, ranks.rank, ranks.world_size, cfg.data.workers, augment, pin)
+    if data.reader == "webdataset":
+        return WebDatasetLoader(selection, batch, micro, ranks.rank, ranks.world_size, data.workers, augment)
+    order = make_order(
+        selection, cfg.mix, data.weights, data.block, cfg.seed, data.shuffle, data.window, data.set_weights
+    )
+    return Loader(
+        *_reader(cfg, selection, tile),
+        order,
+        batch,
+        micro,
+        ranks.rank,
+        ranks.world_size,
+        data.workers,
+        augment,
+        pin_memory=ranks.device.type == "cuda",
+        max_damaged=data.max_damaged,
+        window=data.window,
+        patience=data.patience,
+    )
 
 
-def _total_steps(cfg: RunConfig, samples: int) -> int:
-    if cfg.steps is not None:
-        return cfg.steps
-    assert cfg.epochs is not None
-    steps = int(cfg.epochs * samples) // cfg.engine.global_batch_size
-    if steps < 1:
-        raise ConfigError(
-            f"key 'epochs' is {cfg.epochs}; {samples} samples give no step of {cfg.engine.global_batch_size}; raise it"
-        )
-    return steps
+def _validation(
+    cfg: RunConfig, sets: Sequence[ShardSet], tile: int, micro: int, ranks: process_group.Ranks
+) -> Evaluation | None:
+    """Passes over the validation samples; None where there are none, or only a server to stream whole shards from."""
+    streamed = cfg.data.reader == "webdataset" and any(map(is_remote, cfg.data.places))
+    if streamed or not any("val" in found.manifest.splits for found in sets):
+        return None
+    return Evaluation(
+        *_reader(cfg, _selection(cfg, sets, "val"), tile),
+        micro,
+        ranks.rank,
+        ranks.world_size,
+        cfg.data.workers,
+        patience=cfg.data.patience,
+    )
+
+
+def _length(cfg: RunConfig, samples: int) -> Length:
+    """How long to train.
+
+    Raises:
+        ConfigError: not one step.
+    """
+    batch = cfg.engine.global_batch_size
+    length = Length(cfg.steps, int((cfg.epochs or 0) * samples), batch, cfg.data.tail)
+    if length.last_step(0, 0) < 1:
+        raise ConfigError(f"key 'epochs' is {cfg.epochs}; {samples} samples give no step of {batch}; raise it")
+    return length

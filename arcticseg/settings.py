@@ -22,6 +22,10 @@ class AugmentConfig:
 
     flips: bool = True
     quarter_turns: bool = True
+    # Smallest edge of a random crop, which is brought back to the tile's size, as a share of the tile's; 1: no crops.
+    crop: float = 1.0
+    # Probability that the samples of a pair exchange a box (CutMix); 0: never.
+    cutmix: float = 0.0
     # Channel group -> probability that a sample loses it, so that the model lives without it.
     drop_groups: dict[str, float] = field(default_factory=dict)
 
@@ -30,8 +34,8 @@ class AugmentConfig:
 class DataConfig:
     """What the network sees, and in which order."""
 
-    # Folder that `arcticseg shards build` made (webdataset reader: also an http(s) address of one).
-    shards: str = "shards"
+    # Folder that `arcticseg shards build` made, its http(s):// or s3:// address, or a list of such.
+    shards: str | tuple[str, ...] = "shards"
     reader: Literal["index", "webdataset"] = "index"
     # Groups or single channels, in the network's input order.
     channels: tuple[str, ...] = ("hh", "hv", "incidence", "distance", "amsr2", "era5")
@@ -47,13 +51,33 @@ class DataConfig:
     mix: Literal["auto", "none", "weights"] = "auto"
     # Factor -> weight under mix: weights; empty: equal.
     weights: dict[int, float] = field(default_factory=dict)
+    # Shard set -> share of each factor's weight, in the order of `shards`, under mix: weights; empty: equal.
+    set_weights: tuple[float, ...] = ()
     # Places in a block of exact quotas.
     block: int = 1024
+    # global: all samples as one; blocks: `window` shards at a time, so that reads stay within few shards.
+    shuffle: Literal["global", "blocks"] = "global"
+    window: int = 16
+    # What to do where `epochs` end within a step: drop the samples left over, or fill the step up.
+    tail: Literal["drop", "pad"] = "drop"
+    # Local folder to keep whole shards in, and bytes that it may take (0: all that the disk has); null: read ranges.
+    cache: str | None = None
+    cache_bytes: int = 0
+    # Damaged samples that are replaced by others; one more stops the run.
+    max_damaged: int = 100
+    # Seconds without an answer after which a read is named and, on a server, tried again; and how often it is.
+    patience: float = 60.0
+    retries: int = 5
     # Mean and standard deviation for normalising: published with AutoICE, or of the shards' training scenes.
     statistics: Literal["published", "shards"] = "published"
     # Loader processes a rank; 0 reads in the training process.
     workers: int = 0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """`shards` as a list."""
+        return (self.shards,) if isinstance(self.shards, str) else self.shards
 
 
 @dataclass(frozen=True)
@@ -203,8 +227,26 @@ def check(cfg: RunConfig) -> None:
     _need(all(factor >= 1 for factor in data.factors), "data.factors", list(data.factors), "set factors of 1 or more")
     _need(data.workers >= 0, "data.workers", data.workers, "set 0 or more")
     _need(data.block > 0, "data.block", data.block, "set 1 or more")
+    _need(bool(data.places), "data.shards", data.shards, "name at least one folder or address")
+    _need(len(set(data.places)) == len(data.places), "data.shards", list(data.places), "name each once")
+    _need(data.window > 0, "data.window", data.window, "set 1 or more")
+    _need(data.cache_bytes >= 0, "data.cache_bytes", data.cache_bytes, "set 0 (all of the disk) or more")
+    _need(data.max_damaged >= 0, "data.max_damaged", data.max_damaged, "set 0 or more")
+    _need(data.patience > 0, "data.patience", data.patience, "set a positive number of seconds")
+    _need(data.retries >= 0, "data.retries", data.retries, "set 0 or more")
+    _need(
+        not data.set_weights or (cfg.mix == "weights" and len(data.set_weights) == len(data.places)),
+        "data.set_weights",
+        list(data.set_weights),
+        f"set data.mix to weights and one weight for each of data.shards ({len(data.places)})",
+    )
+    _need(all(w > 0 for w in data.set_weights), "data.set_weights", list(data.set_weights), "set positive weights")
     _need(not data.weights or cfg.mix == "weights", "data.weights", data.weights, "set data.mix to weights, too")
     _need(all(w > 0 for w in data.weights.values()), "data.weights", data.weights, "set positive weights")
+    cutmix = data.augment.cutmix
+    _need(0 < data.augment.crop <= 1, "data.augment.crop", data.augment.crop, "set a share of the edge in (0, 1]")
+    _need(0 <= cutmix <= 1, "data.augment.cutmix", cutmix, "set a probability in [0, 1]")
+    _need(cutmix == 0 or cfg.task == "segment", "data.augment.cutmix", cutmix, "set 0: pretraining mixes no scenes")
     for group, share in data.augment.drop_groups.items():
         key = f"data.augment.drop_groups.{group}"
         _need(group in GROUPS, key, share, f"name one of {', '.join(GROUPS)}")
@@ -254,15 +296,19 @@ def check(cfg: RunConfig) -> None:
     _need(cfg.validate_every >= 0, "validate_every", cfg.validate_every, "set 0 (only at the end) or more")
     _need(cfg.checkpoint_every >= 0, "checkpoint_every", cfg.checkpoint_every, "set 0 (only at the end) or more")
     _need(cfg.tracking.every > 0, "tracking.every", cfg.tracking.every, "set 1 or more")
-    remote = data.shards.startswith(("http://", "https://"))
-    _need(not remote or data.reader == "webdataset", "data.reader", data.reader, "set webdataset for a server")
     if data.reader == "webdataset":
         _need(data.mix == "auto" or data.mix == "none", "data.mix", data.mix, "set none: the webdataset reader streams")
         _need(cfg.steps is not None, "epochs", cfg.epochs, "set steps: the webdataset reader has no length")
+        s3 = any(place.startswith("s3://") for place in data.places)
+        _need(not s3, "data.reader", data.reader, "set index: webdataset reads no s3")
+        _need(data.cache is None, "data.cache", data.cache, "set null: the webdataset reader keeps no shards")
 
 
-def accumulation_steps(engine: EngineConfig, world_size: int) -> tuple[int, int]:
+def accumulation_steps(engine: EngineConfig, world_size: int, pairs: bool = False) -> tuple[int, int]:
     """(micro batch size, accumulation steps) of one rank: global batch = micro x accumulation x world size.
+
+    Args:
+        pairs: micro batches must not part pairs of places, as CutMix needs it.
 
     Raises:
         ConfigError: the sizes do not divide.
@@ -279,6 +325,11 @@ def accumulation_steps(engine: EngineConfig, world_size: int) -> tuple[int, int]
         raise ConfigError(
             f"key 'engine.micro_batch_size' is {micro}; set a divisor of {share}, "
             f"the share of one of {world_size} ranks of engine.global_batch_size {total}"
+        )
+    if pairs and micro % 2:
+        raise ConfigError(
+            f"key 'data.augment.cutmix' mixes pairs of samples, and a rank's micro batches are of {micro}; set an even "
+            f"engine.micro_batch_size, and engine.global_batch_size to a multiple of {2 * world_size}"
         )
     return micro, share // micro
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from arcticseg.data.manifest import SPLITS
 from arcticseg.data.stream import read_scene_list
 from arcticseg.errors import ConfigError
 from arcticseg.ice.scene import list_scenes, open_scene
@@ -56,11 +57,16 @@ def make_lists(arguments: argparse.Namespace) -> None:
         train = [name for name in lists["train"] if name not in unlabelled]
         counts = _counts(arguments.counts, train, arguments.workers)
         found = strata.fractions(lists["train"], percents, counts, arguments.seed, unlabelled)
-        by = f"stratified by ice service, season and class content ({len(counts)} of {len(train)} scenes known)"
+        by = "stratified by ice service and season"
+        if counts:
+            by = f"stratified by ice service, season and class content (that of {len(counts)} of {len(train)} scenes)"
         for part, listed in found.items():
             lists[part] = listed
             shown[part] = _differences(part, listed, train, counts)
             notes[part] = f"{_what(part, listed, train)}, {by}.\n{made}"
+    for part in {*SPLITS, split.LEFT_OUT} - set(lists):
+        # Of an earlier split; the build would read it beside the new ones.
+        (arguments.out / f"{part}.txt").unlink(missing_ok=True)
     for path, (part, listed) in zip(split.write_lists(lists, arguments.out, notes), lists.items(), strict=True):
         print(f"{part:11} {len(listed):5} scenes  {path}{shown[part]}")
 
@@ -77,7 +83,7 @@ def _how(part: str, files: Mapping[str, Path | None], number: int) -> str:
     if file is not None:
         return f"{number} {part} scenes, {split.GIVEN} from {file.name}: passes may be shared with other lists."
     if part == split.LEFT_OUT:
-        return f"{number} scenes in no split: they are on no given list, and of passes of scenes that are, or unlisted."
+        return f"{number} scenes in no split: they share a pass with a given list, or a given training list lacks them."
     return f"{number} {part} scenes, in whole satellite passes."
 
 

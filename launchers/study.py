@@ -36,7 +36,16 @@ Phase = Literal["pretrain", "finetune"]
 _TASKS: dict[Phase, str] = {"pretrain": "pretrain", "finetune": "segment"}
 
 # Keys that do not change what is learnt: trials that differ only in these are the same.
-_NO_EFFECT = ("out", "tracking.", "checkpoint_every", "engine.threads", "data.workers")
+_NO_EFFECT = (
+    "out",
+    "tracking.",
+    "checkpoint_every",
+    "engine.threads",
+    "data.workers",
+    "data.cache",
+    "data.patience",
+    "data.retries",
+)
 
 # Encoder and input must be the same before and after pretraining; None stands for what the named encoder has.
 _SHARED = ("encoder", "patch_size", "embed_dim", "depth", "num_heads")
@@ -280,7 +289,7 @@ def _trial(
             tracking=dataclasses.replace(cfg.tracking, group=cfg.tracking.group or out.name),
         )
         settings.check(cfg)
-        settings.accumulation_steps(cfg.engine, resources.ranks)
+        settings.accumulation_steps(cfg.engine, resources.ranks, pairs=cfg.data.augment.cutmix > 0)
         if first is not None:
             _check_fits(cfg, first)
     except ConfigError as error:
@@ -306,7 +315,13 @@ def _absolute(cfg: RunConfig) -> RunConfig:
     def path(text: str | None) -> str | None:
         return text if text is None or "://" in text else os.path.abspath(text)
 
-    data = dataclasses.replace(cfg.data, shards=path(cfg.data.shards) or "", scenes=path(cfg.data.scenes))
+    shards = tuple(path(place) or "" for place in cfg.data.places)
+    data = dataclasses.replace(
+        cfg.data,
+        shards=shards if len(shards) > 1 else shards[0],
+        scenes=path(cfg.data.scenes),
+        cache=path(cfg.data.cache),
+    )
     return dataclasses.replace(
         cfg, data=data, model=dataclasses.replace(cfg.model, init_from=path(cfg.model.init_from))
     )

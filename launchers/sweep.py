@@ -98,7 +98,7 @@ def _check_inputs(trials: Sequence[Trial]) -> bool:
     """
     simulated = False
     names = {trial.model for trial in trials if trial.phase == "finetune"}
-    for shards in dict.fromkeys(trial.config.data.shards for trial in trials):
+    for shards in dict.fromkeys(place for trial in trials for place in trial.config.data.places):
         if "://" in shards:
             continue
         found = read_manifest(Path(shards))

@@ -12,7 +12,7 @@ import netCDF4
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.errors import SceneError
+from arcticseg.errors import ConfigError, SceneError
 from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice import vector
 from arcticseg.ice.channels import SAR
@@ -50,6 +50,7 @@ def chart_scene(
         polarisation: of a GeoTIFF that does not say it.
 
     Raises:
+        ConfigError: `out` is the scene itself.
         SceneError: a file that cannot be read, or a chart without ice information in the scene.
         OutputError: the scene cannot be written.
     """
@@ -64,6 +65,10 @@ def chart_scene(
         header, *rows = vector.polygon_codes(chart)
         codes = [header, *(row for row in rows if int(row.split(";")[0]) in shown)]
         path = _place(out, scene)
+        if path.resolve() == scene_path.resolve():
+            raise ConfigError(
+                f"--out is '{out}'; the new scene would replace {scene_path}; choose another folder or name"
+            )
         notes = [*(f"mended: {text}" for text in chart.repairs), *(f"range: {text}" for text in ranges)]
         notes += _described(ids, codes, chart.name, scene)
         with atomic_path(path) as temporary, netCDF4.Dataset(temporary, "w", format="NETCDF4") as target:
@@ -135,11 +140,18 @@ def _copy(source: netCDF4.Dataset, target: netCDF4.Dataset) -> None:
         )
         copy.set_auto_maskandscale(False)
         copy.setncatts({key: variable.getncattr(key) for key in variable.ncattrs() if key != "_FillValue"})
-        if not variable.ndim:
-            copy[...] = variable[...]
-            continue
-        for first in range(0, variable.shape[0], _BAND):
-            copy[first : first + _BAND] = variable[first : first + _BAND]
+        bands = [slice(at, at + _BAND) for at in range(0, variable.shape[0], _BAND)] if variable.ndim else [...]
+        for band in bands:
+            copy[band] = _read(variable, band, source.filepath())
+
+
+def _read(variable: netCDF4.Variable, band: Any, path: str) -> Any:
+    try:
+        return variable[band]
+    except (OSError, RuntimeError) as error:
+        raise SceneError(
+            f"{path}: {variable.name} cannot be read ({error}); it is damaged or cut; get the file anew"
+        ) from error
 
 
 def _image(target: netCDF4.Dataset, name: str, shape: tuple[int, int]) -> netCDF4.Variable:

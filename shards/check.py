@@ -116,7 +116,7 @@ def check_sample(data: bytes, entry: SampleEntry, found: Manifest) -> Iterator[s
     place = sample.tile_key(tile.scene, tile.factor, tile.row, tile.col)
     if not key == entry.key == place:
         yield f"{name} holds {key}, of {place}"
-    said = json.loads(members["json"])
+    said = json.loads(bytes(members["json"]))
     counts = tile.class_counts()
     for what, inside, outside in (
         ("scene", tile.scene, entry.scene),

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
+from arcticseg.ice.chart import IndexedChart
 from arcticseg.ice.geo import GeoGrid, interpolate
 from arcticseg.ice.reference import short_name
 from arcticseg.ice.resample import coarse_shape
@@ -88,11 +89,12 @@ def _halved(values: Float) -> tuple[Float, NDArray[np.bool_]]:
     return mean, missing
 
 
-def _largest(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The largest of 2 x 2 pixels."""
-    out = np.empty([edge // _STEP for edge in plane.shape], np.uint8)
-    for rows, quarters in _quarters(plane):
-        out[rows] = np.maximum.reduce(quarters)
+def _largest(chart: IndexedChart) -> NDArray[np.uint8]:
+    """The largest class of 2 x 2 pixels, uint8 [3, H // 2, W // 2]; masked (255) is larger than any."""
+    out = np.empty((len(CHARTS), *coarse_shape(chart.index.shape, _STEP)), np.uint8)
+    for rows, quarters in _quarters(chart.index):
+        for plane, classes in zip(out, chart.classes.T, strict=True):
+            plane[rows] = np.maximum.reduce([classes[part] for part in quarters])
     return out
 
 
@@ -112,20 +114,19 @@ def ready_layers(scene: RawScene, strict: bool = False) -> tuple[dict[str, Float
         raise SceneError(f"{scene.path}: {scene.shape} pixels are less than one of 80 m; leave the scene out")
     out: dict[str, Float] = {}
     missing = np.zeros(shape, bool)
-    labels = scene.chart(strict=strict)
-    if labels is not None:
-        labels = np.stack([_largest(plane) for plane in labels])
-        # Where there is no chart, SIC is masked; SOD and FLOE may be masked where there is one.
-        missing |= labels[CHARTS.index("SIC")] == IGNORE_INDEX
-    for name, read in {
-        SAR["hh"]: lambda: scene.sar("hh"),
-        SAR["hv"]: lambda: scene.sar("hv"),
-        "distance_map": scene.distance,
-    }.items():
-        values = read()
-        if values is not None:
-            out[name], lost = _halved(values)
-            missing |= lost & ~lost.all()
+    labels = None
+    with scene.reusing_memory():
+        chart = scene.indexed_chart(strict=strict)
+        if chart is not None:
+            labels = _largest(chart)
+            # Where there is no chart, SIC is masked; SOD and FLOE may be masked where there is one.
+            missing |= labels[CHARTS.index("SIC")] == IGNORE_INDEX
+        for name in (*SAR, "distance"):
+            values = scene.sar(name) if name in SAR else scene.distance()
+            if values is not None:
+                channel = SAR.get(name, "distance_map")
+                out[channel], lost = _halved(values)
+                missing |= lost & ~lost.all()
     out["sar_incidenceangle"] = mean_incidence(scene.geo, scene.shape)
     for values in out.values():
         values[missing] = np.nan

@@ -153,9 +153,11 @@ def plan(
     touched = {found[name] for name in val | test}
     pool = [name for name in given.get("train", names) if name not in val | test]
     free = [name for name in pool if found[name] not in touched]
-    out = split(free, {part: share for part, share in shares.items() if part not in given}, seed)
-    if "train" in given:
-        out["train"] += sorted(set(pool) - set(free))
+    kept = sorted(set(pool) - set(free)) if "train" in given else []
+    out: dict[str, list[str]] = {"train": []}
+    if free or not kept:
+        out = split(free, {part: share for part, share in shares.items() if part not in given}, seed)
+    out["train"] += kept
     out |= {"val": sorted(val)} if val else {}
     out |= {"test": sorted(test)} if test else {}
     out[LEFT_OUT] = sorted(set(names) - {name for part in out.values() for name in part})

@@ -1,13 +1,14 @@
 """A batch of tiles as codes on their native grids: what travels to the device.
 
-Tiles carry 2 km and geolocation windows of different sizes; both are padded to the largest of the batch and come with
-matrices that interpolate them to the tile's pixels, so the device needs two matrix products and no special cases.
+Tiles carry 2 km and geolocation windows of different sizes. Each stands in the corner of an array with room for the
+largest; beside it stand the tile coordinates of its points, infinite where there are no more, from which the device
+makes the weights that interpolate to pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,30 +16,59 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from arcticseg.data.decode import clock
 from arcticseg.data.order import generator
-from arcticseg.data.sample import Tile, acquisition, interpolation_matrix
-from arcticseg.ice.channels import GROUPS
+from arcticseg.data.sample import Tile
+from arcticseg.ice.channels import COARSE, GROUPS
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 
 
 @dataclass(frozen=True)
-class Batch:
-    """B tiles of H x W pixels; 2 km windows of h x w cells, geolocation windows of n x m points.
+class Draws:
+    """What is drawn for each sample, from (seed, place): cropped first, then transposed, flipped, and mixed.
 
     Attributes:
-        place: int64 [B], place of each sample in the order; all that is drawn for it is drawn from (seed, place).
-        hh, hv: int16 [B, H, W], codes of `sample`.
-        dist: uint8 [B, H, W].
-        aux: int16 [B, 20, h, w], the bits of uint16 codes.
-        aux_rows, aux_cols: float32 [B, H, h], [B, W, w], interpolation matrices.
-        geo: float32 [B, 4, n, m], unit vector of the position and incidence angle in degrees.
-        geo_rows, geo_cols: float32 [B, H, n], [B, W, m].
-        clock: float32 [B, 2], month and day of the year; NaN = unknown.
-        lab: uint8 [B, 3, H, W]; 255 = masked or no chart.
-        transpose, flip_rows, flip_cols: bool [B], the augmentation: transposed first, then flipped.
+        crop: int64 [B, 3], first row, first column and edge of the window that is brought to the tile's size; None: no
+            sample is cropped.
+        transpose, flip_rows, flip_cols: bool [B].
         drop: bool [B, groups], channel groups that the sample loses, in the order of `channels.GROUPS`.
+        mix: int64 [B, 4], first and last (exclusive) row, first and last column of the box that the sample takes from
+            its partner, as it is after flips; empty: it takes nothing; None: no sample does. The partner of batch
+            row 2 i is 2 i + 1.
     """
 
+    crop: Tensor | None
+    transpose: Tensor
+    flip_rows: Tensor
+    flip_cols: Tensor
+    drop: Tensor
+    mix: Tensor | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B tiles of H x W pixels; windows of the coarse grids of up to n x n 2 km cells, and up to m x m positions.
+
+    Arrays that nothing asked for have no elements.
+
+    Attributes:
+        size: H and W.
+        coarse: names of the 2 km channels.
+        place: int64 [B], place of each sample in the order, always on the CPU; all that is drawn for it is drawn from
+            (seed, place).
+        hh, hv: int16 [B, H, W], codes of `sample`.
+        dist: uint8 [B, H, W].
+        aux: int16 [B, C, n, n], the bits of uint16 codes.
+        aux_rows, aux_cols: float64 [B, n], tile coordinates of the cells.
+        geo: float32 [B, 3, m, m], latitude, longitude and incidence angle in degrees.
+        geo_rows, geo_cols: float64 [B, m], tile coordinates of the points.
+        clock: float32 [B, 2], month and day of the year; NaN = unknown.
+        lab: uint8 [B, 3, H, W]; 255 = masked or no chart.
+        draws: the augmentation; None: none.
+    """
+
+    size: int
+    coarse: tuple[str, ...]
     place: Tensor
     hh: Tensor
     hv: Tensor
@@ -51,21 +81,24 @@ class Batch:
     geo_cols: Tensor
     clock: Tensor
     lab: Tensor
-    transpose: Tensor
-    flip_rows: Tensor
-    flip_cols: Tensor
-    drop: Tensor
+    draws: Draws | None = None
 
     def __len__(self) -> int:
         return len(self.place)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
-        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        """The batch on a device, its places excepted."""
+        moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in _tensors(self).items()}
+        moved["place"] = self.place
+        if self.draws is not None:
+            moved["draws"] = replace(
+                self.draws, **{name: value.to(device) for name, value in _tensors(self.draws).items()}
+            )
+        return replace(self, **moved)
 
-    def pin_memory(self) -> Batch:
-        """The batch in page-locked memory, from which copies to the device overlap with work."""
-        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+def _tensors(of: Batch | Draws) -> dict[str, Tensor]:
+    return {f.name: value for f in fields(of) if isinstance(value := getattr(of, f.name), Tensor)}
 
 
 @dataclass(frozen=True)
@@ -76,9 +109,11 @@ class Augment:
     flips: bool = False
     quarter_turns: bool = False
     drop_groups: tuple[tuple[str, float], ...] = ()
+    crop: float = 1.0
+    cutmix: float = 0.0
 
-    def draw(self, place: int) -> dict[str, Any]:
-        """Transposition, flips and dropped groups of the sample at a place."""
+    def draw(self, place: int, size: int) -> dict[str, Any]:
+        """Values of `Draws` for the sample at a place, its tile size x size pixels."""
         random = generator("augment", self.seed, place)
         flip_rows, flip_cols = (bool(random.integers(2)) and self.flips for _ in range(2))
         turns = int(random.integers(4)) if self.quarter_turns else 0
@@ -88,48 +123,79 @@ class Augment:
         drop = np.zeros(len(GROUPS), bool)
         for group, share in self.drop_groups:
             drop[GROUPS.index(group)] = random.random() < share
-        return {"transpose": turns % 2 == 1, "flip_rows": flip_rows, "flip_cols": flip_cols, "drop": drop}
+        found = {"transpose": turns % 2 == 1, "flip_rows": flip_rows, "flip_cols": flip_cols, "drop": drop}
+        if self.crop < 1:
+            edge = round(size * random.uniform(self.crop, 1))
+            found["crop"] = np.array([*random.integers(0, size - edge + 1, 2), edge])
+        if self.cutmix > 0:
+            found["mix"] = self._box(place, size)
+        return found
+
+    def _box(self, place: int, size: int) -> NDArray[np.int64]:
+        """The box of CutMix: its share of the tile uniform in [0, 1), its centre anywhere, the same for both partners.
+
+        Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
+        """
+        random = generator("cutmix", self.seed, place // 2)
+        half = size * np.sqrt(random.random()) / 2
+        centre = size * random.random(2)
+        if random.random() >= self.cutmix:
+            return np.zeros(4, np.int64)
+        first, last = np.rint(np.clip([centre - half, centre + half], 0, size)).astype(np.int64)
+        return np.stack([first, last], axis=1).ravel()
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with what is drawn for its places.
+
+        Raises:
+            ValueError: CutMix is asked for, and the batch parts a pair of places (2 i, 2 i + 1).
+        """
+        places = batch.place.tolist()
+        if self.cutmix > 0 and (
+            places[::2] != [place - 1 for place in places[1::2]] or any(p % 2 for p in places[::2])
+        ):
+            raise ValueError(f"CutMix needs whole pairs of places, not {places}; use micro batches of an even size")
+        draws = [self.draw(place, batch.size) for place in places]
+        none: dict[str, Any] = {"crop": None, "mix": None}
+        arrays = {name: torch.from_numpy(np.array([draw[name] for draw in draws])) for name in draws[0]}
+        return replace(batch, draws=Draws(**none | arrays))
 
 
-def _stack_padded(arrays: Sequence[NDArray]) -> NDArray:
-    """Stack arrays of equal rank, padding each with zeros to the largest shape."""
+def make_batch(arrays: Mapping[str, NDArray[Any]], coarse: tuple[str, ...], size: int) -> Batch:
+    """A batch whose tensors are views of arrays, among them `place`; those of uint16 become int16."""
+    tensors: dict[str, Any] = {
+        name: torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)
+        for name, array in arrays.items()
+    }
+    return Batch(size, coarse, **tensors)
+
+
+def _stack_padded(arrays: Sequence[NDArray[Any]], fill: float = 0) -> NDArray[Any]:
+    """Stack arrays of equal rank, padding each to the largest shape; planes become square."""
     shape = np.max([array.shape for array in arrays], axis=0)
-    out = np.zeros((len(arrays), *shape), arrays[0].dtype)
+    if len(shape) > 1:
+        shape[-2:] = shape[-2:].max()
+    out = np.full((len(arrays), *shape), fill, arrays[0].dtype)
     for target, array in zip(out, arrays, strict=True):
         target[tuple(slice(0, n) for n in array.shape)] = array
     return out
 
 
-def _unit_vectors(geo: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[3, n, m] latitude, longitude, incidence -> [4, n, m] x, y, z, incidence."""
-    latitude, longitude = np.radians(geo[:2].astype(np.float64))
-    vectors = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)
-    return np.stack([*vectors, geo[2]]).astype(np.float32)
-
-
-def _clock(tile: Tile) -> tuple[float, float]:
-    time = acquisition(tile)
-    return (np.nan, np.nan) if time is None else (time.month, time.timetuple().tm_yday)
-
-
-def collate(tiles: Sequence[Tile], places: Sequence[int], augment: Augment = Augment()) -> Batch:
+def collate(tiles: Sequence[Tile], places: Sequence[int], augment: Augment | None = None) -> Batch:
     """A batch from tiles of equal size and their places."""
     size = tiles[0].hh.shape[0]
     masked = np.full((len(CHARTS), size, size), IGNORE_INDEX, np.uint8)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "place": np.asarray(places, np.int64),
-        "hh": np.stack([tile.hh.view(np.int16) for tile in tiles]),
-        "hv": np.stack([tile.hv.view(np.int16) for tile in tiles]),
-        "dist": np.stack([tile.dist for tile in tiles]),
-        "aux": _stack_padded([tile.aux.view(np.int16) for tile in tiles]),
-        "aux_rows": _stack_padded([interpolation_matrix(tile.aux_rows, size, clamp=True) for tile in tiles]),
-        "aux_cols": _stack_padded([interpolation_matrix(tile.aux_cols, size, clamp=True) for tile in tiles]),
-        "geo": _stack_padded([_unit_vectors(tile.geo) for tile in tiles]),
-        "geo_rows": _stack_padded([interpolation_matrix(tile.geo_rows, size, clamp=False) for tile in tiles]),
-        "geo_cols": _stack_padded([interpolation_matrix(tile.geo_cols, size, clamp=False) for tile in tiles]),
-        "clock": np.array([_clock(tile) for tile in tiles], np.float32),
+        "clock": np.array([clock(tile.time) for tile in tiles], np.float32),
         "lab": np.stack([masked if tile.lab is None else tile.lab for tile in tiles]),
     }
-    draws = [augment.draw(place) for place in places]
-    arrays |= {name: np.array([draw[name] for draw in draws]) for name in draws[0]}
-    return Batch(**{name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
+    for name in ("hh", "hv", "dist"):
+        arrays[name] = np.stack([getattr(tile, name) for tile in tiles])
+    for name in ("aux", "geo"):
+        arrays[name] = _stack_padded([getattr(tile, name) for tile in tiles])
+        points = [[getattr(tile, f"{name}_{axis}") for tile in tiles] for axis in ("rows", "cols")]
+        both = _stack_padded([*points[0], *points[1]], np.inf)
+        arrays[f"{name}_rows"], arrays[f"{name}_cols"] = both[: len(tiles)], both[len(tiles) :]
+    batch = make_batch(arrays, COARSE, size)
+    return batch if augment is None else augment(batch)

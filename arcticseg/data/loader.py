@@ -1,67 +1,50 @@
-"""Batches for one rank, in the order that `order` gives, from any position on."""
+"""Batches for one rank, in the order that `order` gives, from any position on.
+
+The main process decides which sample stands at which place; the ring reads, verifies and decodes. A damaged sample is
+replaced only when all ranks know of it, so that every rank's batches are a function of the order and of one quarantine.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
 
-from arcticseg.data.batch import Augment, Batch, collate
-from arcticseg.data.order import Order, quotas, rank_places
-from arcticseg.data.sample import Tile
-from arcticseg.data.stream import Selection, ShardReader
-from arcticseg.errors import ConfigError
+from arcticseg.data.batch import Augment, Batch
+from arcticseg.data.cache import Prefetch
+from arcticseg.data.decode import Layout
+from arcticseg.data.order import Order, Stream, quotas, rank_places
+from arcticseg.data.quarantine import Damage, Quarantine
+from arcticseg.data.ring import Filled, Ring, Rows
+from arcticseg.data.stream import SampleReader, Selection
+from arcticseg.errors import ArcticSegError, ConfigError, ShardError
 
-
-class _Tiles(Dataset[tuple[int, Tile]]):
-    """Place -> (place, tile); runs in the loader's worker processes."""
-
-    def __init__(self, reader: ShardReader, order: Order) -> None:
-        self.reader, self.order = reader, order
-
-    def __getitem__(self, place: int) -> tuple[int, Tile]:
-        return place, self.reader.read(self.order.sample(place))
-
-
-class _Collate:
-    """Samples -> Batch; a class, so that it travels to worker processes."""
-
-    def __init__(self, augment: Augment) -> None:
-        self.augment = augment
-
-    def __call__(self, samples: Sequence[tuple[int, Tile]]) -> Batch:
-        places, tiles = zip(*samples, strict=True)
-        return collate(tiles, places, self.augment)
-
-
-def _micro_batches(
-    consumed: int, global_batch: int, micro_batch: int, rank: int, world_size: int
-) -> Iterator[list[int]]:
-    """Places of each micro batch of a rank, without end."""
-    while True:
-        places = rank_places(consumed, global_batch, rank, world_size)
-        for first in range(0, len(places), micro_batch):
-            yield list(places[first : first + micro_batch])
-        consumed += global_batch
+# What every rank has to say, from every rank: `process_group.gather`.
+Gather = Callable[[Any], list[Any]]
 
 
 class Loader:
-    """Training batches of one rank without end; `consumed` is the whole state.
+    """Training batches of one rank without end, a step at a time.
+
+    A step: `step` gives its micro batches; where `trouble` is true on any rank, all ranks call `settle` until it is
+    false on all; then the batches may be used; `stepped` counts the step.
 
     Args:
-        selection: the samples.
-        order: their order.
+        reader: of the selected samples.
+        layout: the arrays of a sample.
+        order: of the samples.
         global_batch, micro_batch: samples to an optimiser step over all ranks, and to one batch here.
         workers: processes that read and decode; 0: none.
+        max_damaged: damaged samples that are replaced; one more is an error.
+        window: shards that are used at a time, and so how far ahead of need a cache is filled.
     """
 
     def __init__(
         self,
-        selection: Selection,
+        reader: SampleReader,
+        layout: Layout,
         order: Order,
         global_batch: int,
         micro_batch: int,
@@ -70,94 +53,250 @@ class Loader:
         workers: int = 0,
         augment: Augment = Augment(),
         pin_memory: bool = False,
+        max_damaged: int = 0,
+        window: int = 1,
+        patience: float = 60.0,
     ) -> None:
-        self.selection, self.order = selection, order
+        self.reader, self.selection, self.order = reader, reader.selection, order
         self.global_batch, self.micro_batch = global_batch, micro_batch
-        self.rank, self.world_size, self.workers = rank, world_size, workers
-        self.augment, self.pin_memory = augment, pin_memory
+        self.rank, self.world_size, self.augment, self.window = rank, world_size, augment, window
         self.consumed = 0
+        self.quarantine = Quarantine(max_damaged)
+        self.micro_steps = global_batch // world_size // micro_batch
+        # A step's batches are in use together, while workers fill those of the next.
+        slots = self.micro_steps + max(2, 2 * workers)
+        self._ring = Ring(reader, layout, micro_batch, workers, slots, pin_memory, patience)
+        self._filled: Iterator[Filled] | None = None
+        self._prefetch: Prefetch | None = None
+        self._held: list[Filled] = []
+        self._error: ArcticSegError | None = None
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Micro batches from `consumed` on."""
-        places = _micro_batches(self.consumed, self.global_batch, self.micro_batch, self.rank, self.world_size)
-        return iter(_data_loader(self.selection, self.order, places, self.augment, self.workers, self.pin_memory))
+    def step(self) -> list[Batch]:
+        """The micro batches of the next optimiser step; none where reading fails, which is `trouble`."""
+        if self._filled is None:
+            self._filled = self._ring.fill(self._rows())
+            self._prefetch = self._start_prefetch()
+        for filled in self._held:
+            self._ring.release(filled)
+        self._held = []
+        try:
+            for _ in range(self.micro_steps):
+                self._held.append(next(self._filled))
+            self._mend()
+        except ArcticSegError as error:
+            self._error = error
+        return self._batches()
+
+    @property
+    def trouble(self) -> bool:
+        """Whether this rank has an error, or damage that the others do not know of."""
+        return self._error is not None or bool(self._news())
+
+    def settle(self, gather: Gather) -> tuple[list[Batch], list[Damage]]:
+        """Share errors and damage with all ranks, which must call this together, and replace what is damaged.
+
+        Returns:
+            the step's micro batches, and the damage that is new to the run.
+
+        Raises:
+            ArcticSegError: one rank's error, the same on all; or more samples are damaged than may be.
+        """
+        shared = gather((self._error, self._news()))
+        for error, _ in shared:
+            if error is not None:
+                raise error
+        new = self.quarantine.add(damage for _, found in shared for damage in found)
+        try:
+            self._mend()
+        except ArcticSegError as error:
+            self._error = error
+        return self._batches(), new
+
+    @property
+    def damaged(self) -> int:
+        """Samples in quarantine."""
+        return len(self.quarantine)
 
     def stepped(self) -> None:
         """Count one optimiser step."""
         self.consumed += self.global_batch
+        if self._prefetch is not None:
+            self._prefetch.consumed = self.consumed
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"consumed": self.consumed, "fingerprint": self.selection.fingerprint}
+        return {
+            "consumed": self.consumed,
+            "fingerprint": self.selection.fingerprint,
+            "selection": self.selection.summary,
+            "quarantine": self.quarantine.state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a checkpoint was made.
+        """Go on where a checkpoint was made, on any number of ranks and with any batch size.
 
         Raises:
             ConfigError: the checkpoint was made with other samples.
         """
         if state["fingerprint"] != self.selection.fingerprint:
             raise ConfigError(
-                f"{self.selection.folder}: the selected samples ({len(self.selection)}, fingerprint "
-                f"{self.selection.fingerprint[:12]}) are not those of the checkpoint ({state['fingerprint'][:12]}); "
-                "restore shards, data.factors, data.scenes and data.label_fraction, or start a new run"
+                f"{', '.join(source.address for source in self.selection.sources)}: the selected samples are not those "
+                f"of the checkpoint: {_changes(state['selection'], self.selection.summary)}; "
+                "restore data.shards, data.factors, data.scenes and data.label_fraction, or start a new run"
             )
         self.consumed = int(state["consumed"])
+        self.quarantine.restore(state["quarantine"])
+
+    def close(self) -> None:
+        """End worker processes; close files and connections."""
+        if self._prefetch is not None:
+            self._prefetch.stop()
+        self._ring.close()
+
+    def _rows(self) -> Iterator[Rows]:
+        """Rows of each micro batch of this rank, without end."""
+        consumed = self.consumed
+        while True:
+            places = rank_places(consumed, self.global_batch, self.rank, self.world_size)
+            for first in range(0, len(places), self.micro_batch):
+                yield [(place, self._number(place)) for place in places[first : first + self.micro_batch]]
+            consumed += self.global_batch
+
+    def _number(self, place: int) -> int:
+        try:
+            return self.order.sample(place, self.quarantine)
+        except LookupError as error:
+            raise ShardError(f"{error.args[0]}; restore the shards") from error
+
+    def _mend(self) -> None:
+        """Read substitutes into the rows whose samples are in quarantine; they were asked for before they were."""
+        for filled in self._held:
+            for row, (place, number) in enumerate(filled.rows):
+                if number in self.quarantine:
+                    self._ring.refill(filled, row, self._number(place))
+
+    def _news(self) -> list[Damage]:
+        found = (damage for filled in self._held for damage in filled.damages.values())
+        return [damage for damage in found if damage.number not in self.quarantine]
+
+    def _batches(self) -> list[Batch]:
+        return [] if self._error is not None else [self.augment(filled.batch) for filled in self._held]
+
+    def _start_prefetch(self) -> Prefetch | None:
+        if self.reader.cache is None:
+            return None
+        chosen = self.selection
+        ahead = max(4 * self.global_batch, len(chosen) * self.window // len(chosen.shards))
+
+        def needed(place: int) -> tuple[Any, Any]:
+            index, shard = chosen.shards[chosen.shard[self.order.sample(place)]]
+            return chosen.sources[index], shard
+
+        return Prefetch(self.reader.cache, needed, self.consumed, ahead)
 
 
-def _data_loader(
-    selection: Selection, order: Order, places: Any, augment: Augment, workers: int, pin_memory: bool
-) -> DataLoader[Any]:
-    return DataLoader(
-        _Tiles(ShardReader(selection), order),
-        batch_sampler=places,
-        collate_fn=_Collate(augment),
-        num_workers=workers,
-        pin_memory=pin_memory,
-        # The generator only seeds the workers; without one it would draw from torch's global state.
-        generator=torch.Generator().manual_seed(0),
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two selections' summaries, in words."""
+    old, new = (
+        {name: found[name] for name in ("samples", "scenes", "shards")}
+        | {f"of factor {factor}": count for factor, count in found["factors"].items()}
+        for found in (before, now)
     )
+    said = [f"{old.get(key, 0)} -> {new.get(key, 0)} {key}" for key in old | new if old.get(key) != new.get(key)]
+    return ", ".join(said) or "as many samples of as many scenes, but others"
 
 
-def evaluation_batches(
-    selection: Selection, micro_batch: int, rank: int = 0, world_size: int = 1, workers: int = 0
-) -> Iterator[tuple[Batch, int]]:
-    """Every sample once over all ranks: (batch, how many of its samples count).
+class Evaluation:
+    """Every sample once over all ranks, in passes: (batch, how many of its samples count).
 
     All ranks get the same number of batches (ZeRO-3 needs that); the last are filled up with samples that do not count.
+    A damaged sample has no data and masked labels, so it counts for nothing; `damages` lists those of the last pass.
     """
-    order = Order(selection.fingerprint, (np.arange(len(selection), dtype=np.int64),), shuffle=False)
-    total = math.ceil(len(selection) / (micro_batch * world_size))
-    firsts = [(i * world_size + rank) * micro_batch for i in range(total)]
-    places = [[min(first + j, len(selection) - 1) for j in range(micro_batch)] for first in firsts]
-    counts = [min(max(len(selection) - first, 0), micro_batch) for first in firsts]
-    batches = _data_loader(selection, order, places, Augment(), workers, False)
-    return zip(batches, counts, strict=True)
+
+    def __init__(
+        self,
+        reader: SampleReader,
+        layout: Layout,
+        micro_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        pin_memory: bool = False,
+        patience: float = 60.0,
+    ) -> None:
+        self._total, self._micro_batch = len(reader.selection), micro_batch
+        self._rank, self._world_size = rank, world_size
+        self._open = lambda: Ring(reader, layout, micro_batch, workers, 1 + max(2, 2 * workers), pin_memory, patience)
+        self.damages: list[Damage] = []
+
+    def __len__(self) -> int:
+        """Batches of one rank."""
+        return math.ceil(self._total / (self._micro_batch * self._world_size))
+
+    def __iter__(self) -> Iterator[tuple[Batch, int]]:
+        """One pass, with workers of its own; a batch is to be done with when the next is asked for."""
+        micro = self._micro_batch
+        firsts = [(i * self._world_size + self._rank) * micro for i in range(len(self))]
+        rows = [[(number, number) for number in self._clipped(first)] for first in firsts]
+        self.damages = []
+        ring = self._open()
+        try:
+            for first, filled in zip(firsts, ring.fill(iter(rows)), strict=True):
+                count = min(max(self._total - first, 0), micro)
+                self.damages += [damage for row, damage in filled.damages.items() if row < count]
+                yield filled.batch, count
+                ring.release(filled)
+        finally:
+            ring.close()
+
+    def _clipped(self, first: int) -> list[int]:
+        return [min(first + i, self._total - 1) for i in range(self._micro_batch)]
 
 
 def make_order(
-    selection: Selection, mix: str, weights: dict[int, float], block: int, seed: int, shuffle: bool = True
+    selection: Selection,
+    mix: str,
+    weights: dict[int, float],
+    block: int,
+    seed: int,
+    shuffle: str = "global",
+    window: int = 1,
+    set_weights: tuple[float, ...] = (),
 ) -> Order:
     """The training order of a selection.
 
     Args:
-        mix: `none`, or `weights`: one stream a factor.
+        mix: `none`, or `weights`: one stream a factor of a set.
         weights: factor -> weight; empty: equal.
+        shuffle: `global`, or `blocks` of `window` shards.
+        set_weights: of the sets; each factor's weight is shared out by them among the sets that have it; empty: equal.
 
     Raises:
         ConfigError: a weight for a factor that is not selected, or none for one that is.
     """
-    factors = np.array([entry.factor for _, entry in selection.samples])
+
+    def stream(samples: range | np.ndarray[Any, Any]) -> Stream:
+        if shuffle == "global":
+            return Stream(samples)
+        starts = np.flatnonzero(np.diff(selection.shard[samples], prepend=-1))
+        return Stream(samples, (*starts.tolist(), len(samples)), window)
+
     if mix == "none":
-        return Order(selection.fingerprint, (np.arange(len(factors), dtype=np.int64),), seed, shuffle)
-    present = sorted(set(factors.tolist()))
+        return Order(selection.fingerprint, (stream(range(len(selection))),), seed)
+    sets = np.array([index for index, _ in selection.shards])[selection.shard]
+    pairs = sorted(set(zip(selection.factor.tolist(), sets.tolist(), strict=True)))
+    present = sorted({factor for factor, _ in pairs})
     chosen = weights or dict.fromkeys(present, 1.0)
     if set(chosen) != set(present):
         raise ConfigError(f"key 'data.weights' is {chosen}; set a weight for each factor selected: {present}")
-    shares = tuple(chosen[factor] for factor in present)
+    of_set = set_weights or (1.0,) * len(selection.sources)
+    whole = {factor: sum(of_set[index] for k, index in pairs if k == factor) for factor in present}
+    shares = tuple(chosen[factor] * of_set[index] / whole[factor] for factor, index in pairs)
     try:
         quotas(shares, block)
     except ValueError as error:
         raise ConfigError(f"key 'data.block' is {block}; {error} (data.weights {chosen})") from error
-    streams = tuple(np.flatnonzero(factors == factor) for factor in present)
-    return Order(selection.fingerprint, streams, seed, shuffle, shares, block)
+    numbers = [
+        np.flatnonzero((selection.factor == factor) & (sets == index)).astype(np.int32) for factor, index in pairs
+    ]
+    return Order(selection.fingerprint, tuple(map(stream, numbers)), seed, shares, block)

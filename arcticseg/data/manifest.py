@@ -127,9 +127,14 @@ def hash_file(path: Path) -> str:
 
 def fingerprint(samples: Iterable[SampleEntry]) -> str:
     """xxh3-128 over key and checksum of each sample, in order: changes when any sample does."""
+    return fingerprint_of((sample.key, sample.xxh3) for sample in samples)
+
+
+def fingerprint_of(samples: Iterable[tuple[str, str]]) -> str:
+    """`fingerprint` of (key, checksum)."""
     digest = xxhash.xxh3_128()
-    for sample in samples:
-        digest.update(f"{sample.key} {sample.xxh3}\n".encode())
+    for key, checksum in samples:
+        digest.update(f"{key} {checksum}\n".encode())
     return digest.hexdigest()
 
 
@@ -160,17 +165,22 @@ def write_index(shard: Path, samples: Iterable[SampleEntry]) -> None:
     )
 
 
-def _load_json(path: Path, what: str) -> Any:
+def _read(path: Path, what: str) -> bytes:
     try:
-        found = json.loads(path.read_text())
+        return path.read_bytes()
     except OSError as error:
         raise ShardError(f"{path}: {what} cannot be read ({error.strerror}); build the shards anew") from error
+
+
+def _parse(data: bytes, where: str, what: str) -> Any:
+    try:
+        found = json.loads(data)
     except ValueError as error:
-        raise ShardError(f"{path}: {what} is damaged ({error}); build the shards anew") from error
+        raise ShardError(f"{where}: {what} is damaged ({error}); build the shards anew") from error
     version = found.get("schema") if isinstance(found, dict) else None
     if version != SCHEMA_VERSION:
         raise ShardError(
-            f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}; build the shards anew"
+            f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}; build the shards anew"
         )
     return found
 
@@ -182,9 +192,18 @@ def read_index(shard: Path) -> list[SampleEntry]:
         ShardError: the index is missing, damaged, of another version or another shard's.
     """
     path = index_path(shard)
-    found = _load_json(path, "index")
-    if found.get("shard") != shard.name:
-        raise ShardError(f"{path}: is the index of {found.get('shard')}, not of {shard.name}; build the shards anew")
+    return parse_index(_read(path, "index"), shard.name, str(path))
+
+
+def parse_index(data: bytes, shard: str, where: str) -> list[SampleEntry]:
+    """The samples of a shard of that file name, from the bytes of its index.
+
+    Raises:
+        ShardError: naming `where`; see `read_index`.
+    """
+    found = _parse(data, where, "index")
+    if found.get("shard") != shard:
+        raise ShardError(f"{where}: is the index of {found.get('shard')}, not of {shard}; build the shards anew")
     try:
         samples = [SampleEntry(**sample) for sample in found["samples"]]
         for sample in samples:
@@ -192,9 +211,10 @@ def read_index(shard: Path) -> list[SampleEntry]:
             possible = 0 <= sample.offset < 1 << 60 and 0 <= sample.core < sample.size < 1 << 40
             if not (possible and isinstance(sample.counts, dict)):
                 raise TypeError(f"sample {sample.key} cannot lie at byte {sample.offset} with {sample.size} bytes")
+            int(sample.xxh3, 16), int(sample.core_xxh3, 16)
         return samples
-    except (KeyError, TypeError) as error:
-        raise ShardError(f"{path}: index is damaged ({error}); build the shards anew") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"{where}: index is damaged ({error}); build the shards anew") from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -226,7 +246,16 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise ShardError(f"{folder}: holds no {MANIFEST}; give a folder that `arcticseg shards build` has finished")
-    found = _load_json(path, "manifest")
+    return parse_manifest(_read(path, "manifest"), str(path))
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """A manifest from its bytes.
+
+    Raises:
+        ShardError: naming `where`; see `read_manifest`.
+    """
+    found = _parse(data, where, "manifest")
     try:
         if missing := [field.name for field in fields(Manifest) if field.name not in found]:
             raise KeyError(", ".join(missing))
@@ -237,7 +266,7 @@ def read_manifest(folder: Path) -> Manifest:
                 raise KeyError(f"split of {name}")
         result = Manifest(**found)
     except (AttributeError, KeyError, TypeError) as error:
-        raise ShardError(f"{path}: manifest is damaged ({error}); build the shards anew") from error
+        raise ShardError(f"{where}: manifest is damaged ({error}); build the shards anew") from error
     if result.channels != describe_channels() or result.classes != describe_classes():
-        raise ShardError(f"{path}: its channels or classes are not those of this program; build the shards anew")
+        raise ShardError(f"{where}: its channels or classes are not those of this program; build the shards anew")
     return result

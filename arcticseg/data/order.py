@@ -1,38 +1,72 @@
-"""Which sample stands at which place in training: pure arithmetic, no I/O.
+"""Which sample stands at which place in training: pure arithmetic, no I/O and no table of samples.
 
 Places are numbered 0, 1, 2, ... over the whole training. An optimiser step takes the next G places for global batch
 size G; ranks and workers only choose slices of that. So the order knows nothing of them, the position is one number,
 samples consumed, and resume is exact on any number of ranks and workers.
 
 `mix: none`: epoch e is one permutation of all samples. `mix: weights`: places come in blocks with an exact quota of
-each stream (a stream is, for example, one resolution), shuffled within the block; each stream runs through its own
-permutation, drawn anew on each pass.
+each stream (a stream is the samples of one resolution of one shard set), shuffled within the block; each stream runs
+through its own permutation, drawn anew on each pass.
+
+A permutation is computed position by position (a Feistel network over pairs of digits, and steps along its cycles
+until they end inside), so 10^8 samples cost no memory and nothing at the start of an epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isqrt
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-Indices = NDArray[np.int64]
+Indices = NDArray[np.integer]
+
+_MASK = (1 << 64) - 1
+_ROUNDS = 6
+# A network over a handful of values has few keys that differ; over this many squared it has enough.
+_LEAST_DIGIT = 8
+
+
+def _digest(*key: object) -> int:
+    return xxhash.xxh3_128_intdigest("\x1f".join(map(str, key)).encode())
 
 
 def generator(*key: object) -> np.random.Generator:
     """A random generator that depends on the key's printed form alone, on any machine."""
-    digest = xxhash.xxh3_128_intdigest("\x1f".join(map(str, key)).encode())
-    return np.random.Generator(np.random.Philox(key=digest))
+    return np.random.Generator(np.random.Philox(key=_digest(*key)))
 
 
-@lru_cache(maxsize=64)
-def _permutation(size: int, *key: object) -> Indices:
-    order = generator("permutation", *key).permutation(size)
-    order.flags.writeable = False
-    return order
+@lru_cache(maxsize=256)
+def _round_keys(*key: object) -> tuple[int, ...]:
+    return tuple(_digest(*key, i) & _MASK for i in range(_ROUNDS))
+
+
+def _scramble(value: int) -> int:
+    """A bijection of 64 bits in which each bit of the result depends on all of the value."""
+    value = ((value ^ value >> 31) * 0xD6E8FEB86659FD93) & _MASK
+    value = ((value ^ value >> 29) * 0xA0761D6478BD642F) & _MASK
+    return value ^ value >> 32
+
+
+def permute(position: int, size: int, *key: object) -> int:
+    """Where a permutation of `size` positions, drawn by the key, sends one of them."""
+    if size < 2:
+        return position
+    keys = _round_keys(*key)
+    base = max(isqrt(size - 1) + 1, _LEAST_DIGIT)
+    while True:
+        high, low = divmod(position, base)
+        for round_key in keys:
+            high, low = low, (high + _scramble(low ^ round_key)) % base
+        position = high * base + low
+        # The network permutes base x base positions; following its cycle leads back to one of the first `size`.
+        if position < size:
+            return position
 
 
 def quotas(weights: Sequence[float], block: int) -> tuple[int, ...]:
@@ -52,45 +86,91 @@ def quotas(weights: Sequence[float], block: int) -> tuple[int, ...]:
     return tuple(map(int, whole))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Samples that are run through in passes, each pass in another order.
+
+    Attributes:
+        samples: their numbers; those of a shard stand together.
+        starts: where in `samples` each shard starts, and their end; empty: all are shuffled as one.
+        window: shards that are shuffled together; on each pass the shards fall into other windows.
+    """
+
+    samples: Indices | range
+    starts: Indices | tuple[int, ...] = ()
+    window: int = 1
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def at(self, position: int, *key: object) -> int:
+        """The sample at a position, counted over all passes."""
+        turn, place = divmod(position, len(self.samples))
+        if not len(self.starts):
+            return int(self.samples[permute(place, len(self.samples), *key, turn)])
+        shards, begins = _walk(self, *key, turn)
+        first = (bisect_right(begins, place) - 1) // self.window * self.window
+        begin, end = begins[first], begins[min(first + self.window, len(shards))]
+        place = begin + permute(place - begin, end - begin, *key, turn, first)
+        found = bisect_right(begins, place) - 1
+        return int(self.samples[int(self.starts[shards[found]]) + place - begins[found]])
+
+
+@lru_cache(maxsize=32)
+def _walk(stream: Stream, *key: object) -> tuple[list[int], list[int]]:
+    """The shards in the order of a pass, and where each begins in it, with the end."""
+    sizes = np.diff(stream.starts)
+    shards = generator("shards", *key).permutation(len(sizes))
+    return shards.tolist(), [0, *np.cumsum(sizes[shards]).tolist()]
+
+
+@dataclass(frozen=True, eq=False)
 class Order:
     """The order of one training.
 
     Attributes:
         fingerprint: of the selected list of samples.
-        streams: sample numbers of each stream; one stream under `mix: none`.
+        streams: one under `mix: none`.
         seed: of the shuffle.
-        shuffle: False keeps each stream in its own order.
         weights: of the streams under `mix: weights`; empty under `mix: none`.
         block: places in a block under `mix: weights`.
     """
 
     fingerprint: str
-    streams: tuple[Indices, ...]
+    streams: tuple[Stream, ...]
     seed: int = 0
-    shuffle: bool = True
     weights: tuple[float, ...] = ()
     block: int = 1024
 
-    def _in_stream(self, stream: int, position: int) -> int:
-        samples = self.streams[stream]
-        turn, place = divmod(position, len(samples))
-        if not self.shuffle:
-            return int(samples[place])
-        return int(samples[_permutation(len(samples), self.fingerprint, self.seed, stream, turn)[place]])
-
-    @property
-    def _quotas(self) -> tuple[int, ...]:
-        return quotas(self.weights, self.block)
-
-    def sample(self, place: int) -> int:
-        """The number of the sample at a place, 0 <= place."""
+    def _find(self, place: int) -> tuple[int, int]:
+        """Stream of a place, and position in the stream."""
         if not self.weights:
-            return self._in_stream(0, place)
+            return 0, place
+        quota = _quotas(self.weights, self.block)
         block, offset = divmod(place, self.block)
-        streams, ranks = _block(self._quotas, self.fingerprint, self.seed, block if self.shuffle else 0)
+        streams, ranks = _block(quota, self.fingerprint, self.seed, block)
         stream = int(streams[offset])
-        return self._in_stream(stream, block * self._quotas[stream] + int(ranks[offset]))
+        return stream, block * quota[stream] + int(ranks[offset])
+
+    def sample(self, place: int, quarantine: Collection[int] = ()) -> int:
+        """The number of the sample at a place, 0 <= place.
+
+        Args:
+            quarantine: numbers of samples not to use. Where one stands, another of its stream is drawn by the place.
+
+        Raises:
+            LookupError: all samples of the stream are in quarantine.
+        """
+        index, position = self._find(place)
+        stream = self.streams[index]
+        number = stream.at(position, self.fingerprint, self.seed, index)
+        if number not in quarantine:
+            return number
+        for attempt in range(len(stream)):
+            drawn = permute(attempt, len(stream), self.fingerprint, self.seed, "substitute", place)
+            if (number := int(stream.samples[drawn])) not in quarantine:
+                return number
+        raise LookupError(f"all {len(stream)} samples of a stream are in quarantine")
 
     def __len__(self) -> int:
         """Samples in all streams together."""
@@ -98,10 +178,15 @@ class Order:
 
 
 @lru_cache(maxsize=64)
+def _quotas(weights: tuple[float, ...], block: int) -> tuple[int, ...]:
+    return quotas(weights, block)
+
+
+@lru_cache(maxsize=64)
 def _block(quota: tuple[int, ...], fingerprint: str, seed: int, block: int) -> tuple[Indices, Indices]:
     """Stream of each place of a block, and how many places of that stream stand before it in the block."""
     streams = np.repeat(np.arange(len(quota)), quota)
-    streams = streams[_permutation(len(streams), fingerprint, seed, "block", block)]
+    streams = streams[generator("block", fingerprint, seed, block).permutation(len(streams))]
     ranks = np.empty(len(streams), np.int64)
     for stream, count in enumerate(quota):
         ranks[streams == stream] = np.arange(count)

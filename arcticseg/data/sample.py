@@ -17,22 +17,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import blosc2
+import imagecodecs
 import numpy as np
 import xxhash
 import zstandard
 from numpy.typing import NDArray
 
 from arcticseg.errors import ShardError
-from arcticseg.ice.channels import CHANNELS, COARSE
-from arcticseg.ice.layers import Layers
-from arcticseg.ice.scene import COARSE_SPACING
+from arcticseg.ice.channels import CHANNELS, COARSE, COARSE_SPACING
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+
+# Loader processes import this module, so that what only a builder needs is imported where it is used.
+if TYPE_CHECKING:
+    from arcticseg.ice.layers import Layers
 
 SCHEMA_VERSION = 2
 
@@ -48,7 +50,12 @@ SAR_MAX_CODE = round((SAR_HIGH - SAR_LOW) / SAR_STEP) + 1
 _COARSE_OFFSET = np.array([CHANNELS[name].offset for name in COARSE], np.float64)[:, None, None]
 _COARSE_SCALE = np.array([CHANNELS[name].scale for name in COARSE], np.float64)[:, None, None]
 
+# Both take any buffers, which their annotations do not say.
+_blosc2_decode: Callable[..., Any] = imagecodecs.blosc2_decode
+_zstd_decode: Callable[..., Any] = imagecodecs.zstd_decode
+
 UInt16 = NDArray[np.uint16]
+Bytes = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -155,13 +162,16 @@ def tile_key(scene: str, factor: int, row: int, col: int) -> str:
     return f"{product}_{xxhash.xxh3_64_hexdigest(scene.encode())[:6]}_k{factor:02d}_{row:05d}_{col:05d}"
 
 
-def split_members(data: bytes) -> tuple[str, dict[str, bytes]]:
+def split_members(data: bytes) -> tuple[str, dict[str, memoryview]]:
     """Key and members of one sample's range of a shard (ustar headers, as `webdataset.TarWriter` writes them).
+
+    The members are views of the range.
 
     Raises:
         ShardError: the range is no such sample.
     """
-    members: dict[str, bytes] = {}
+    members: dict[str, memoryview] = {}
+    view = memoryview(data)
     keys: set[str] = set()
     place = 0
     while place < len(data):
@@ -175,7 +185,7 @@ def split_members(data: bytes) -> tuple[str, dict[str, bytes]]:
             raise ShardError(f"no tar header at byte {place} of a sample; build the shards anew") from error
         key, _, member = name.rpartition("/")[2].partition(".")
         keys.add(key)
-        members[member] = data[place + 512 : place + 512 + size]
+        members[member] = view[place + 512 : place + 512 + size]
         place += 512 + (size + 511) // 512 * 512
     if len(keys) != 1 or place != len(data):
         raise ShardError(f"a sample's range holds the keys {sorted(keys)}; expected one; build the shards anew")
@@ -247,6 +257,8 @@ def _pack(array: NDArray) -> bytes:
     raw = np.ascontiguousarray(array)
     if not raw.size:
         return b""
+    import blosc2
+
     parameters = {
         "codec": blosc2.Codec.LZ4,
         "clevel": 5,
@@ -259,15 +271,30 @@ def _pack(array: NDArray) -> bytes:
     return bytes(blosc2.compress2(raw, **parameters))
 
 
-def _unpack(data: bytes, shape: tuple[int, ...]) -> UInt16:
-    out = np.empty(shape, np.uint16)
-    if out.size or data:
-        # blosc2 itself fills a buffer of another size in part, or stops at its end, and says nothing.
-        size = blosc2.get_cbuffer_sizes(data)[0]
-        if size != out.nbytes:
-            raise ValueError(f"{size} bytes for an array of shape {shape}")
-        blosc2.decompress2(data, dst=out, nthreads=1)
-    return out
+def unpack(data: Bytes, out: UInt16) -> None:
+    """Decode a member `.b2` into a C-ordered array.
+
+    Raises:
+        ValueError: it holds another number of bytes, or is damaged.
+    """
+    if not out.size and not data:
+        return
+    # A chunk's own header says how much it holds; the decoder fills a larger array in part.
+    size = int.from_bytes(data[4:8], "little")
+    if size != out.nbytes:
+        raise ValueError(f"{size} bytes for an array of shape {out.shape}")
+    _blosc2_decode(data, out=out.reshape(-1).view(np.uint8), numthreads=1)
+
+
+def decompress(data: Bytes, out: NDArray[np.uint8]) -> None:
+    """Decode a member `.zst` into a C-ordered array.
+
+    Raises:
+        ValueError: it holds another number of bytes, or is damaged.
+    """
+    size = len(_zstd_decode(data, out=out.reshape(-1)))
+    if size != out.size:
+        raise ValueError(f"{size} bytes for an array of shape {out.shape}")
 
 
 def encode(tile: Tile) -> dict[str, bytes]:
@@ -304,7 +331,7 @@ def encode(tile: Tile) -> dict[str, bytes]:
     return members
 
 
-def decode(key: str, members: Mapping[str, bytes]) -> Tile:
+def decode(key: str, members: Mapping[str, Bytes]) -> Tile:
     """The tile of a sample's members.
 
     Raises:
@@ -312,7 +339,7 @@ def decode(key: str, members: Mapping[str, bytes]) -> Tile:
     """
     name = "json"
     try:
-        meta: dict[str, Any] = json.loads(members["json"])
+        meta: dict[str, Any] = json.loads(bytes(members["json"]))
         if meta["schema"] != SCHEMA_VERSION:
             raise ShardError(
                 f"sample {key}: schema version {meta['schema']}, this program reads {SCHEMA_VERSION}; "
@@ -320,19 +347,18 @@ def decode(key: str, members: Mapping[str, bytes]) -> Tile:
             )
         rows, cols = meta["size"]
         axes = {axis: np.array(meta[axis], np.float64) for axis in ("aux_rows", "aux_cols", "geo_rows", "geo_cols")}
-        zstd = zstandard.ZstdDecompressor()
+        cells = (len(axes["aux_rows"]), len(axes["aux_cols"]))
         found: dict[str, Any] = {}
-        for name in ("hh.b2", "hv.b2"):
-            found[name] = _unpack(members[name], (rows, cols))
-        name = "aux.b2"
-        found[name] = _unpack(members[name], (len(COARSE), len(axes["aux_rows"]), len(axes["aux_cols"])))
-        name = "dist.zst"
-        found[name] = np.frombuffer(zstd.decompress(members[name]), np.uint8).reshape(rows, cols)
+        for name, shape in (("hh.b2", (rows, cols)), ("hv.b2", (rows, cols)), ("aux.b2", (len(COARSE), *cells))):
+            found[name] = np.empty(shape, np.uint16)
+            unpack(members[name], found[name])
+        for name, shape in (("dist.zst", (rows, cols)), ("lab.zst", (len(CHARTS), rows, cols))):
+            if name in members or name != "lab.zst":
+                found[name] = np.empty(shape, np.uint8)
+                decompress(members[name], found[name])
         name = "geo.bin"
-        shape = (3, len(axes["geo_rows"]), len(axes["geo_cols"]))
-        found[name] = np.frombuffer(members[name], "<f4").reshape(shape)
-        name = "lab.zst"
-        lab = members.get(name)
+        points = (3, len(axes["geo_rows"]), len(axes["geo_cols"]))
+        found[name] = np.frombuffer(members[name], "<f4").reshape(points)
         return Tile(
             key=key,
             scene=meta["scene"],
@@ -352,7 +378,7 @@ def decode(key: str, members: Mapping[str, bytes]) -> Tile:
             geo=found["geo.bin"],
             geo_rows=axes["geo_rows"],
             geo_cols=axes["geo_cols"],
-            lab=None if lab is None else np.frombuffer(zstd.decompress(lab), np.uint8).reshape(len(CHARTS), rows, cols),
+            lab=found.get("lab.zst"),
         )
     except ShardError:
         raise

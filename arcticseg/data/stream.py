@@ -1,38 +1,118 @@
-"""Samples from a local folder of shards: which ones, and their bytes, verified before they are decoded."""
+"""Samples from sets of shards: which ones, and their bytes, verified before they are decoded."""
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-import os
-from collections.abc import Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from arcticseg.data import manifest as manifests
 from arcticseg.data import sample
-from arcticseg.data.manifest import Manifest, SampleEntry
+from arcticseg.data.cache import Cache
+from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
+from arcticseg.data.quarantine import Damage, DamagedSample
+from arcticseg.data.source import Folder, Patience, Source, is_remote, open_source
 from arcticseg.errors import ConfigError, ShardError
+
+_INDICES_AT_A_TIME = 8
 
 
 @dataclass(frozen=True)
+class ShardSet:
+    """A folder of shards, anywhere, and what it says of itself."""
+
+    source: Source
+    manifest: Manifest
+
+    def index(self, shard: ShardEntry) -> list[SampleEntry]:
+        """The samples of a shard.
+
+        Raises:
+            ShardError: the index is missing, damaged or another shard's.
+        """
+        name = manifests.index_path(Path(shard.name)).name
+        where = f"{self.source.address}/{name}"
+        found = manifests.parse_index(self.source.read(name), shard.name, where)
+        if len(found) != shard.samples:
+            raise ShardError(
+                f"{where}: lists {len(found)} samples, the manifest {shard.samples}; build the shards anew"
+            )
+        return found
+
+
+def open_set(place: str, patience: Patience = Patience()) -> ShardSet:
+    """The shards of a local folder or at an address.
+
+    Raises:
+        ShardError: there are none, or their manifest is damaged.
+    """
+    source = open_source(place, patience)
+    if not is_remote(place):
+        return ShardSet(source, manifests.read_manifest(Path(place)))
+    where = f"{source.address}/{manifests.MANIFEST}"
+    return ShardSet(source, manifests.parse_manifest(source.read(manifests.MANIFEST), where))
+
+
+@dataclass(frozen=True, eq=False)
 class Selection:
-    """The samples that a run uses, in the order of the shards.
+    """The samples that a run uses, in the order of the sets and their shards, as columns of N values.
 
     Attributes:
-        folder: of the shards.
-        samples: (shard file name, entry) of each sample.
+        sources: of each set.
+        shards: (set, shard) of each shard that is used.
+        scenes: names of the scenes that are used.
+        shard, scene: int32 [N], positions in `shards` and `scenes`.
+        factor: int32 [N].
+        offset, size: int64 [N], the sample's range in its shard.
+        core: int64 [N], where in the range SAR, metadata and labels begin.
+        xxh3, core_xxh3, key: uint64 [N], xxh3-64 of the range, of its core, and of the sample's key.
         fingerprint: changes when any selected sample does.
     """
 
-    folder: Path
-    samples: tuple[tuple[str, SampleEntry], ...]
+    sources: tuple[Source, ...]
+    shards: tuple[tuple[int, ShardEntry], ...]
+    scenes: tuple[str, ...]
+    shard: NDArray[np.int32]
+    scene: NDArray[np.int32]
+    factor: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    core: NDArray[np.int64]
+    xxh3: NDArray[np.uint64]
+    core_xxh3: NDArray[np.uint64]
+    key: NDArray[np.uint64]
     fingerprint: str
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.shard)
+
+    def address(self, shard: int) -> str:
+        """Where a shard lies."""
+        index, entry = self.shards[shard]
+        return f"{self.sources[index].address}/{entry.name}"
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What a checkpoint keeps to tell what has changed: numbers of samples, scenes, shards, and of each factor."""
+        factors = Counter(self.factor.tolist())
+        return {
+            "samples": len(self),
+            "scenes": len(self.scenes),
+            "shards": len(self.shards),
+            "factors": {str(factor): factors[factor] for factor in sorted(factors)},
+        }
 
 
 def nested_scenes(names: Sequence[str], fraction: float, seed: int = 0) -> list[str]:
@@ -62,9 +142,13 @@ def read_scene_list(path: Path) -> list[str]:
     return names
 
 
-def select(
-    folder: Path,
-    found: Manifest,
+def select(folder: Path, found: Manifest, split: str, *args: Any, **options: Any) -> Selection:
+    """`select_from` one local folder."""
+    return select_from([ShardSet(Folder(folder), found)], split, *args, **options)
+
+
+def select_from(
+    sets: Sequence[ShardSet],
     split: str,
     factors: Sequence[int] = (),
     scenes: Sequence[str] | None = None,
@@ -83,74 +167,172 @@ def select(
         ConfigError: the shards hold none such.
         ShardError: an index cannot be read.
     """
-    lacking = sorted(set(factors) - set(found.factors))
+    where = ", ".join(found.source.address for found in sets)
+    held = sorted({factor for found in sets for factor in found.manifest.factors})
+    lacking = sorted(set(factors) - set(held))
     if lacking:
-        raise ConfigError(
-            f"key 'data.factors' asks for {lacking}; {folder} holds {list(found.factors)}; set some of these"
+        raise ConfigError(f"key 'data.factors' asks for {lacking}; {where} holds {held}; set some of these")
+    splits = {name: None for found in sets for name in found.manifest.splits}
+    if split not in splits:
+        raise ConfigError(f"{where}: holds no split '{split}', only {', '.join(splits)}; build it with one")
+    shards = [(index, shard) for index, found in enumerate(sets) for shard in found.manifest.splits.get(split, ())]
+
+    def rows(number: int) -> _Rows:
+        index, shard = shards[number]
+        entries = (
+            entry
+            for entry in sets[index].index(shard)
+            if (not factors or entry.factor in factors) and (entry.labelled or not labelled)
         )
-    if split not in found.splits:
-        raise ConfigError(f"{folder}: holds no split '{split}', only {', '.join(found.splits)}; build it with one")
-    entries = [
-        (shard.name, entry)
-        for shard in found.splits[split]
-        for entry in manifests.read_index(folder / shard.name)
-        if (not factors or entry.factor in factors) and (entry.labelled or not labelled)
-    ]
-    present = sorted({entry.scene for _, entry in entries})
+        return _Rows.of(number, entries)
+
+    # Many small files of a server, of which several are asked for at a time.
+    with ThreadPoolExecutor(_INDICES_AT_A_TIME) as pool:
+        asked = _Rows.join(list(pool.map(rows, range(len(shards)))))
+    present = sorted(set(asked.scene))
     if scenes is not None:
-        unknown = sorted(set(scenes) - set(found.scenes))
+        known = {name for found in sets for name in found.manifest.scenes}
+        unknown = sorted(set(scenes) - known)
         if unknown:
-            raise ConfigError(f"key 'data.scenes' lists {unknown[0]}, which {folder} does not hold; mend the list")
+            raise ConfigError(f"key 'data.scenes' lists {unknown[0]}, which {where} does not hold; mend the list")
         present = sorted(set(present) & set(scenes))
     if not present:
         raise ConfigError(
-            f"{folder}: split '{split}' has no {'labelled ' if labelled else ''}sample of the scenes and factors asked "
+            f"{where}: split '{split}' has no {'labelled ' if labelled else ''}sample of the scenes and factors asked "
             "for; set others, or build shards that hold them"
         )
-    chosen = set(nested_scenes(present, fraction))
-    kept = tuple((shard, entry) for shard, entry in entries if entry.scene in chosen)
-    return Selection(folder, kept, manifests.fingerprint(entry for _, entry in kept))
+    return asked.chosen([found.source for found in sets], shards, nested_scenes(present, fraction))
 
 
-class ShardReader:
-    """Reads samples by number; keeps files open; one for each process."""
+@dataclass(frozen=True)
+class _Rows:
+    """Samples while they are selected: what `Selection` holds, with names. An index has a hundred times the bytes."""
 
-    def __init__(self, selection: Selection) -> None:
-        self.selection = selection
-        self._files: dict[str, int] = {}
+    numbers: NDArray[np.int64]  # [N, 5]: shard, factor, offset, size, core
+    hashes: NDArray[np.uint64]  # [N, 2]: xxh3, core_xxh3
+    scene: list[str]
+    key: list[str]
 
-    def _file(self, shard: str) -> int:
-        if shard not in self._files:
-            path = self.selection.folder / shard
-            try:
-                self._files[shard] = os.open(path, os.O_RDONLY)
-            except OSError as error:
-                raise ShardError(f"{path}: shard cannot be opened ({error.strerror}); restore it") from error
-        return self._files[shard]
+    @staticmethod
+    def of(shard: int, entries: Iterable[SampleEntry]) -> _Rows:
+        kept = list(entries)
+        numbers = [(shard, entry.factor, entry.offset, entry.size, entry.core) for entry in kept]
+        hashes = [(int(entry.xxh3, 16), int(entry.core_xxh3, 16)) for entry in kept]
+        return _Rows(
+            np.array(numbers, np.int64).reshape(-1, 5),
+            np.array(hashes, np.uint64).reshape(-1, 2),
+            [sys.intern(entry.scene) for entry in kept],
+            [entry.key for entry in kept],
+        )
 
-    def read(self, number: int) -> sample.Tile:
-        """The tile of a sample.
+    @staticmethod
+    def join(parts: Sequence[_Rows]) -> _Rows:
+        return _Rows(
+            np.concatenate([part.numbers for part in parts]),
+            np.concatenate([part.hashes for part in parts]),
+            [name for part in parts for name in part.scene],
+            [name for part in parts for name in part.key],
+        )
+
+    def chosen(
+        self, sources: Sequence[Source], shards: Sequence[tuple[int, ShardEntry]], scenes: Sequence[str]
+    ) -> Selection:
+        """The samples of some scenes; shards without one are left out."""
+        position = {name: i for i, name in enumerate(scenes)}
+        scene = np.array([position.get(name, -1) for name in self.scene], np.int32)
+        kept = np.flatnonzero(scene >= 0)
+        used, shard = np.unique(self.numbers[kept, 0], return_inverse=True)
+        _, factor, offset, size, core = self.numbers[kept].T
+        xxh3, core_xxh3 = self.hashes[kept].T
+        keys = [self.key[i] for i in kept]
+        checksums = (f"{digest:016x}" for digest in xxh3.tolist())
+        return Selection(
+            sources=tuple(sources),
+            shards=tuple(shards[i] for i in used),
+            scenes=tuple(scenes),
+            shard=shard.astype(np.int32),
+            scene=scene[kept],
+            factor=factor.astype(np.int32),
+            offset=offset.copy(),
+            size=size.copy(),
+            core=core.copy(),
+            xxh3=xxh3.copy(),
+            core_xxh3=core_xxh3.copy(),
+            key=np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in keys], np.uint64),
+            fingerprint=manifests.fingerprint_of(zip(keys, checksums, strict=True)),
+        )
+
+
+class SampleReader:
+    """Reads samples by number, verified; travels to other processes, where it opens files and connections anew.
+
+    Args:
+        core_only: read SAR, metadata and labels only.
+        cache: where to keep whole shards; None: ranges are read where the shards are.
+    """
+
+    def __init__(self, selection: Selection, core_only: bool = False, cache: Cache | None = None) -> None:
+        self.selection, self.core_only, self.cache = selection, core_only, cache
+        # Open files and connections are one reader's, and so one thread's own.
+        self._sources = tuple(map(copy.copy, selection.sources))
+
+    def __copy__(self) -> SampleReader:
+        return SampleReader(self.selection, self.core_only, copy.copy(self.cache))
+
+    def where(self, number: int) -> str:
+        """Where a sample is, for people: shard and offset."""
+        chosen = self.selection
+        return f"{chosen.address(chosen.shard[number])}: sample at byte {chosen.offset[number]}"
+
+    def fetch(self, number: int) -> bytes:
+        """The bytes of a sample's range, or of its core.
 
         Raises:
-            ShardError: the shard is missing, cut or differs from its checksum; the message names shard and offset.
+            DamagedSample: they differ from the index, and did so when they were read again.
+            ShardError: the shard cannot be read.
         """
-        shard, entry = self.selection.samples[number]
-        data = os.pread(self._file(shard), entry.size, entry.offset)
-        if len(data) != entry.size or xxhash.xxh3_64_hexdigest(data) != entry.xxh3:
-            what = f"{len(data)} of {entry.size} bytes" if len(data) != entry.size else "checksum differs"
-            raise ShardError(
-                f"{self.selection.folder / shard}: sample {entry.key} at byte {entry.offset} is damaged ({what}); "
-                "restore the shard; `arcticseg shards check` names all damage"
-            )
-        key, members = sample.split_members(data)
-        return sample.decode(key, members)
+        chosen = self.selection
+        index, shard = chosen.shards[chosen.shard[number]]
+        core = int(chosen.core[number]) if self.core_only else 0
+        start, size = int(chosen.offset[number]) + core, int(chosen.size[number]) - core
+        expected = int((chosen.core_xxh3 if self.core_only else chosen.xxh3)[number])
+        source = self._sources[index]
+        data = self.cache.read_range(source, shard, start, size) if self.cache else None
+        if data is not None:
+            if _fault(data, size, expected) is None:
+                return data
+            # The shard was whole when it came, so this disk has changed it.
+            assert self.cache is not None
+            self.cache.drop(shard)
+        else:
+            data = source.read_range(shard.name, start, size)
+            if _fault(data, size, expected) is None:
+                return data
+            source.close()  # a file that was replaced meanwhile is met under its name only
+        data = source.read_range(shard.name, start, size)
+        fault = _fault(data, size, expected)
+        if fault is not None:
+            raise DamagedSample(Damage(number, f"{source.address}/{shard.name}", int(chosen.offset[number]), fault))
+        return data
 
-    def __getstate__(self) -> dict[str, object]:
-        # Open files do not travel to another process.
-        return {"selection": self.selection, "_files": {}}
+    def read(self, number: int) -> sample.Tile:
+        """The tile of a sample, of a reader of whole samples.
+
+        Raises:
+            ShardError: see `fetch`.
+        """
+        return sample.decode(*sample.split_members(self.fetch(number)))
 
     def close(self) -> None:
-        """Close the files."""
-        for file in self._files.values():
-            os.close(file)
-        self._files.clear()
+        """Close files and connections."""
+        for source in self._sources:
+            source.close()
+        if self.cache is not None:
+            self.cache.close()
+
+
+def _fault(data: bytes, size: int, expected: int) -> str | None:
+    """What is wrong with a sample's bytes; None: nothing."""
+    if len(data) != size:
+        return f"{len(data)} of {size} bytes"
+    return None if xxhash.xxh3_64_intdigest(data) == expected else "checksum differs"

@@ -1,17 +1,26 @@
-"""Codes to network input: dequantise, normalise, interpolate, augment; batched, on the device of the batch."""
+"""Codes to network input: augment, interpolate, dequantise, normalise; batched, on the device of the batch.
+
+Crops, flips and turns are done to codes and to the coordinates at which coarse grids are interpolated, before anything
+is blown up to full resolution. So positions and coarse channels are right by construction, and each plane of the
+input is written once, in place: on a CPU, memory is what takes the time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from arcticseg.data.batch import Batch
 from arcticseg.data.sample import SAR_LOW, SAR_STEP
-from arcticseg.ice.channels import CHANNELS, COARSE, GROUPS
+from arcticseg.data.view import View
+from arcticseg.ice.channels import CHANNELS, GROUPS, SAR
 from arcticseg.ice.sigrid import IGNORE_INDEX
+
+_POLARISATION = {name: sar for sar, name in SAR.items()}
 
 
 @dataclass(frozen=True)
@@ -19,7 +28,7 @@ class Inputs:
     """What a network and its loss see.
 
     Attributes:
-        place: int64 [B].
+        place: int64 [B], on the CPU.
         x: float32 [B, C, H, W], normalised; 0 where there is no data.
         data: bool [B, C, H, W], where x holds data.
         dropped: bool [B, C], planes that channel dropout takes from the network, though not from its targets.
@@ -57,95 +66,147 @@ class Assemble:
         self.valid_plane = valid_plane
         known = {name: (channel.mean, channel.std) for name, channel in CHANNELS.items()}
         self.statistics = known | dict(statistics or {})
-        self.coarse = [name for name in COARSE if name in self.channels]
 
     @property
     def n_planes(self) -> int:
         """C of the network's input."""
         return len(self.channels) + self.valid_plane
 
-    def _normalise(self, name: str, values: Tensor) -> Tensor:
+    def __call__(self, batch: Batch) -> Inputs:
+        """The input planes with their labels, augmented as drawn."""
+        device, shape = batch.clock.device, (len(batch), self.n_planes, batch.size, batch.size)
+        x, data = torch.empty(shape, device=device), torch.empty(shape, dtype=torch.bool, device=device)
+        view = View.of(batch)
+        sar = {name: view.pick(getattr(batch, name)[:, None]) for name in SAR}
+        first = 0
+        for grid, run in groupby(self.channels, key=lambda name: CHANNELS[name].grid):
+            names = list(run)
+            planes = slice(first, first + len(names))
+            first += len(names)
+            if grid == "2km":
+                self._coarse(batch, view, names, x[:, planes], data[:, planes])
+            elif grid == "geo":
+                self._geo(batch, view, names, x[:, planes], data[:, planes])
+            elif grid == "sar":
+                self._full(batch, view, sar, names, x[:, planes], data[:, planes])
+            else:
+                self._clock(batch, names, x[:, planes], data[:, planes])
+        if self.valid_plane:
+            x[:, -1:] = (sar["hh"] > 0) | (sar["hv"] > 0)
+            data[:, -1] = True
+        labels = view.pick(batch.lab)
+        if batch.draws is not None and batch.draws.mix is not None:
+            x, data, labels = (_mixed(planes, batch.draws.mix) for planes in (x, data, labels))
+        return Inputs(batch.place, x, data, self._dropped(batch), labels)
+
+    def _linear(self, name: str, offset: float = 0.0, scale: float = 1.0) -> tuple[float, float]:
+        """(a, b) of a code + b, which is the normalised value offset + scale x code."""
         mean, std = self.statistics[name]
         # A channel that is constant over the training scenes carries nothing and must not divide by zero.
-        return (values - mean) / (std if std > 0 else 1.0)
+        std = std if std > 0 else 1.0
+        return scale / std, (offset - mean) / std
 
-    def _sar(self, name: str, codes: Tensor) -> tuple[Tensor, Tensor]:
-        return self._normalise(name, SAR_LOW + SAR_STEP * (codes.float() - 1)), codes > 0
+    def _full(
+        self, batch: Batch, view: View, sar: Mapping[str, Tensor], names: list[str], x: Tensor, data: Tensor
+    ) -> None:
+        """Channels with a value for every pixel of the tile: x, data [B, names, H, W]."""
+        for i, name in enumerate(names):
+            x_, data_ = x[:, i : i + 1], data[:, i : i + 1]
+            polarisation = _POLARISATION.get(name)
+            if polarisation is None:
+                codes = view.pick(batch.dist[:, None])
+                torch.ne(codes, IGNORE_INDEX, out=data_)
+                scale, shift = self._linear(name)
+            else:
+                codes = sar[polarisation]
+                # Where the nearest pixel of a crop has no data there is none, as there is no label without its own.
+                torch.gt(codes, 0, out=data_)
+                scale, shift = self._linear(name, SAR_LOW - SAR_STEP, SAR_STEP)
+            if polarisation and view.scaled:
+                self._enlarge(getattr(batch, polarisation)[:, None], view, x_)
+            else:
+                x_.copy_(codes)
+            x_.mul_(scale).add_(shift).mul_(data_)
 
-    def _coarse(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-        if not self.coarse or not batch.aux.shape[-1]:
-            return {}
-        index = [COARSE.index(name) for name in self.coarse]
-        codes = batch.aux[:, index].int() & 0xFFFF  # the bits of uint16, which torch can hardly compute with
-        values = torch.stack(
-            [
-                self._normalise(name, CHANNELS[name].offset + CHANNELS[name].scale * (codes[:, i] - 1).float())
-                for i, name in enumerate(self.coarse)
-            ],
-            dim=1,
-        )
-        there = (codes > 0).float()
-        # Mean of the valid neighbours, weighted as bilinear interpolation weights them.
-        total = _interpolate(values * there, batch.aux_rows, batch.aux_cols)
-        weight = _interpolate(there, batch.aux_rows, batch.aux_cols)
-        found = weight > 1e-6
-        fields = torch.where(found, total / weight.clamp(min=1e-6), 0.0)
-        return {name: (fields[:, i], found[:, i]) for i, name in enumerate(self.coarse)}
+    def _enlarge(self, codes: Tensor, view: View, out: Tensor) -> None:
+        """Crops of SAR codes [B, 1, S, S], brought to the tile's size by the mean of the valid neighbours."""
+        every = torch.arange(codes.shape[-1], dtype=torch.float64, device=codes.device).expand(len(codes), -1)
+        weights = view.weights(every.contiguous(), every.contiguous(), hold=True)
+        # Code 0 adds nothing to the sum.
+        view.interpolate(codes.float(), weights, out)
+        out.div_(view.interpolate((codes > 0).float(), weights).clamp_(min=1e-6))
 
-    def _geo(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-        wanted = {"sar_incidenceangle", "sar_grid_latitude", "sar_grid_longitude"} & set(self.channels)
-        if not wanted:
-            return {}
-        # Padding meets weight 0 only; a missing angle must stay missing through the product.
-        angle = torch.isfinite(batch.geo[:, 3:])
-        grid = torch.cat([batch.geo[:, :3], torch.where(angle, batch.geo[:, 3:], 0.0), angle.float()], dim=1)
-        x, y, z, incidence, known = _interpolate(grid, batch.geo_rows, batch.geo_cols).unbind(1)
-        everywhere = torch.ones_like(x, dtype=torch.bool)
-        fields = {
-            "sar_grid_latitude": (torch.rad2deg(torch.atan2(z, torch.hypot(x, y))), everywhere),
-            "sar_grid_longitude": (torch.rad2deg(torch.atan2(y, x)), everywhere),
-            # All points that take part are known where their weights add up to 1; extrapolation has some beyond 1.
-            "sar_incidenceangle": (incidence, (known - 1).abs() < 1e-3),
-        }
-        return {name: (self._normalise(name, fields[name][0]), fields[name][1]) for name in wanted}
+    def _coarse(self, batch: Batch, view: View, names: list[str], x: Tensor, data: Tensor) -> None:
+        """Channels of the 2 km grid: the mean of the valid neighbours, weighted as bilinear interpolation does."""
+        if not batch.aux.numel():
+            x.zero_(), data.zero_()
+            return
+        codes = batch.aux[:, [batch.coarse.index(name) for name in names]].int() & 0xFFFF  # uint16
+        linear = [self._linear(n, CHANNELS[n].offset - CHANNELS[n].scale, CHANNELS[n].scale) for n in names]
+        scale, shift = torch.tensor(linear, device=x.device)[:, :, None, None].unbind(1)
+        there = codes > 0
+        weights = view.weights(batch.aux_rows, batch.aux_cols, hold=True)
+        view.interpolate((codes * scale + shift) * there, weights, x)
+        data.fill_(True)
+        # Most planes lack no cell, and their weights add up to 1; only the others need another product.
+        cells = torch.isfinite(batch.aux_rows)[:, :, None] & torch.isfinite(batch.aux_cols)[:, None]
+        holes = (cells[:, None] & ~there).any(dim=(2, 3)) | ~cells.any(dim=(1, 2))[:, None]
+        b, c = holes.nonzero(as_tuple=True)
+        if len(b):
+            alone = View(view.rows[b], view.cols[b], None if view.transpose is None else view.transpose[b], view.scaled)
+            weight = alone.interpolate(there[b, c][:, None].float(), (weights[0][b], weights[1][b]))[:, 0]
+            found = weight > 1e-6
+            x[b, c] = torch.where(found, x[b, c] / weight.clamp(min=1e-6), 0.0)
+            data[b, c] = found
 
-    def __call__(self, batch: Batch) -> Inputs:
-        """Assemble the planes, then turn and flip planes and labels together."""
-        fields = {
-            "nersc_sar_primary": self._sar("nersc_sar_primary", batch.hh),
-            "nersc_sar_secondary": self._sar("nersc_sar_secondary", batch.hv),
-            "distance_map": (self._normalise("distance_map", batch.dist.float()), batch.dist != IGNORE_INDEX),
-        }
-        fields |= self._coarse(batch) | self._geo(batch)
-        for i, name in enumerate(("month", "day")):
-            clock = batch.clock[:, i, None, None].expand(batch.hh.shape)
-            fields[name] = (self._normalise(name, clock), torch.isfinite(clock))
-        nothing = (torch.zeros(batch.hh.shape, device=batch.hh.device), torch.zeros_like(batch.hh, dtype=torch.bool))
-        planes, data = zip(*(fields.get(name, nothing) for name in self.channels), strict=True)
-        x, there = torch.stack(planes, dim=1), torch.stack(data, dim=1)  # [B, C, H, W]
-        x = torch.where(there, x, 0.0)
-        group = torch.tensor([GROUPS.index(CHANNELS[name].group) for name in self.channels], device=x.device)
-        dropped = batch.drop[:, group]
-        if self.valid_plane:
-            valid = ((batch.hh > 0) | (batch.hv > 0))[:, None]
-            x, there = torch.cat([x, valid.float()], dim=1), torch.cat([there, torch.ones_like(valid)], dim=1)
-            dropped = torch.cat([dropped, torch.zeros_like(dropped[:, :1])], dim=1)
-        return Inputs(batch.place, _turn(x, batch), _turn(there, batch), dropped, _turn(batch.lab, batch))
+    def _geo(self, batch: Batch, view: View, names: list[str], x: Tensor, data: Tensor) -> None:
+        """Positions, interpolated as unit vectors, and incidence angles."""
+        latitude, longitude = torch.deg2rad(batch.geo[:, :2].double()).unbind(1)
+        flat = torch.cos(latitude)
+        vectors = [flat * torch.cos(longitude), flat * torch.sin(longitude), torch.sin(latitude)]
+        # What fills a window up meets weight 0 only; a missing angle must stay missing through the product.
+        angle = torch.isfinite(batch.geo[:, 2])
+        grid = torch.stack([*vectors, torch.where(angle, batch.geo[:, 2], 0.0), angle], dim=1).float()
+        weights = view.weights(batch.geo_rows, batch.geo_cols, hold=False)
+        east, north, up, incidence, known = view.interpolate(grid, weights).unbind(1)
+        for i, name in enumerate(names):
+            data[:, i] = True
+            if name == "sar_grid_latitude":
+                values = torch.rad2deg(torch.atan2(up, torch.hypot(east, north)))
+            elif name == "sar_grid_longitude":
+                values = torch.rad2deg(torch.atan2(north, east))
+            else:
+                values = incidence
+                # All points that take part are known where their weights add up to 1; extrapolation has some beyond 1.
+                data[:, i] = (known - 1).abs() < 1e-3
+            scale, shift = self._linear(name)
+            x[:, i] = (values * scale + shift) * data[:, i]
+
+    def _clock(self, batch: Batch, names: list[str], x: Tensor, data: Tensor) -> None:
+        """Month and day, the same for every pixel."""
+        for i, name in enumerate(names):
+            value = batch.clock[:, ("month", "day").index(name), None, None]
+            scale, shift = self._linear(name)
+            data[:, i] = torch.isfinite(value)
+            x[:, i] = torch.where(torch.isfinite(value), value * scale + shift, 0.0)
+
+    def _dropped(self, batch: Batch) -> Tensor:
+        """bool [B, C]; the valid plane is never dropped."""
+        if batch.draws is None:
+            return torch.zeros(len(batch), self.n_planes, dtype=torch.bool, device=batch.clock.device)
+        drop = batch.draws.drop
+        dropped = drop[:, [GROUPS.index(CHANNELS[name].group) for name in self.channels]]
+        return torch.cat([dropped, torch.zeros_like(drop[:, : self.valid_plane])], dim=1)
 
 
-def _interpolate(grid: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """[B, C, h, w] to [B, C, H, W] with matrices [B, H, h] and [B, W, w]."""
-    return rows[:, None] @ grid @ cols[:, None].transpose(2, 3)
-
-
-def _turn(planes: Tensor, batch: Batch) -> Tensor:
-    """Transpose and flip each sample of [B, C, H, W] as drawn."""
-    flags = (flag[:, None, None, None] for flag in (batch.transpose, batch.flip_rows, batch.flip_cols))
-    transpose, flip_rows, flip_cols = flags
-    if batch.transpose.any():
-        planes = torch.where(transpose, planes.transpose(2, 3), planes)
-    if batch.flip_rows.any():
-        planes = torch.where(flip_rows, planes.flip(2), planes)
-    if batch.flip_cols.any():
-        planes = torch.where(flip_cols, planes.flip(3), planes)
-    return planes
+def _mixed(planes: Tensor, box: Tensor) -> Tensor:
+    """CutMix: [B, C, H, W] with the box of each sample taken from its partner."""
+    size = planes.shape[-1]
+    if not planes.numel():
+        return planes
+    at = torch.arange(size, device=planes.device)
+    top, bottom, left, right = box[:, :, None].unbind(1)
+    rows, cols = (top <= at) & (at < bottom), (left <= at) & (at < right)
+    inside = (rows[:, :, None] & cols[:, None, :])[:, None]
+    partners = planes.view(-1, 2, *planes.shape[1:]).flip(1).view_as(planes)
+    return torch.where(inside, partners, planes)

@@ -9,49 +9,22 @@ from __future__ import annotations
 
 import random
 import shutil
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from arcticseg.data import manifest as manifests
+import xxhash
+
 from arcticseg.data import sample
 from arcticseg.data.batch import Augment, Batch, collate
+from arcticseg.data.loader import Gather
+from arcticseg.data.quarantine import Damage
+from arcticseg.data.source import is_remote
 from arcticseg.data.stream import Selection
-from arcticseg.errors import ConfigError, ShardError
+from arcticseg.errors import ArcticSegError, ConfigError
 
 # Samples held to shuffle among; a shard's own order is shuffled already when it is built.
 _BUFFER = 256
-
-
-def is_url(place: str) -> bool:
-    """Whether shards are on a web server."""
-    return place.startswith(("http://", "https://"))
-
-
-def fetch_index(url: str, folder: Path) -> Path:
-    """Copy the manifest and the indices, but no shard, of a folder on a web server to a local folder.
-
-    Raises:
-        ShardError: they cannot be had.
-    """
-    if shutil.which("curl") is None:
-        raise ConfigError("curl is not found; webdataset reads http with it; install curl (apt-get install curl)")
-
-    def fetch(name: str) -> None:
-        try:
-            with urllib.request.urlopen(f"{url.rstrip('/')}/{name}", timeout=60) as answer:
-                (folder / name).write_bytes(answer.read())
-        except (urllib.error.URLError, TimeoutError) as error:
-            raise ShardError(f"{url}: {name} cannot be read ({error}); check the address in data.shards") from error
-
-    fetch(manifests.MANIFEST)
-    for shards in manifests.read_manifest(folder).splits.values():
-        for shard in shards:
-            fetch(manifests.index_path(Path(shard.name)).name)
-    return folder
 
 
 class _Decode:
@@ -65,28 +38,31 @@ class _Decode:
 class _Chosen:
     """Whether a sample is selected."""
 
-    def __init__(self, keys: frozenset[str]) -> None:
+    def __init__(self, keys: frozenset[int]) -> None:
         self.keys = keys
 
     def __call__(self, found: dict[str, Any]) -> bool:
-        return found["__key__"] in self.keys
+        return xxhash.xxh3_64_intdigest(found["__key__"].encode()) in self.keys
 
 
 def _as_list(tiles: Sequence[sample.Tile]) -> list[sample.Tile]:
     return list(tiles)
 
 
-def pipeline(place: str, selection: Selection, micro_batch: int, seed: int, workers: int) -> Any:
-    """A webdataset pipeline that gives lists of `micro_batch` tiles without end."""
+def pipeline(selection: Selection, micro_batch: int, seed: int, workers: int) -> Any:
+    """A webdataset pipeline that gives lists of `micro_batch` tiles without end.
+
+    Raises:
+        ConfigError: shards are on a server, and curl is not installed.
+    """
     import webdataset
 
-    shards = sorted({shard for shard, _ in selection.samples})
-    keys = frozenset(entry.key for _, entry in selection.samples)
+    shards = [selection.address(shard) for shard in range(len(selection.shards))]
+    if any(map(is_remote, shards)) and shutil.which("curl") is None:
+        raise ConfigError("curl is not found; webdataset reads http with it; install curl (apt-get install curl)")
     data = (
-        webdataset.WebDataset(
-            [f"{place.rstrip('/')}/{shard}" for shard in shards], resampled=True, shardshuffle=False, seed=seed
-        )
-        .select(_Chosen(keys))
+        webdataset.WebDataset(shards, resampled=True, shardshuffle=False, seed=seed)
+        .select(_Chosen(frozenset(selection.key.tolist())))
         .shuffle(_BUFFER, initial=min(_BUFFER, len(selection)), rng=random.Random(seed))
         .map(_Decode())
         .batched(micro_batch, collation_fn=_as_list, partial=False)
@@ -97,9 +73,11 @@ def pipeline(place: str, selection: Selection, micro_batch: int, seed: int, work
 class WebDatasetLoader:
     """What `loader.Loader` is to the index-based reader, without its promises."""
 
+    # It draws anew what it cannot read, and notices no damage.
+    damaged = 0
+
     def __init__(
         self,
-        place: str,
         selection: Selection,
         global_batch: int,
         micro_batch: int,
@@ -108,19 +86,44 @@ class WebDatasetLoader:
         workers: int = 0,
         augment: Augment = Augment(),
     ) -> None:
-        self.place, self.selection = place, selection
+        self.selection = selection
         self.global_batch, self.micro_batch = global_batch, micro_batch
         self.rank, self.world_size, self.workers, self.augment = rank, world_size, workers, augment
         self.consumed = 0
+        self._batches: Iterator[Batch] | None = None
+        self._error: ArcticSegError | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         """Micro batches; a place is (batches before) x (samples of all ranks) + this rank's own."""
         # A resumed run must not see the samples of its beginning again in the same order.
         seed = hash((self.augment.seed, self.rank, self.consumed)) & 0x7FFFFFFF
         first = self.consumed + self.rank * self.micro_batch
-        for tiles in pipeline(self.place, self.selection, self.micro_batch, seed, self.workers):
+        for tiles in pipeline(self.selection, self.micro_batch, seed, self.workers):
             yield collate(tiles, range(first, first + len(tiles)), self.augment)
             first += self.micro_batch * self.world_size
+
+    def step(self) -> list[Batch]:
+        """The micro batches of the next optimiser step; none where reading fails, which is `trouble`."""
+        if self._batches is None:
+            self._batches = iter(self)
+        try:
+            return [next(self._batches) for _ in range(self.global_batch // self.world_size // self.micro_batch)]
+        except ArcticSegError as error:
+            self._error = error
+            return []
+
+    @property
+    def trouble(self) -> bool:
+        """Whether reading has failed on this rank."""
+        return self._error is not None
+
+    def settle(self, gather: Gather) -> tuple[list[Batch], list[Damage]]:
+        """End on all ranks with the error of one.
+
+        Raises:
+            ArcticSegError: that error.
+        """
+        raise next(error for error in gather(self._error) if error is not None)
 
     def stepped(self) -> None:
         """Count one optimiser step."""
@@ -134,3 +137,7 @@ class WebDatasetLoader:
         """Go on with samples drawn anew; the position in a stream cannot be restored."""
         warnings.warn("data.reader webdataset cannot resume exactly: samples are drawn anew", stacklevel=2)
         self.consumed = int(state["consumed"])
+
+    def close(self) -> None:
+        """Worker processes end with the iterator."""
+        self._batches = None

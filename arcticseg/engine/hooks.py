@@ -20,6 +20,10 @@ class Hook(Protocol):
         """After each validation."""
         ...
 
+    def on_event(self, step: int, event: str, values: Mapping[str, Any]) -> None:
+        """When a damaged sample is met, and, as `summary`, before the end."""
+        ...
+
     def on_end(self, step: int) -> None:
         """When training stops, finished or not."""
         ...
@@ -43,6 +47,10 @@ class Logs:
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
         """Log scores."""
         self._log("validation", step, scores)
+
+    def on_event(self, step: int, event: str, values: Mapping[str, Any]) -> None:
+        """Log it."""
+        self._log("event", step, {"event": event, **values})
 
     def on_end(self, step: int) -> None:
         """Close the trackers."""
@@ -90,6 +98,11 @@ class Bar:
         """Print the scores."""
         shown = "  ".join(f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in scores.items())
         self._console.print(f"{self._name}: validation at step {step}: {shown}", highlight=False, soft_wrap=True)
+
+    def on_event(self, step: int, event: str, values: Mapping[str, Any]) -> None:
+        """Print it."""
+        shown = "  ".join(f"{name} {value}" for name, value in values.items())
+        self._console.print(f"{self._name}: {event} at step {step}: {shown}", highlight=False, soft_wrap=True)
 
     def on_end(self, step: int) -> None:
         """Stop the bar."""

@@ -33,7 +33,7 @@ def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameter_groups(model, cfg.weight_decay), lr=cfg.lr, betas=cfg.betas)
 
 
-def learning_rate(step: int, total: int, cfg: OptimConfig) -> float:
+def learning_rate(step: float, total: int, cfg: OptimConfig) -> float:
     """Learning rate of step `step` (from 0) of `total`: linear warm-up, then half a cosine down to final_lr."""
     warmup = round(cfg.warmup * total)
     if step < warmup:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from arcticseg.errors import ConfigError
+from arcticseg.errors import ArcticSegError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -125,3 +126,22 @@ def barrier() -> None:
     """Wait for all ranks."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.barrier()
+
+
+def gather(value: Any) -> list[Any]:
+    """What each rank has, any value that can be pickled, in the order of the ranks, on all of them."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def agree(error: ArcticSegError | None, device: torch.device) -> None:
+    """See that no rank has an error; all ranks must call this together.
+
+    Raises:
+        ArcticSegError: the error of the first rank that has one, the same on all.
+    """
+    if sum_over_ranks(torch.tensor([float(error is not None)], device=device)).item():
+        raise next(found for found in gather(error) if found is not None)

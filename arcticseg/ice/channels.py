@@ -72,6 +72,9 @@ CHANNELS: dict[str, Channel] = {
 # The channels on the 2 km grid in the order of the sample member `aux.b2`.
 COARSE = tuple(name for name, channel in CHANNELS.items() if channel.grid == "2km")
 
+# Metres between the centres of its cells.
+COARSE_SPACING = 2000.0
+
 # Polarisation -> the scene file's name of it.
 SAR = {"hh": "nersc_sar_primary", "hv": "nersc_sar_secondary"}
 

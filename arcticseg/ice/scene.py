@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from arcticseg.errors import SceneError
 from arcticseg.ice import chart as charts
 from arcticseg.ice import hdf5, threads
-from arcticseg.ice.channels import CHANNELS, COARSE, SAR
+from arcticseg.ice.channels import CHANNELS, COARSE, COARSE_SPACING, SAR
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 
@@ -31,7 +31,6 @@ Float = NDArray[np.float32]
 
 RAW_SPACING = 40.0
 RTT_SPACING = 80.0
-COARSE_SPACING = 2000.0
 GEO_POINTS = 21
 LAST_ZONE = 41
 

@@ -1,6 +1,7 @@
 """Build, extend, check, split and describe tar shards.
 
 arcticseg shards split scenes --out lists --val 0.1 --test 0.1
+arcticseg shards split scenes --out lists --test-list test.json --fractions 20,40,60,80,100 --counts shards
 arcticseg shards build scenes --out shards --lists lists --factors 2-10 --workers 8 --max-memory 24G
 arcticseg shards build more_scenes --out shards --extend --factors 2-10
 arcticseg shards check shards

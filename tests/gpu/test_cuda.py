@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from arcticseg.data.batch import collate
 from arcticseg.data.manifest import read_manifest
-from arcticseg.data.stream import ShardReader, select
+from arcticseg.data.stream import SampleReader, select
 from arcticseg.data.transforms import Assemble
 from arcticseg.settings import RunConfig
 from tests.training import VIT, empty_config, lines, overrides, train
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 def test_inputs_are_the_same_on_the_device(tiny_shards: Path) -> None:
     selection = select(tiny_shards, read_manifest(tiny_shards), "train")
-    batch = collate([ShardReader(selection).read(i) for i in range(4)], range(4))
+    batch = collate([SampleReader(selection).read(i) for i in range(4)], range(4))
     assemble = Assemble(RunConfig(steps=1).channels, valid_plane=True)
     on_cpu, on_device = assemble(batch), assemble(batch.to(torch.device("cuda")))
     torch.testing.assert_close(on_device.x.cpu(), on_cpu.x, atol=1e-3, rtol=1e-3)

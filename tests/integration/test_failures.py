@@ -344,6 +344,8 @@ def commands(shard_folder: Path, weights: Path, tmp_path_factory: pytest.TempPat
     return {
         "simulate": ["simulate", "OUT", "--n", "1", "--size", "500"],
         "build": build(folder / "scenes", Path("OUT")),
+        "rtt": ["rtt", folder / "scenes", "--out", "OUT"],
+        "chart": ["chart", folder / "scenes" / "good.nc", vector_chart(folder / "chart.gpkg"), "--out", "OUT"],
         "split": ["shards", "split", folder / "scenes", "--out", "OUT", "--val=0", "--test=0"],
         "train": ["train", "--config", folder / "unet.yaml", f"data.shards={shard_folder}", "out=OUT"],
         "predict": ["predict", weights, folder / "scenes", "--out", "OUT"],
@@ -351,13 +353,31 @@ def commands(shard_folder: Path, weights: Path, tmp_path_factory: pytest.TempPat
     }
 
 
-WRITERS = ("simulate", "build", "split", "train", "predict", "evaluate")
+def vector_chart(path: Path) -> Path:
+    """A chart of one polygon, all over the place of the scenes that tests make."""
+    import numpy as np
+    import pyogrio
+    import shapely
+
+    codes = dict.fromkeys(("CB", "SB", "FB", "CC", "SC", "FC"), "-9") | {"CT": "92", "CA": "92", "SA": "95", "FA": "06"}
+    pyogrio.raw.write(
+        path,
+        np.array([shapely.to_wkb(shapely.box(-90, 60, -30, 85))], dtype=object),
+        [np.array([code], dtype=object) for code in codes.values()],
+        np.array(list(codes), dtype=object),
+        geometry_type="Polygon",
+        crs="EPSG:4326",
+    )
+    return path
+
+
+WRITERS = ("simulate", "build", "rtt", "chart", "split", "train", "predict", "evaluate")
 
 
 def write_to(out: Path, verb: str, commands: dict[str, list[object]], network: Runner) -> Result:
-    """Run a command that writes to `out`; only a build and a training start processes, so they are started plainly."""
+    """Run a command that writes to `out`; those that start processes are started plainly."""
     command = [str(part).replace("OUT", str(out)) for part in commands[verb]]
-    return (run if verb in ("build", "train") else network)(*command)
+    return (run if verb in ("build", "rtt", "train") else network)(*command)
 
 
 @pytest.mark.parametrize("verb", WRITERS)
@@ -384,7 +404,7 @@ def test_a_read_only_mount(
 
 
 # File systems so small that the verb's first large file does not fit.
-SIZES = {"simulate": "300k", "build": "200k", "predict": "16k", "evaluate": "16k"}
+SIZES = {"simulate": "300k", "build": "200k", "rtt": "100k", "chart": "200k", "predict": "16k", "evaluate": "16k"}
 
 
 @pytest.mark.parametrize("verb", SIZES)

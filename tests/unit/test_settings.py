@@ -36,7 +36,7 @@ def test_every_shipped_config_loads_and_is_read_back(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("name", RUNS)
 def test_shipped_configs_hold_no_machines_path(name: str) -> None:
     cfg = settings.load(name, completed(name))
-    for place in (cfg.out, cfg.data.shards, cfg.model.init_from):
+    for place in (cfg.out, *cfg.data.places, cfg.data.cache, cfg.model.init_from):
         assert place is None or not Path(place).is_absolute()
 
 
@@ -54,6 +54,16 @@ def test_auto_mix(plain: str) -> None:
     assert settings.load(plain, ["task=pretrain", "data.mix=none"]).mix == "none"
 
 
+def test_shards_are_one_place_or_several(plain: str, tmp_path: Path) -> None:
+    assert settings.load(plain, ["data.shards=a/b"]).data.places == ("a/b",)
+    cfg = settings.load(plain, ["data.shards=[a, s3://b/c]"])
+    assert cfg.data.places == ("a", "s3://b/c")
+    (tmp_path / "again.yaml").write_text(config.dump(cfg))
+    assert settings.load(tmp_path / "again.yaml") == cfg
+    with pytest.raises(ConfigError, match=r"key 'data\.shards' is 3; set a text"):
+        settings.load(plain, ["data.shards=3"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -68,6 +78,12 @@ def test_auto_mix(plain: str) -> None:
         (["data.mix=weights", "data.weights={2: 0}"], "key 'data.weights' is {2: 0.0}; set positive weights"),
         (["data.augment.drop_groups={x: 0.1}"], "key 'data.augment.drop_groups.x' is 0.1; name one of hh, hv"),
         (["data.augment.drop_groups.hh=1"], "key 'data.augment.drop_groups.hh' is 1.0; set a probability in [0, 1)"),
+        (["data.augment.crop=0"], "key 'data.augment.crop' is 0.0; set a share of the edge in (0, 1]"),
+        (["data.augment.cutmix=1.5"], "key 'data.augment.cutmix' is 1.5; set a probability in [0, 1]"),
+        (
+            ["task=pretrain", "data.augment.cutmix=0.5"],
+            "key 'data.augment.cutmix' is 0.5; set 0: pretraining mixes no scenes",
+        ),
         (["task=pretrain", "model.encoder=unet"], "key 'model.encoder' is 'unet'; set a ViT to pretrain"),
         (["model.encoder=unet", "model.init_from=x"], "key 'model.init_from' is 'x'; set null: a UNet has no MAE"),
         (["model.drop_path=1"], "key 'model.drop_path' is 1.0; set a share in [0, 1)"),
@@ -107,7 +123,30 @@ def test_auto_mix(plain: str) -> None:
             "key 'data.mix' is 'weights'; set none: the webdataset reader",
         ),
         (["data.reader=webdataset", "steps=null", "epochs=1"], "key 'epochs' is 1.0; set steps: the webdataset reader"),
-        (["data.shards=http://a/b"], "key 'data.reader' is 'index'; set webdataset"),
+        (
+            ["data.reader=webdataset", "data.shards=[a, s3://b/c]"],
+            "key 'data.reader' is 'webdataset'; set index: webdataset reads no s3",
+        ),
+        (["data.reader=webdataset", "data.cache=c"], "key 'data.cache' is 'c'; set null"),
+        (["data.shards=[]"], "key 'data.shards' is (); name at least one folder or address"),
+        (["data.shards=[a, b, a]"], "key 'data.shards' is ['a', 'b', 'a']; name each once"),
+        (["data.window=0"], "key 'data.window' is 0; set 1 or more"),
+        (["data.cache_bytes=-1"], "key 'data.cache_bytes' is -1; set 0 (all of the disk) or more"),
+        (["data.max_damaged=-1"], "key 'data.max_damaged' is -1; set 0 or more"),
+        (["data.patience=0"], "key 'data.patience' is 0.0; set a positive number of seconds"),
+        (["data.retries=-1"], "key 'data.retries' is -1; set 0 or more"),
+        (
+            ["data.set_weights=[1, 1]"],
+            "key 'data.set_weights' is [1.0, 1.0]; set data.mix to weights and one weight for",
+        ),
+        (
+            ["data.mix=weights", "data.shards=[a, b]", "data.set_weights=[1]"],
+            "key 'data.set_weights' is [1.0]; set data.mix to weights and one weight for each of data.shards (2)",
+        ),
+        (
+            ["data.mix=weights", "data.shards=[a, b]", "data.set_weights=[1, 0]"],
+            "key 'data.set_weights' is [1.0, 0.0]; set positive weights",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_key_value_and_remedy(plain: str, overrides: list[str], message: str) -> None:
@@ -144,6 +183,14 @@ def test_batch_arithmetic(total: int, micro: int | None, world_size: int, expect
 def test_batches_that_do_not_divide(total: int, micro: int | None, world_size: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         accumulation_steps(EngineConfig(global_batch_size=total, micro_batch_size=micro), world_size)
+
+
+def test_cutmix_needs_even_micro_batches() -> None:
+    assert accumulation_steps(EngineConfig(global_batch_size=12), 3, pairs=True) == (4, 1)
+    with pytest.raises(
+        ConfigError, match=r"key 'data\.augment\.cutmix' mixes pairs .* of 3; set an even engine\.micro"
+    ):
+        accumulation_steps(EngineConfig(global_batch_size=12), 4, pairs=True)
 
 
 def test_settings_are_documented() -> None:

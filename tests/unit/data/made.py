@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import webdataset
@@ -97,3 +98,14 @@ def write(folder: Path, tiles: list[Tile], split: str = "train", per_shard: int 
     )
     manifests.write_manifest(folder, found)
     return found
+
+
+def hashes(batch: Any) -> dict[int, str]:
+    """Place -> hash of all that a batch holds for it; what was drawn for it included."""
+    columns = [value.numpy() for _, value in sorted(vars(batch).items()) if hasattr(value, "numpy")]
+    drawn = {} if batch.draws is None else vars(batch.draws)
+    columns += [value.numpy() for _, value in sorted(drawn.items()) if value is not None]
+    return {
+        place: xxhash.xxh3_64_hexdigest(b"".join(column[row].tobytes() for column in columns))
+        for row, place in enumerate(batch.place.tolist())
+    }

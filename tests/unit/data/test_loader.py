@@ -1,19 +1,25 @@
-from collections.abc import Iterable
-from dataclasses import fields
-from itertools import islice
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
 
 import made
 import numpy as np
 import pytest
 import torch
+from made import hashes
 
-from arcticseg.data.batch import Augment, Batch
-from arcticseg.data.loader import Loader, evaluation_batches, make_order
+from arcticseg.data.batch import Augment
+from arcticseg.data.decode import Layout
+from arcticseg.data.loader import Evaluation, Loader, make_order
 from arcticseg.data.manifest import read_manifest
-from arcticseg.data.stream import Selection, select
+from arcticseg.data.stream import SampleReader, Selection, open_set, select, select_from
 from arcticseg.errors import ConfigError
+from arcticseg.ice.channels import expand
 
 AUGMENT = Augment(3, flips=True, quarter_turns=True, drop_groups=(("hh", 0.5),))
+LAYOUT = Layout.of(made.SIZE, (2, 8), expand(("hh", "hv", "incidence", "distance", "amsr2", "era5")))
 
 
 @pytest.fixture(scope="module")
@@ -23,97 +29,106 @@ def selection(tmp_path_factory: pytest.TempPathFactory) -> Selection:
     return select(folder, read_manifest(folder), "train")
 
 
-def loader(selection: Selection, mix: str = "none", **options: object) -> Loader:
+def loader(selection: Selection, mix: str = "none", global_batch: int = 6, **options: object) -> Loader:
     order = make_order(selection, mix, {}, 10, seed=1)
-    return Loader(selection, order, 6, **({"micro_batch": 3, "augment": AUGMENT} | options))  # type: ignore[arg-type]
+    settings = {"micro_batch": 3, "augment": AUGMENT} | options
+    return Loader(SampleReader(selection), LAYOUT, order, global_batch, **settings)  # type: ignore[arg-type]
 
 
-def same(a: Batch, b: Batch) -> bool:
-    return all(
-        torch.equal(torch.nan_to_num(getattr(a, field.name)), torch.nan_to_num(getattr(b, field.name)))
-        for field in fields(Batch)
-    )
-
-
-def places(batches: Iterable[Batch]) -> list[int]:
-    return [place for batch in batches for place in batch.place.tolist()]
+def take(source: Loader, steps: int) -> list[dict[int, str]]:
+    """(place -> hash of the row) of each micro batch of a number of steps, which are counted."""
+    found = []
+    for _ in range(steps):
+        found += [hashes(batch) for batch in source.step()]
+        assert not source.trouble
+        source.stepped()
+    return found
 
 
 @pytest.mark.parametrize("mix", ["none", "weights"])
 def test_workers_make_no_difference(selection: Selection, mix: str) -> None:
-    alone = list(islice(loader(selection, mix), 10))
-    helped = list(islice(loader(selection, mix, workers=2), 10))
-    assert places(alone) == list(range(30))
-    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+    alone = take(loader(selection, mix), 5)
+    helped = loader(selection, mix, workers=2)
+    assert take(helped, 5) == alone
+    helped.close()
+    assert [place for batch in alone for place in batch] == list(range(30))
 
 
 def test_batches_hold_the_samples_of_the_order(selection: Selection) -> None:
     order = make_order(selection, "weights", {}, 10, seed=1)
-    for batch in islice(loader(selection, "weights"), 8):
-        for i, place in enumerate(batch.place.tolist()):
-            number = order.sample(place)
-            np.testing.assert_array_equal(batch.hh[i].numpy(), made.tile(number).hh.astype(np.int16))
+    source = loader(selection, "weights")
+    for _ in range(4):
+        for batch in source.step():
+            for i, place in enumerate(batch.place.tolist()):
+                number = order.sample(place)
+                np.testing.assert_array_equal(batch.hh[i].numpy(), made.tile(number).hh.astype(np.int16))
+        source.stepped()
 
 
 def test_ranks_together_see_what_one_sees(selection: Selection) -> None:
-    alone = islice(loader(selection, micro_batch=6), 5)
-    for rank_batches, whole in zip(
-        zip(*(loader(selection, rank=rank, world_size=3, micro_batch=2) for rank in range(3)), strict=False),
-        alone,
-        strict=False,
-    ):
-        assert places(rank_batches) == whole.place.tolist()
-        assert torch.equal(torch.cat([batch.hh for batch in rank_batches]), whole.hh)
-        assert torch.equal(torch.cat([batch.drop for batch in rank_batches]), whole.drop)
+    alone = take(loader(selection, micro_batch=6), 5)
+    ranks = [take(loader(selection, rank=rank, world_size=3, micro_batch=2), 5) for rank in range(3)]
+    assert [a | b | c for a, b, c in zip(*ranks, strict=True)] == alone
 
 
 def test_micro_batches_divide_a_step(selection: Selection) -> None:
-    assert [len(batch) for batch in islice(loader(selection, micro_batch=2), 4)] == [2] * 4
-    assert [len(batch) for batch in islice(loader(selection, micro_batch=6), 2)] == [6, 6]
+    assert [len(batch) for batch in take(loader(selection, micro_batch=2), 2)] == [2] * 6
+    assert [len(batch) for batch in take(loader(selection, micro_batch=6), 2)] == [6, 6]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resume_goes_on_at_the_next_step(selection: Selection, workers: int) -> None:
-    whole = list(islice(loader(selection), 12))
+    whole = take(loader(selection), 6)
     first = loader(selection, workers=workers)
-    batches = iter(first)
-    for _ in range(3):
-        next(batches), next(batches)
-        first.stepped()
-    next(batches)  # half a step, whose work a kill would lose
+    take(first, 3)
+    first.step()  # whose work a kill would lose
     state = first.state_dict()
+    first.close()
     assert state["consumed"] == 18
     second = loader(selection, workers=workers, micro_batch=2)
     second.load_state_dict(state)
-    assert places(islice(second, 9)) == places(whole[6:])
-    third = loader(selection, workers=workers)
-    third.load_state_dict(state)
-    assert all(same(a, b) for a, b in zip(islice(third, 6), whole[6:], strict=True))
+    assert {k: v for batch in take(second, 3) for k, v in batch.items()} == {
+        k: v for batch in whole[6:] for k, v in batch.items()
+    }
+    second.close()
 
 
-def test_resume_on_other_ranks(selection: Selection) -> None:
-    state = loader(selection).state_dict() | {"consumed": 12}
-    found = []
-    for rank in range(2):
-        part = loader(selection, rank=rank, world_size=2)
-        part.load_state_dict(state)
-        found.append(next(iter(part)).place.tolist())
-    assert found == [[12, 13, 14], [15, 16, 17]]
+def test_the_global_batch_may_change(selection: Selection) -> None:
+    """Mid-epoch: no sample of the epoch is lost or seen twice."""
+    first = loader(selection)
+    seen = take(first, 2)
+    second = loader(selection, global_batch=12, micro_batch=3, rank=0)
+    second.load_state_dict(first.state_dict())
+    seen += take(second, 1)
+    order = make_order(selection, "none", {}, 10, seed=1)
+    places = [place for batch in seen for place in batch]
+    assert places == list(range(24))
+    assert sorted(order.sample(place) for place in places[:21]) == list(range(21))
 
 
 def test_a_state_of_other_samples_is_refused(selection: Selection) -> None:
-    other = select(selection.folder, read_manifest(selection.folder), "train", factors=(2,))
+    other = replace(selection, fingerprint="0")
     with pytest.raises(
-        ConfigError, match=r"the selected samples \(14, .*\) are not those of the checkpoint .*; restore"
+        ConfigError, match=r"samples are not those of the checkpoint: as many samples of as many scenes"
     ):
         loader(other).load_state_dict(loader(selection).state_dict())
+    folder = selection.sources[0].address
+    fewer = select_from([open_set(folder)], "train", factors=(2,))
+    with pytest.raises(
+        ConfigError,
+        match=rf"^{folder}: the selected .*: 21 -> 14 samples, 5 -> 4 shards, 7 -> 0 of factor 8; restore data\.shards",
+    ):
+        loader(fewer).load_state_dict(loader(selection).state_dict())
+    fewer = select_from([open_set(folder)], "train", scenes=["s1", "s2"])
+    with pytest.raises(ConfigError, match="21 -> 10 samples, 4 -> 2 scenes"):
+        loader(fewer).load_state_dict(loader(selection).state_dict())
 
 
 def test_torch_state_is_left_alone(selection: Selection) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    list(islice(loader(selection, workers=1), 3))
+    take(loader(selection), 3)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -123,16 +138,19 @@ def test_torch_state_is_left_alone(selection: Selection) -> None:
 def test_evaluation_sees_every_sample_once(selection: Selection, micro: int, world_size: int, workers: int) -> None:
     counted, lengths = [], set()
     for rank in range(world_size):
-        batches = list(evaluation_batches(selection, micro, rank, world_size, workers))
-        lengths.add(len(batches))
-        for batch, count in batches:
-            assert len(batch) == micro
-            assert not batch.drop.any()
-            assert not batch.transpose.any()
-            counted += batch.place[:count].tolist()
-            for i in range(count):
-                number = int(batch.place[i])
-                np.testing.assert_array_equal(batch.hv[i].numpy(), made.tile(number).hv.astype(np.int16))
+        passes = Evaluation(SampleReader(selection), LAYOUT, micro, rank, world_size, workers)
+        lengths.add(len(passes))
+        for _ in range(2):
+            seen = []
+            for batch, count in passes:
+                assert len(batch) == micro
+                assert batch.draws is None
+                seen += batch.place[:count].tolist()
+                for i in range(count):
+                    number = int(batch.place[i])
+                    np.testing.assert_array_equal(batch.hv[i].numpy(), made.tile(number).hv.astype(np.int16))
+            assert passes.damages == []
+        counted += seen
     assert sorted(counted) == list(range(21))
     # ZeRO-3 gathers weights in every forward pass, so every rank must do as many.
     assert len(lengths) == 1
@@ -140,13 +158,38 @@ def test_evaluation_sees_every_sample_once(selection: Selection, micro: int, wor
 
 def test_streams_are_factors(selection: Selection) -> None:
     order = make_order(selection, "weights", {8: 3.0, 2: 1.0}, 8, seed=0)
-    factors = np.array([entry.factor for _, entry in selection.samples])
-    assert [set(factors[stream]) for stream in order.streams] == [{2}, {8}]
+    assert [set(selection.factor[stream.samples]) for stream in order.streams] == [{2}, {8}]
     assert order.weights == (1.0, 3.0)
-    drawn = factors[[order.sample(place) for place in range(80)]]
+    drawn = selection.factor[[order.sample(place) for place in range(80)]]
     assert (drawn == 8).sum() == 60
     equal = make_order(selection, "weights", {}, 8, seed=0)
     assert equal.weights == (1.0, 1.0)
+
+
+def test_streams_of_several_sets(tmp_path: Path) -> None:
+    """Each factor keeps its weight; the sets that have it share it."""
+    made.write(tmp_path / "a", [made.tile(i, factor=(2, 8)[i % 2]) for i in range(20)])
+    made.write(tmp_path / "b", [made.tile(i, scene="other", factor=2) for i in range(6)])
+    both = select_from([open_set(str(tmp_path / name)) for name in "ab"], "train")
+    order = make_order(both, "weights", {2: 1.0, 8: 1.0}, 80, seed=0, set_weights=(3.0, 1.0))
+    drawn = [order.sample(place) for place in range(80)]
+    of_set = np.array([both.shards[both.shard[number]][0] for number in drawn])
+    factors = both.factor[drawn]
+    assert [((of_set == i) & (factors == k)).sum() for i, k in ((0, 2), (1, 2), (0, 8))] == [30, 10, 40]
+    whole = make_order(both, "none", {}, 80, seed=0)
+    assert sorted(whole.sample(place) for place in range(26)) == list(range(26))
+
+
+@pytest.mark.parametrize("mix", ["none", "weights"])
+def test_shuffling_by_blocks_of_shards(selection: Selection, mix: str) -> None:
+    """With a window of one shard, a stream's samples of a shard stand together."""
+    order = make_order(selection, mix, {}, 10, seed=0, shuffle="blocks", window=1)
+    for stream in range(len(order.streams)):
+        numbers = [order.sample(place) for place in range(200)]
+        drawn = [number for number in numbers if number in order.streams[stream].samples][: len(order.streams[stream])]
+        shards = selection.shard[drawn].tolist()
+        assert len(list(groupby(shards))) == len(set(shards)) > 2
+        assert len(set(drawn)) == len(drawn)
 
 
 @pytest.mark.parametrize(

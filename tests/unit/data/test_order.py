@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 from collections import Counter
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arcticseg.data.order import Order, generator, quotas, rank_places
+from arcticseg.data.order import Order, Stream, generator, permute, quotas, rank_places
 
 few = settings(max_examples=25, deadline=None)
 fingerprints = st.text("0123456789abcdef", min_size=1, max_size=32)
@@ -16,48 +17,113 @@ seeds = st.integers(0, 2**63)
 
 
 @st.composite
+def streams(draw: st.DrawFn, first: int = 0) -> Stream:
+    """1 to 40 samples from number `first` on, shuffled as one or by windows of shards."""
+    sizes = draw(st.lists(st.integers(1, 9), min_size=1, max_size=8))
+    samples = np.arange(first, first + sum(sizes))
+    if draw(st.booleans()):
+        return Stream(samples)
+    return Stream(samples, (0, *np.cumsum(sizes).tolist()), draw(st.integers(1, 4)))
+
+
+@st.composite
 def mixes(draw: st.DrawFn) -> Order:
-    """Orders of 1 to 5 streams of 1 to 40 samples with weights that give each stream a place in each block."""
-    lengths = draw(st.lists(st.integers(1, 40), min_size=1, max_size=5))
-    weights = draw(st.lists(st.floats(0.2, 5), min_size=len(lengths), max_size=len(lengths)))
+    """Orders of 1 to 5 streams with weights that give each stream a place in each block."""
+    found: list[Stream] = []
+    for _ in range(draw(st.integers(1, 5))):
+        found.append(draw(streams(sum(map(len, found)))))
+    weights = draw(st.lists(st.floats(0.2, 5), min_size=len(found), max_size=len(found)))
     block = draw(st.integers(200, 400))
-    ends = np.cumsum(lengths)
-    streams = tuple(np.arange(end - n, end) for n, end in zip(lengths, ends, strict=True))
-    return Order(draw(fingerprints), streams, draw(seeds), weights=tuple(weights), block=block)
+    return Order(draw(fingerprints), tuple(found), draw(seeds), tuple(weights), block)
+
+
+@given(st.integers(1, 3000), seeds)
+def test_a_permutation_takes_each_position_once(size: int, seed: int) -> None:
+    assert sorted(permute(position, size, "key", seed) for position in range(size)) == list(range(size))
+
+
+def test_all_permutations_of_four_are_equally_likely() -> None:
+    n = 4800
+    counts = Counter(tuple(permute(i, 4, "key", seed) for i in range(4)) for seed in range(n))
+    expected = n / math.factorial(4)
+    # chi squared of 23 degrees of freedom: 49.7 is exceeded once in a thousand times
+    assert len(counts) == 24
+    assert sum((count - expected) ** 2 / expected for count in counts.values()) < 49.7
+
+
+def test_large_permutations_are_computed_in_place() -> None:
+    size = 10**8
+    drawn = np.array([permute(position, size, "key") for position in range(0, size, size // 20000)])
+    assert len(np.unique(drawn)) == len(drawn)
+    # Uniform: 100 bins of some 200 each, chi squared of 99 degrees of freedom
+    counts = np.bincount(drawn * 100 // size, minlength=100)
+    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 148
+    # Neighbours go to unrelated places: the difference of two uniform ones is a third of the size, on average
+    near = np.array([permute(position, size, "key") for position in range(5000)])
+    assert np.abs(np.diff(near)).mean() / size == pytest.approx(1 / 3, abs=0.02)
 
 
 @few
-@given(fingerprints, seeds, st.integers(1, 200), st.integers(0, 50))
-def test_every_sample_once_an_epoch(fingerprint: str, seed: int, n: int, epoch: int) -> None:
-    samples = np.random.default_rng(0).permutation(3 * n)[:n]
-    order = Order(fingerprint, (samples,), seed)
-    assert len(order) == n
+@given(fingerprints, seeds, streams(), st.integers(0, 50))
+def test_every_sample_once_an_epoch(fingerprint: str, seed: int, stream: Stream, epoch: int) -> None:
+    order = Order(fingerprint, (stream,), seed)
+    n = len(order)
     found = [order.sample(place) for place in range(epoch * n, (epoch + 1) * n)]
-    assert sorted(found) == sorted(samples.tolist())
+    assert sorted(found) == list(range(n))
     assert all(type(number) is int for number in found)
 
 
 def test_epochs_and_seeds_and_fingerprints_differ() -> None:
-    samples = (np.arange(100),)
+    samples = (Stream(range(100)),)
 
     def first(order: Order, epoch: int = 0) -> list[int]:
         return [order.sample(100 * epoch + place) for place in range(100)]
 
     orders = [first(Order("a", samples, 0)), first(Order("a", samples, 0), 1)]
     orders += [first(Order("a", samples, 1)), first(Order("b", samples, 0))]
-    assert len({tuple(order) for order in orders}) == 4
+    orders += [first(Order("a", (Stream(range(100), (0, 50, 100), 1),), 0))]
+    assert len({tuple(order) for order in orders}) == 5
     assert all(order != sorted(order) for order in orders)
+
+
+@few
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 6), st.integers(0, 3), seeds)
+def test_shuffling_by_blocks_stays_within_a_window_of_shards(
+    sizes: list[int], window: int, turn: int, seed: int
+) -> None:
+    starts = np.array([0, *np.cumsum(sizes)])
+    order = Order("a", (Stream(range(starts[-1]), starts, window),), seed)
+    places = range(turn * len(order), (turn + 1) * len(order))
+    shards = [int(np.searchsorted(starts, order.sample(place), side="right")) - 1 for place in places]
+    seen: list[int] = []
+    while shards:
+        # The shards of a window, then those of the next: none comes back.
+        here = list(dict.fromkeys(shards[: sum(sizes)]))[:window]
+        block = sum(sizes[shard] for shard in here)
+        assert set(shards[:block]) == set(here)
+        seen, shards = seen + here, shards[block:]
+    assert sorted(seen) == list(range(len(sizes)))
+
+
+def test_windows_are_mixed_and_differ_from_pass_to_pass() -> None:
+    starts = np.arange(0, 1001, 50)
+    order = Order("a", (Stream(range(1000), starts, 4),), 0)
+    passes = [[order.sample(turn * 1000 + place) // 50 for place in range(200)] for turn in range(3)]
+    assert len({frozenset(shards) for shards in passes}) == 3
+    for shards in passes:
+        assert len(set(shards)) == 4
+        assert 120 < sum(a != b for a, b in pairwise(shards)) < 180  # 3 of 4, if well mixed
 
 
 @few
 @given(mixes(), st.integers(0, 30))
 def test_every_block_has_exact_quotas(order: Order, block: int) -> None:
     exact = np.array(order.weights) / sum(order.weights) * order.block
-    streams = Counter(
-        next(i for i, samples in enumerate(order.streams) if order.sample(place) in samples)
+    found = Counter(
+        next(i for i, stream in enumerate(order.streams) if order.sample(place) in stream.samples)
         for place in range(block * order.block, (block + 1) * order.block)
     )
-    counts = [streams[i] for i in range(len(order.streams))]
+    counts = [found[i] for i in range(len(order.streams))]
     assert sum(counts) == order.block
     assert np.abs(counts - exact).max() < 1
     assert counts == list(quotas(order.weights, order.block))
@@ -67,20 +133,20 @@ def test_every_block_has_exact_quotas(order: Order, block: int) -> None:
 @given(mixes())
 def test_every_sample_once_a_pass_of_its_stream(order: Order) -> None:
     drawn = [order.sample(place) for place in range(4 * order.block)]
-    for samples in order.streams:
-        of_stream = [number for number in drawn if number in samples]
-        for first in range(0, len(of_stream) - len(samples) + 1, len(samples)):
-            assert sorted(of_stream[first : first + len(samples)]) == samples.tolist()
+    for stream in order.streams:
+        of_stream = [number for number in drawn if number in stream.samples]
+        for first in range(0, len(of_stream) - len(stream) + 1, len(stream)):
+            assert sorted(of_stream[first : first + len(stream)]) == stream.samples.tolist()
 
 
 def test_passes_of_a_stream_are_shuffled_anew() -> None:
-    order = Order("a", (np.arange(50), np.arange(50, 60)), 0, weights=(1, 1), block=100)
+    order = Order("a", (Stream(range(50)), Stream(range(50, 60))), 0, weights=(1, 1), block=100)
     drawn = [number for number in map(order.sample, range(200)) if number < 50]
     assert drawn[:50] != drawn[50:]
 
 
 def test_streams_are_mixed_within_a_block() -> None:
-    order = Order("a", (np.arange(1000), np.arange(1000, 2000)), 0, weights=(1, 1), block=100)
+    order = Order("a", (Stream(range(1000)), Stream(range(1000, 2000))), 0, weights=(1, 1), block=100)
     blocks = [[order.sample(100 * block + place) < 1000 for place in range(100)] for block in range(3)]
     assert blocks[0] != blocks[1] != blocks[2]
     for block in blocks:
@@ -90,13 +156,69 @@ def test_streams_are_mixed_within_a_block() -> None:
 @few
 @given(mixes(), st.integers(0, 10**9))
 def test_any_place_is_found_without_those_before_it(order: Order, place: int) -> None:
-    again = Order(order.fingerprint, order.streams, order.seed, weights=order.weights, block=order.block)
+    again = Order(order.fingerprint, order.streams, order.seed, order.weights, order.block)
     assert again.sample(place) == order.sample(place)
 
 
-def test_without_shuffle_the_order_is_that_of_the_streams() -> None:
-    order = Order("a", (np.array([5, 3, 9]),), 0, shuffle=False)
-    assert [order.sample(place) for place in range(7)] == [5, 3, 9, 5, 3, 9, 5]
+@few
+@given(mixes(), st.data())
+def test_substitutes_are_of_the_same_stream_and_leave_the_others_alone(order: Order, data: st.DataObject) -> None:
+    numbers = range(len(order))
+    bad = data.draw(st.sets(st.sampled_from(numbers), max_size=len(order) - 1))
+    places = range(200)
+    plain = [order.sample(place) for place in places]
+    for stream in order.streams:
+        if set(stream.samples.tolist()) <= bad:
+            bad -= {int(stream.samples[0])}
+    mended = [order.sample(place, bad) for place in places]
+    assert not set(mended) & bad
+    for before, after in zip(plain, mended, strict=True):
+        assert after == before or before in bad
+        assert any(before in stream.samples and after in stream.samples for stream in order.streams)
+    # A pure function of place and set, whatever came before.
+    assert [order.sample(place, frozenset(bad)) for place in reversed(places)] == mended[::-1]
+
+
+def test_substitutes_differ_from_place_to_place() -> None:
+    order = Order("a", (Stream(range(50)),), 0)
+    bad = set(range(25))
+    assert len({order.sample(place, bad) for place in range(5000) if order.sample(place) == 3}) > 10
+
+
+def test_no_substitute_is_left() -> None:
+    order = Order("a", (Stream(range(5)), Stream(range(5, 8))), 0, weights=(1, 1), block=2)
+    with pytest.raises(LookupError, match="all 3 samples of a stream are in quarantine"):
+        [order.sample(place, {5, 6, 7}) for place in range(2)]
+
+
+@few
+@given(st.integers(1, 500), st.integers(1, 6), st.lists(st.sampled_from([1, 2, 3, 4, 8]), min_size=1), seeds, mixes())
+def test_a_changed_batch_size_loses_and_repeats_nothing(
+    n: int, share: int, changes: list[int], seed: int, mix: Order
+) -> None:
+    """Steps of any sizes on any numbers of ranks, one after another, take the places 0, 1, 2, ... once each."""
+    consumed, places = 0, []
+    for world_size in changes:
+        batch = share * world_size
+        places += [place for rank in range(world_size) for place in rank_places(consumed, batch, rank, world_size)]
+        consumed += batch
+    assert places == list(range(consumed))
+    for order in (Order("a", (Stream(range(n)),), seed), mix):
+        drawn = [order.sample(place) for place in places]
+        assert drawn == [order.sample(place) for place in range(consumed)]
+
+
+@pytest.mark.parametrize("window", [0, 8])
+def test_scenes_in_a_batch_are_as_mixed_as_in_a_perfect_shuffle(window: int) -> None:
+    """40 scenes over 40 shards, as the builder scatters them: batches of 16 hold as many scenes as drawn at random."""
+    n, scenes, per_shard = 8000, 40, 200
+    scene = np.random.default_rng(0).integers(0, scenes, n)
+    starts = tuple(range(0, n + 1, per_shard)) if window else ()
+    order = Order("a", (Stream(range(n), starts, window or 1),), 0)
+    drawn = scene[[order.sample(place) for place in range(n)]].reshape(-1, 16)
+    distinct = np.mean([len(set(batch)) for batch in drawn.tolist()])
+    perfect = scenes * (1 - (1 - 1 / scenes) ** 16)
+    assert distinct == pytest.approx(perfect, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -137,20 +259,22 @@ def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
 
 def test_the_order_is_this_one() -> None:
     """Written down: another order would silently change what a resumed training sees."""
-    order = Order("f", (np.arange(5),), 7)
-    assert [order.sample(place) for place in range(10)] == [1, 0, 4, 3, 2, 3, 4, 1, 2, 0]
-    mix = Order("f", (np.arange(5), np.arange(5, 8)), 7, weights=(2.0, 1.0), block=6)
-    assert [mix.sample(place) for place in range(12)] == [7, 1, 0, 4, 6, 3, 2, 5, 3, 6, 4, 1]
+    order = Order("f", (Stream(range(5)),), 7)
+    assert [order.sample(place) for place in range(10)] == [2, 1, 4, 0, 3, 0, 3, 1, 4, 2]
+    mix = Order("f", (Stream(range(5)), Stream(range(5, 8))), 7, weights=(2.0, 1.0), block=6)
+    assert [mix.sample(place) for place in range(12)] == [2, 6, 1, 4, 0, 7, 3, 5, 0, 3, 1, 6]
+    blocks = Order("f", (Stream(range(6), (0, 2, 3, 6), 2),), 7)
+    assert [blocks.sample(place, {1}) for place in range(12)] == [5, 4, 3, 2, 0, 3, 2, 0, 2, 4, 5, 3]
     assert generator("augment", 3, 4).integers(1000) == 497
 
 
 def test_the_order_does_not_depend_on_the_process() -> None:
     code = (
-        "import numpy as np; from arcticseg.data.order import Order;"
-        "o = Order('f', (np.arange(50), np.arange(50, 90)), 3, weights=(1.0, 2.0), block=30);"
+        "from arcticseg.data.order import Order, Stream;"
+        "o = Order('f', (Stream(range(50)), Stream(range(50, 90), (0, 10, 40), 1)), 3, (1.0, 2.0), 30);"
         "print([o.sample(p) for p in range(100)])"
     )
-    order = Order("f", (np.arange(50), np.arange(50, 90)), 3, weights=(1.0, 2.0), block=30)
+    order = Order("f", (Stream(range(50)), Stream(range(50, 90), (0, 10, 40), 1)), 3, (1.0, 2.0), 30)
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == str([order.sample(place) for place in range(100)])
 

@@ -1,4 +1,6 @@
+import io
 import pickle
+import tarfile
 from pathlib import Path
 
 import made
@@ -7,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arcticseg.data.manifest import read_manifest
+from arcticseg.data.manifest import read_index, read_manifest, write_index
+from arcticseg.data.quarantine import Damage, DamagedSample
 from arcticseg.data.sample import Tile
-from arcticseg.data.stream import ShardReader, nested_scenes, read_scene_list, select
+from arcticseg.data.stream import SampleReader, nested_scenes, open_set, read_scene_list, select, select_from
 from arcticseg.errors import ConfigError, ShardError
 
 SCENES = [f"scene{i}" for i in range(5)]
@@ -28,8 +31,9 @@ def folder(tiles: list[Tile], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def keys(folder: Path, **options: object) -> list[str]:
-    found = select(folder, read_manifest(folder), "train", **options)  # type: ignore[arg-type]
-    return [entry.key for _, entry in found.samples]
+    found = select(folder, read_manifest(folder), "train", **options)
+    reader = SampleReader(found)
+    return [reader.read(number).key for number in range(len(found))]
 
 
 def test_all_samples_in_the_order_of_the_shards(folder: Path, tiles: list[Tile]) -> None:
@@ -67,7 +71,7 @@ def test_the_fingerprint_is_of_the_selection(folder: Path) -> None:
 def test_a_selection_of_nothing(folder: Path, options: dict[str, object], message: str) -> None:
     options = {"split": "train"} | options
     with pytest.raises(ConfigError, match=message):
-        select(folder, read_manifest(folder), **options)  # type: ignore[arg-type]
+        select(folder, read_manifest(folder), **options)
 
 
 @given(st.integers(1, 60), st.floats(0.01, 1), st.floats(0.01, 1), st.integers(0, 5))
@@ -109,7 +113,7 @@ def test_lists_of_scenes_as_json(tmp_path: Path) -> None:
 
 
 def test_samples_are_read_by_number(folder: Path, tiles: list[Tile]) -> None:
-    reader = ShardReader(select(folder, read_manifest(folder), "train"))
+    reader = SampleReader(select(folder, read_manifest(folder), "train"))
     for number in (29, 0, 7, 6, 7):
         found = reader.read(number)
         assert found.key == tiles[number].key
@@ -122,25 +126,84 @@ def test_samples_are_read_by_number(folder: Path, tiles: list[Tile]) -> None:
     reader.close()
 
 
+def test_the_core_is_read_alone(folder: Path) -> None:
+    selection = select(folder, read_manifest(folder), "train")
+    whole, core = SampleReader(selection), SampleReader(selection, core_only=True)
+    for number in (0, 13):
+        data = core.fetch(number)
+        assert whole.fetch(number).endswith(data)
+        with tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as tar:
+            found = [name.partition(".")[2] for name in tar.getnames()]
+        assert found == ["hh.b2", "hv.b2", "json", "lab.zst"]
+
+
+def test_a_selection_is_small(folder: Path) -> None:
+    """220,000 samples cost some tens of MB, in memory and on the way to a worker."""
+    selection = select(folder, read_manifest(folder), "train")
+    columns = [value for value in vars(selection).values() if isinstance(value, np.ndarray)]
+    assert sum(column.nbytes for column in columns) / len(selection) < 80
+    assert len(pickle.dumps(selection)) < 80 * len(selection) + 5000
+
+
 def test_damage_is_met_before_decoding(tmp_path: Path, tiles: list[Tile]) -> None:
     made.write(tmp_path, tiles[:3])
-    reader = ShardReader(select(tmp_path, read_manifest(tmp_path), "train"))
-    entry = reader.selection.samples[1][1]
+    reader = SampleReader(select(tmp_path, read_manifest(tmp_path), "train"))
+    entry = read_index(tmp_path / "train-000000.tar")[1]
     path = tmp_path / "train-000000.tar"
     data = bytearray(path.read_bytes())
     data[entry.offset + entry.size - 1] ^= 1  # padding: no decoder would notice
     path.write_bytes(data)
     assert reader.read(0).key == tiles[0].key
-    with pytest.raises(ShardError, match=rf"^{path}: sample {entry.key} at byte {entry.offset} is damaged \(checksum"):
+    with pytest.raises(DamagedSample, match=rf"^{path}: sample at byte {entry.offset} is damaged \(checksum") as caught:
         reader.read(1)
+    assert caught.value.damage == Damage(1, str(path), entry.offset, "checksum differs")
+    assert pickle.loads(pickle.dumps(caught.value)).damage == caught.value.damage
+    assert reader.where(1) == f"{path}: sample at byte {entry.offset}"
     path.write_bytes(data[: entry.offset + 99])
     with pytest.raises(ShardError, match=rf"is damaged \(99 of {entry.size} bytes\); restore the shard"):
         reader.read(1)
 
 
+def test_a_shard_replaced_while_it_is_open_is_read_anew(tmp_path: Path, tiles: list[Tile]) -> None:
+    made.write(tmp_path, tiles[:3])
+    path = tmp_path / "train-000000.tar"
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    reader = SampleReader(select(tmp_path, read_manifest(tmp_path), "train"))
+    with pytest.raises(DamagedSample):
+        reader.fetch(0)
+    (tmp_path / "new").write_bytes(whole)
+    (tmp_path / "new").rename(path)
+    assert reader.read(0).key == tiles[0].key
+
+
 def test_a_missing_shard(tmp_path: Path, tiles: list[Tile]) -> None:
     made.write(tmp_path, tiles[:3])
-    reader = ShardReader(select(tmp_path, read_manifest(tmp_path), "train"))
+    reader = SampleReader(select(tmp_path, read_manifest(tmp_path), "train"))
     (tmp_path / "train-000000.tar").unlink()
-    with pytest.raises(ShardError, match=r"train-000000\.tar: shard cannot be opened \(No such file.*\); restore it"):
+    with pytest.raises(ShardError, match=r"train-000000\.tar: cannot be read \(No such file.*\); restore it"):
         reader.read(0)
+
+
+def test_an_index_that_lacks_samples_is_refused(tmp_path: Path, tiles: list[Tile]) -> None:
+    made.write(tmp_path, tiles[:3])
+    path = tmp_path / "train-000000.tar"
+    write_index(path, read_index(path)[:2])
+    with pytest.raises(ShardError, match=r"train-000000\.json: lists 2 samples, the manifest 3; build the shards anew"):
+        select(tmp_path, read_manifest(tmp_path), "train")
+
+
+def test_several_sets(tmp_path: Path, tiles: list[Tile]) -> None:
+    made.write(tmp_path / "a", tiles[:7])
+    made.write(tmp_path / "b", tiles[7:20])
+    sets = [open_set(str(tmp_path / name)) for name in "ab"]
+    found = select_from(sets, "train", factors=(2, 8))
+    reader = SampleReader(found)
+    expected = [tile.key for tile in tiles[:20] if tile.factor in (2, 8)]
+    assert [reader.read(number).key for number in range(len(found))] == expected
+    assert [found.shards[shard][0] for shard in found.shard] == [
+        int(tile.row >= 7) for tile in tiles[:20] if tile.factor != 4
+    ]
+    assert reader.where(len(found) - 1).startswith(str(tmp_path / "b" / "train-000002.tar"))
+    # Shares are of the scenes of all sets together.
+    assert len(select_from(sets, "train", fraction=0.4).scenes) == 2

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from arcticseg.data.batch import Augment, Batch, collate
+from arcticseg.data.batch import Augment, Batch, Draws, collate
 from arcticseg.data.sample import Tile, decode_coarse, decode_sar
 from arcticseg.data.transforms import Assemble, Inputs
 from arcticseg.ice.channels import CHANNELS, COARSE, GROUPS, expand
@@ -15,11 +15,20 @@ EVERY = expand(GROUPS)
 SIZE = made.SIZE
 
 
-def interpolate(values: np.ndarray, rows: np.ndarray, cols: np.ndarray, hold: bool) -> np.ndarray:
-    """Bilinear values of a grid [h, w] at every pixel, one axis after the other; NaN wherever a NaN takes part."""
-    at = np.arange(SIZE, dtype=float)
+WHOLE = (0, 0, SIZE)
 
-    def along(points: np.ndarray, lines: np.ndarray) -> np.ndarray:
+
+def seen(first: int, edge: int) -> np.ndarray:
+    """Tile coordinates of the pixels that a crop's edge is brought to."""
+    return np.array([first + (r + 0.5) * edge / SIZE - 0.5 for r in range(SIZE)])
+
+
+def interpolate(
+    values: np.ndarray, rows: np.ndarray, cols: np.ndarray, hold: bool, crop: tuple[int, int, int] = WHOLE
+) -> np.ndarray:
+    """Bilinear values of a grid [h, w] at every pixel, one axis after the other; NaN wherever a NaN takes part."""
+
+    def along(points: np.ndarray, lines: np.ndarray, at: np.ndarray) -> np.ndarray:
         out = np.empty((SIZE, lines.shape[1]))
         for r, x in enumerate(np.clip(at, points[0], points[-1]) if hold else at):
             i = min(max(int(np.searchsorted(points, x, side="right")) - 1, 0), len(points) - 2)
@@ -28,31 +37,50 @@ def interpolate(values: np.ndarray, rows: np.ndarray, cols: np.ndarray, hold: bo
             out[r] = low + high
         return out
 
-    return along(cols, along(rows, values).T).T
+    top, left, edge = crop
+    return along(cols, along(rows, values, seen(top, edge)).T, seen(left, edge)).T
 
 
-def oracle(tile: Tile, name: str) -> np.ndarray:
+def valid_mean(
+    values: np.ndarray, rows: np.ndarray, cols: np.ndarray, crop: tuple[int, int, int] = WHOLE
+) -> np.ndarray:
+    """The mean of the valid neighbours, with their bilinear weights."""
+    there = np.isfinite(values).astype(float)
+    total = interpolate(np.nan_to_num(values), rows, cols, True, crop)
+    weight = interpolate(there, rows, cols, True, crop)
+    return np.where(weight > 1e-6, total / np.maximum(weight, 1e-6), np.nan)
+
+
+def nearest(plane: np.ndarray, crop: tuple[int, int, int]) -> np.ndarray:
+    """The pixel of the crop that each pixel's centre lies in, found one by one."""
+    out = np.empty_like(plane)
+    top, left, edge = crop
+    for r in range(SIZE):
+        for c in range(SIZE):
+            # Centres are at odd multiples of half a pixel: in whole numbers, so that nothing is rounded.
+            out[..., r, c] = plane[..., top + (2 * r + 1) * edge // (2 * SIZE), left + (2 * c + 1) * edge // (2 * SIZE)]
+    return out
+
+
+def oracle(tile: Tile, name: str, crop: tuple[int, int, int] = WHOLE) -> np.ndarray:
     """The channel in its unit at every pixel, float64 [H, W]; NaN = no data."""
-    if name == "nersc_sar_primary":
-        return decode_sar(tile.hh).astype(float)
-    if name == "nersc_sar_secondary":
-        return decode_sar(tile.hv).astype(float)
+    pixels = np.arange(SIZE, dtype=float)
+    for channel, codes in (("nersc_sar_primary", tile.hh), ("nersc_sar_secondary", tile.hv)):
+        if name == channel:
+            decibels = decode_sar(codes).astype(float)
+            return np.where(nearest(codes, crop) > 0, valid_mean(decibels, pixels, pixels, crop), np.nan)
     if name == "distance_map":
-        return np.where(tile.dist == 255, np.nan, tile.dist)
+        zones = nearest(tile.dist, crop)
+        return np.where(zones == 255, np.nan, zones)
     if name in ("month", "day"):
         return np.full((SIZE, SIZE), {"month": 2, "day": 34}[name], float)
     if name in COARSE:
-        # The mean of the valid neighbours, with their bilinear weights.
-        values = decode_coarse(tile.aux)[COARSE.index(name)]
-        there = np.isfinite(values).astype(float)
-        total = interpolate(np.nan_to_num(values), tile.aux_rows, tile.aux_cols, hold=True)
-        weight = interpolate(there, tile.aux_rows, tile.aux_cols, hold=True)
-        return np.where(weight > 1e-6, total / np.maximum(weight, 1e-6), np.nan)
+        return valid_mean(decode_coarse(tile.aux)[COARSE.index(name)], tile.aux_rows, tile.aux_cols, crop)
     if name == "sar_incidenceangle":
-        return interpolate(tile.geo[2].astype(float), tile.geo_rows, tile.geo_cols, hold=False)
+        return interpolate(tile.geo[2].astype(float), tile.geo_rows, tile.geo_cols, False, crop)
     vectors = unit_vectors(tile.geo[0].astype(float), tile.geo[1].astype(float))
     between = np.stack(
-        [interpolate(vectors[..., i], tile.geo_rows, tile.geo_cols, hold=False) for i in range(3)], axis=-1
+        [interpolate(vectors[..., i], tile.geo_rows, tile.geo_cols, False, crop) for i in range(3)], axis=-1
     )
     latitude, longitude = positions(between)
     return latitude if name == "sar_grid_latitude" else longitude
@@ -169,18 +197,26 @@ def test_dropped_planes_are_kept_from_the_network_alone(tiles: list[Tile]) -> No
     assert torch.equal(inputs.data, plain.data)
     drops = 0
     for i, place in enumerate(places):
-        drawn = augment.draw(place)["drop"]
+        draws = augment.draw(place, SIZE)["drop"]
         for j, name in enumerate(EVERY):
-            lost = bool(drawn[GROUPS.index(CHANNELS[name].group)])
+            lost = bool(draws[GROUPS.index(CHANNELS[name].group)])
             drops += lost
             assert bool(inputs.dropped[i, j]) == lost
             assert torch.equal(inputs.seen[i, j], torch.zeros_like(plain.x[i, j]) if lost else plain.x[i, j])
     assert 0 < drops < 3 * len(EVERY)
 
 
-def flagged(batch: Batch, transpose: bool, flip_rows: bool, flip_cols: bool) -> Batch:
-    flags = {"transpose": transpose, "flip_rows": flip_rows, "flip_cols": flip_cols}
-    return replace(batch, **{name: torch.full((len(batch),), flag) for name, flag in flags.items()})
+def drawn(batch: Batch, **changed: object) -> Batch:
+    """A batch with these draws; what is not given is as if nothing had been drawn."""
+    none = torch.zeros(len(batch), dtype=torch.bool)
+    nothing = {"crop": None, "transpose": none, "flip_rows": none, "flip_cols": none, "mix": None}
+    drop = torch.zeros(len(batch), len(GROUPS), dtype=torch.bool)
+    return replace(batch, draws=Draws(**nothing | {"drop": drop} | changed))  # type: ignore[arg-type]
+
+
+def flagged(batch: Batch, *flags: bool) -> Batch:
+    names = ("transpose", "flip_rows", "flip_cols")
+    return drawn(batch, **{name: torch.full((len(batch),), flag) for name, flag in zip(names, flags, strict=True)})
 
 
 @pytest.mark.parametrize("turns", range(4))
@@ -209,7 +245,7 @@ def test_planes_data_and_labels_are_turned_together(tiles: list[Tile], turns: in
     turned = assemble(flagged(batch, *flags))
     np.testing.assert_array_equal(turned.labels.numpy(), by_numpy(plain.labels))
     np.testing.assert_array_equal(turned.data.numpy(), by_numpy(plain.data))
-    np.testing.assert_allclose(turned.x.numpy(), by_numpy(plain.x), atol=1e-6)
+    np.testing.assert_allclose(turned.x.numpy(), by_numpy(plain.x), rtol=1e-5, atol=1e-5)
 
 
 def test_each_sample_has_its_own_orientation(tiles: list[Tile]) -> None:
@@ -219,13 +255,83 @@ def test_each_sample_has_its_own_orientation(tiles: list[Tile]) -> None:
     plain = Assemble(EVERY)(collate(many, places))
     turned = Assemble(EVERY)(collate(many, places, augment))
     for i, place in enumerate(places):
-        drawn = augment.draw(place)
+        draws = augment.draw(place, SIZE)
         expected = plain.labels[i].numpy()
-        if drawn["transpose"]:
+        if draws["transpose"]:
             expected = expected.transpose(0, 2, 1)
-        if drawn["flip_rows"]:
+        if draws["flip_rows"]:
             expected = expected[:, ::-1]
-        if drawn["flip_cols"]:
+        if draws["flip_cols"]:
             expected = expected[:, :, ::-1]
         np.testing.assert_array_equal(turned.labels[i].numpy(), expected)
     assert torch.equal(turned.place, torch.arange(20))
+
+
+CROPS = [(2, 5, 7), (0, 0, 16), (7, 1, 9)]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_crops_hold_what_the_tile_holds_there(tiles: list[Tile], name: str) -> None:
+    """Each crop by itself, then with each flip and turn, which numpy does afterwards."""
+    batch = collate(tiles, range(3))
+    cropped = Assemble(EVERY)(drawn(batch, crop=torch.tensor(CROPS)))
+    flags = {"transpose": [True, False, True], "flip_rows": [False, True, True], "flip_cols": [False, True, False]}
+    turned = Assemble(EVERY)(
+        drawn(batch, crop=torch.tensor(CROPS), **{key: torch.tensor(flag) for key, flag in flags.items()})
+    )
+    for i, (tile, crop) in enumerate(zip(tiles, CROPS, strict=True)):
+        expected = oracle(tile, name, crop)
+        labels = nearest(np.full((3, SIZE, SIZE), 255, np.uint8) if tile.lab is None else tile.lab, crop)
+        for inputs in (cropped, turned):
+            found = plane(inputs, i, name, EVERY)
+            if name == "sar_grid_longitude":
+                found = expected + (found - expected + 180) % 360 - 180
+            np.testing.assert_allclose(found, expected, rtol=3e-5, atol=3e-4, err_msg=name)
+            np.testing.assert_array_equal(inputs.labels[i].numpy(), labels)
+            expected, labels = (
+                by_flags(planes, {key: flag[i] for key, flag in flags.items()}) for planes in (expected, labels)
+            )
+
+
+def by_flags(planes: np.ndarray, flags: dict[str, bool]) -> np.ndarray:
+    planes = planes.swapaxes(-1, -2) if flags["transpose"] else planes
+    planes = planes[..., ::-1, :] if flags["flip_rows"] else planes
+    return planes[..., ::-1] if flags["flip_cols"] else planes
+
+
+def test_a_whole_crop_changes_nothing(tiles: list[Tile]) -> None:
+    batch = collate(tiles, range(3))
+    whole = Assemble(EVERY, valid_plane=True)(drawn(batch, crop=torch.tensor([[0, 0, SIZE]] * 3)))
+    plain = Assemble(EVERY, valid_plane=True)(batch)
+    assert torch.equal(whole.labels, plain.labels)
+    assert torch.equal(whole.data, plain.data)
+    np.testing.assert_allclose(whole.x, plain.x, rtol=1e-5, atol=1e-5)
+
+
+def test_partners_exchange_their_boxes() -> None:
+    four = [made.tile(i, cells=3) for i in range(4)]
+    batch = collate(four, range(4))
+    assemble = Assemble(EVERY, valid_plane=True)
+    # The first pair has a box each, as if drawn apart; the second exchanges nothing.
+    boxes = torch.tensor([[2, 9, 0, 16], [1, 4, 5, 6], [0, 0, 0, 0], [3, 3, 1, 9]])
+    plain, mixed = assemble(batch), assemble(drawn(batch, mix=boxes))
+    for name in ("x", "data", "labels"):
+        expected = getattr(plain, name).numpy().copy()
+        whole = getattr(plain, name).numpy()
+        for i, (top, bottom, left, right) in enumerate(boxes.tolist()):
+            expected[i, :, top:bottom, left:right] = whole[i ^ 1, :, top:bottom, left:right]
+        np.testing.assert_array_equal(getattr(mixed, name).numpy(), expected)
+    assert not torch.equal(mixed.labels[:2], plain.labels[:2])
+    assert torch.equal(mixed.labels[2:], plain.labels[2:])
+
+
+def test_augmented_batches_do_not_depend_on_how_they_are_cut() -> None:
+    """What one batch of eight is, four of two are, pixel for pixel."""
+    many = [made.tile(i, cells=3) for i in range(8)]
+    augment = Augment(7, True, True, (("hv", 0.4),), crop=0.5, cutmix=0.8)
+    assemble = Assemble(EVERY, valid_plane=True)
+    whole = assemble(collate(many, range(40, 48), augment))
+    for i in range(0, 8, 2):
+        part = assemble(collate(many[i : i + 2], range(40 + i, 42 + i), augment))
+        for name in ("x", "data", "dropped", "labels"):
+            np.testing.assert_allclose(getattr(part, name), getattr(whole, name)[i : i + 2], rtol=1e-6, atol=1e-6)

@@ -357,10 +357,14 @@ def pixel_areas(geo: GeoGrid, shape: tuple[int, int], plane: pyproj.Proj) -> tup
 def test_areas_of_real_charts(real_data: Path, name: str) -> None:
     """Class areas against those of the polygons, cut to the image in an equal-area plane, by pyproj and shapely."""
     chart, _ = resolve_ranges(read_chart(real_data / "charts" / name), "mean")
-    ice = [p for p, row in zip(chart.polygons, chart.codes, strict=True) if has_ice_information(row)]
-    # Amid the chart, at the polygon that is nearest to its middle: a part of it, on 160 km.
-    middle = shapely.MultiPolygon([part for p in ice for part in shapely.get_parts(p)]).envelope.centroid
-    centre = min(ice, key=middle.distance).representative_point()
+    # A part of the chart, 160 km wide, where it shows most concentrations.
+    tree = shapely.STRtree(chart.polygons)
+
+    def shown(point: shapely.Point) -> int:
+        box = shapely.box(point.x - 1.2, point.y - 0.6, point.x + 1.2, point.y + 0.6)
+        return len({chart.codes[i]["CT"] for i in tree.query(box, predicate="intersects")})
+
+    centre = max((polygon.representative_point() for polygon in chart.polygons), key=shown)
     size = (1000, 1000)
     geo = local_grid(centre.y, centre.x, size[0], turn=0.3, spacing=160)
     ids = rasterise(chart, geo, size)

@@ -70,8 +70,11 @@ def test_scenes_without_chart_are_no_labels(tmp_path: Path, capsys: pytest.Captu
     for i, one in enumerate(NAMES[:6]):
         scenes.write_raw(tmp_path / "scenes" / f"{one}.nc", lines=60, samples=60, chart=i != 1)
     out = tmp_path / "lists"
+    out.mkdir()
+    (out / "val.txt").write_text(f"{NAMES[0]}\n")  # of an earlier split
     arguments = ["--val", "0", "--test", "0", "--fractions", "50,100"]
     assert main(["shards", "split", str(tmp_path / "scenes"), "--out", str(out), *arguments]) == 0
+    assert list(read_lists(out)) == ["train"]
     assert len(listed(out / "train.txt")) == 6
     assert listed(out / "labels_100.txt") == sorted(NAMES[:1] + NAMES[2:6])
     assert NAMES[1] not in listed(out / "labels_50.txt")

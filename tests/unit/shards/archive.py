@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from shards.workers import Job, Outcome
 from tests import scenes
@@ -58,3 +59,11 @@ class InThisProcess:
 def telling(function: Callable[[int, int], None], stage: str = "scenes") -> Callable[[str], object]:
     """A progress that tells one stage to a function."""
     return lambda name: contextlib.nullcontext(function if name == stage else lambda done, total: None)
+
+
+def leaves(found: Any, prefix: str = "") -> dict[str, Any]:
+    """The single values in dicts and lists, by their way from the top, so that they can be compared approximately."""
+    if not isinstance(found, (dict, list)):
+        return {prefix: found}
+    items = found.items() if isinstance(found, dict) else enumerate(found)
+    return {name: one for key, value in items for name, one in leaves(value, f"{prefix}.{key}").items()}

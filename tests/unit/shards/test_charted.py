@@ -12,7 +12,7 @@ import shapely
 from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 
-from arcticseg.errors import SceneError
+from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice.geo import interpolate
 from arcticseg.ice.scene import open_scene
 from arcticseg.ice.sigrid import CODE_COLUMNS
@@ -126,6 +126,28 @@ def test_a_raw_scene_keeps_all_but_its_chart(tmp_path: Path, chart: Path) -> Non
         labels = scene.chart()
         assert labels is not None
         assert set(np.unique(labels[0])) == {5, 10}
+
+
+def test_a_damaged_scene(tmp_path: Path, chart: Path) -> None:
+    variables = scenes.raw(300, 350)
+    for name in ("nersc_sar_secondary", "distance_map", "polygon_icechart"):
+        variables[name][1][:] = 11
+    path = scenes.write(tmp_path / f"{scenes.RAW_NAME}.nc", variables)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)  # amid HH, the only large variable
+    path.write_bytes(data)
+    with pytest.raises(SceneError, match=f"{path}: nersc_sar_primary cannot be read .*get the file anew"):
+        chart_scene(path, chart, tmp_path / "own")
+    assert list((tmp_path / "own").iterdir()) == []
+
+
+def test_a_scene_never_replaces_itself(tmp_path: Path, chart: Path) -> None:
+    path = scenes.write_raw(tmp_path / f"{scenes.RAW_NAME}.nc", lines=60, samples=60)
+    before = path.read_bytes()
+    for out in (path, tmp_path):
+        with pytest.raises(ConfigError, match=f"would replace {path}; choose another folder or name"):
+            chart_scene(path, chart, out)
+    assert path.read_bytes() == before
 
 
 def test_a_simulated_scene_without_chart_stays_simulated(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from arcticseg.ice.channels import CHANNELS, COARSE
 from arcticseg.ice.geo import interpolate
 from arcticseg.ice.layers import official_labels, read_layers
 from arcticseg.ice.scene import RttScene, open_scene
+from launchers.cli import main
 from shards.rtt import make_ready, ready_name, write_ready
 from shards.simulate import simulate_scene
 from tests import scenes
@@ -162,8 +163,6 @@ def test_scenes_that_cannot_be_read(tmp_path: Path) -> None:
     bad = tmp_path / "raw" / "20190101T000000_x.nc"
     bad.write_bytes(good.read_bytes()[:5000])
     told: list[str] = []
-    with pytest.raises(SceneError, match="20190101T000000_x"):
-        make_ready([bad, good], tmp_path / "stopped")
     steps: list[tuple[int, int]] = []
     made, skipped = make_ready(
         [bad, good], tmp_path / "out", workers=2, on_error="skip", report=told.append,
@@ -178,6 +177,22 @@ def test_scenes_that_cannot_be_read(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [READY]
     with pytest.raises(SceneError, match="is no raw scene"):
         make_ready(made, tmp_path / "again")
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("shards.rtt.Workers", InThisProcess)
+    good, _ = raw_scene(tmp_path / "raw")
+    (tmp_path / "raw" / "bad.nc").write_bytes(b"no netCDF")
+    (tmp_path / "list.txt").write_text(f"{good.stem}\n")
+    command = ["rtt", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    assert main([*command, "--list", str(tmp_path / "list.txt")]) == 0
+    assert capsys.readouterr().out == f"1 ready-to-train scenes in {tmp_path / 'out'}, 0 skipped\n"
+    assert main(command) == 2
+    assert "bad.nc: cannot be read" in capsys.readouterr().err
+    assert main([*command, "--on-error", "skip"]) == 1
+    shown = capsys.readouterr()
+    assert "1 skipped" in shown.out
+    assert "skipped: " in shown.err
 
 
 def test_two_scenes_of_one_name(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -141,6 +142,33 @@ def test_drawn_lists_touch_no_pass_of_a_given_one() -> None:
     assert len(found["val"]) == 8
     assert split.shared_passes({part: found[part] for part in ("train", "val", "test")}) == []
     assert sorted(name for part in found.values() for name in part) == sorted(PAIRS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(names_, st.data())
+def test_plans_hold_every_scene_once_and_what_is_drawn_shares_no_pass(names: list[str], data: st.DataObject) -> None:
+    where = {name: data.draw(st.sampled_from(["train", "val", "test", None, None])) for name in names}
+    given_parts = data.draw(st.sets(st.sampled_from(["train", "val", "test"])))
+    lists = {part: [name for name in names if where[name] == part] for part in given_parts}
+    if "train" in lists and "val" in lists:
+        lists["train"] += lists["val"]  # as those of the challenge winner
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = split.plan(names, lists, {"val": 0.2, "test": 0.2}, 1)
+        except ConfigError as error:
+            assert "leave none for training" in str(error)  # noqa: PT017
+            return
+    assert sorted(name for part in found.values() for name in part) == sorted(names)
+    for part in given_parts & {"val", "test"}:
+        assert found.get(part, []) == sorted(lists[part])
+    if "train" in lists:
+        assert set(found["train"]) <= set(lists["train"])
+    shared = split.shared_passes({part: listed for part, listed in found.items() if part != "left_out"})
+    assert bool(shared) == bool(caught)
+    # A pair of one pass in two splits is one of given lists.
+    for pair in shared:
+        assert {one.partition(":")[0] for one in pair} <= given_parts
 
 
 def test_given_training_scenes_stay_and_the_pairs_are_named() -> None:

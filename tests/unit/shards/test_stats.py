@@ -1,10 +1,10 @@
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from archive import leaves
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -165,14 +165,7 @@ def test_statistics_can_be_added_to() -> None:
         scenes.append(tallies.to_dict())
     extended = merge([unmerge(merge(scenes[:2])), *scenes[2:]])
     together = merge(scenes)
-
-    def plain(found: Any, prefix: str = "") -> dict[str, float]:
-        if isinstance(found, (dict, list)):
-            items = found.items() if isinstance(found, dict) else enumerate(found)
-            return {name: one for key, value in items for name, one in plain(value, f"{prefix}.{key}").items()}
-        return {prefix: found}
-
-    assert plain(extended) == pytest.approx(plain(together), rel=1e-12)
+    assert leaves(extended) == pytest.approx(leaves(together), rel=1e-12)
 
 
 def statistics() -> dict:

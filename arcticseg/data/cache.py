@@ -1,0 +1,323 @@
+"""Whole shards kept in a local folder, shared by all processes of a machine and by runs one after another.
+
+    HASH-BYTES.tar     a shard, verified; HASH is its xxh3-64 by the manifest, so a changed source has another name
+    HASH-BYTES.part    the same on its way here
+    HASH-BYTES.lock    whoever has it locked downloads, the others wait
+    lock               locked while room is made
+
+Locks are the kernel's (flock), so they end with their owner. A shard in use has a shared lock on its file; one that
+can be locked exclusively is in nobody's use and may be removed for room, the longest unused first, after a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import errno
+import fcntl
+import math
+import os
+import threading
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import xxhash
+
+from arcticseg.data.manifest import ShardEntry
+from arcticseg.data.source import BrokenOffError, Source
+from arcticseg.errors import ShardError
+from arcticseg.files import make_folder
+
+# Shards that one process keeps open, and so in use. Opening one again is a matter of microseconds.
+_OPEN = 2
+# A shard used so lately stays. Else, where there is room for fewer than are used in turn, each would push out the next
+# before it is used again, and whole shards would be downloaded for single samples.
+_LATELY = 60.0
+# Seconds after which a shard that had no room is tried again.
+_AGAIN = 10.0
+
+
+class NoRoomError(Exception):
+    """The cache cannot take a shard; the message says why."""
+
+
+class Cache:
+    """Travels to other processes, where it opens files of its own.
+
+    Args:
+        folder: made where it is missing.
+        limit: bytes that the files may take in all; 0: all that the disk has.
+    """
+
+    def __init__(self, folder: Path, limit: int = 0) -> None:
+        self.folder, self.limit = make_folder(folder), limit
+        self._open: OrderedDict[Path, int] = OrderedDict()
+        self._refused: dict[Path, float] = {}  # until when
+
+    def path(self, shard: ShardEntry) -> Path:
+        """Where a shard is or would be."""
+        return self.folder / f"{shard.xxh3}-{shard.bytes}.tar"
+
+    def read_range(self, source: Source, shard: ShardEntry, start: int, size: int) -> bytes | None:
+        """Bytes of a shard, downloaded before if need be; None where the cache cannot hold it.
+
+        Raises:
+            ShardError: the source is out.
+        """
+        file = self._file(source, shard)
+        try:
+            return None if file is None else os.pread(file, size, start)
+        except OSError as error:
+            warnings.warn(f"{self.path(shard)}: {error.strerror}; reading {source.address}/{shard.name}", stacklevel=3)
+            self.drop(shard)
+            return None
+
+    def fetch(self, source: Source, shard: ShardEntry) -> bool:
+        """See that a shard is here; False where it cannot be.
+
+        Raises:
+            ShardError: the source is out.
+        """
+        if self.path(shard).exists():
+            return True
+        file = self._file(source, shard)
+        if file is not None:
+            os.close(self._open.pop(self.path(shard)))
+        return file is not None
+
+    def drop(self, shard: ShardEntry) -> None:
+        """Forget a shard that has turned out damaged on this disk; the next read downloads it anew."""
+        self.path(shard).unlink(missing_ok=True)
+        if (file := self._open.pop(self.path(shard), None)) is not None:
+            os.close(file)
+
+    def _file(self, source: Source, shard: ShardEntry) -> int | None:
+        path = self.path(shard)
+        if path not in self._open:
+            try:
+                file = _open_locked(path)
+                if file is None:
+                    if time.monotonic() < self._refused.get(path, 0.0):
+                        return None
+                    file = self._download(source, shard)
+            except (NoRoomError, _DiffersError) as error:
+                if path not in self._refused:
+                    text = f"{source.address}/{shard.name}: is not cached ({error}); reading it from there"
+                    warnings.warn(text, stacklevel=4)
+                # One that does not fit now may fit later; one that differs stays as it is.
+                self._refused[path] = math.inf if isinstance(error, _DiffersError) else time.monotonic() + _AGAIN
+                return None
+            self._open[path] = file
+            if len(self._open) > _OPEN:
+                os.close(self._open.popitem(last=False)[1])
+        self._open.move_to_end(path)
+        return self._open[path]
+
+    def _download(self, source: Source, shard: ShardEntry) -> int:
+        """Bring a shard here, or wait until another process has; the open file, with its shared lock.
+
+        Raises:
+            NoRoomError: no space, and all shards are in use or were lately.
+            _DiffersError: the source's shard is not the manifest's.
+            ShardError: the source is out.
+        """
+        self.close()  # this process reads nothing meanwhile, and may hold what could make room
+        path = self.path(shard)
+        part = path.with_suffix(".part")
+        with _locked(path.with_suffix(".lock")):
+            while (found := _open_locked(path)) is None:
+                with _locked(part) as file:
+                    if not _is_at(file, part):
+                        continue  # another process has taken it for one left behind
+                    try:
+                        self._reserve(file, shard)
+                        _fill(file, source, shard)
+                        os.replace(part, path)
+                    except BaseException:
+                        part.unlink(missing_ok=True)
+                        raise
+        return found
+
+    def _reserve(self, file: int, shard: ShardEntry) -> None:
+        """Make room for a shard and take it."""
+        if self.limit and shard.bytes > self.limit:
+            raise NoRoomError(f"data.cache_bytes is {self.limit}, the shard has {shard.bytes}")
+        with _locked(self.folder / "lock"), _disk_errors():
+            others = [
+                (stat.st_mtime, stat.st_size, path)
+                for path in self.folder.iterdir()
+                if path.suffix in (".tar", ".part")
+                and (stat := _stat(path)) is not None
+                and not os.path.samestat(stat, os.fstat(file))
+            ]
+            total = sum(size for _, size, _ in others)
+            since = time.time() - _LATELY
+            removed = (
+                size
+                for used, size, path in sorted(others)
+                if (used < since or path.suffix == ".part") and _remove_unused(path)
+            )
+            while self.limit and total + shard.bytes > self.limit:
+                size = next(removed, None)
+                if size is None:
+                    raise NoRoomError(f"data.cache_bytes is {self.limit}, and {total} bytes are in use")
+                total -= size
+            # A full disk is found now and not after minutes; and the others count these bytes as taken.
+            while True:
+                try:
+                    os.posix_fallocate(file, 0, max(1, shard.bytes))
+                    return
+                except OSError as error:
+                    if error.errno != errno.ENOSPC or next(removed, None) is None:
+                        raise
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"folder": self.folder, "limit": self.limit, "_open": OrderedDict(), "_refused": {}}
+
+    def close(self) -> None:
+        """Close the files; others may remove them then."""
+        for file in self._open.values():
+            os.close(file)
+        self._open.clear()
+
+
+class _DiffersError(Exception):
+    """A downloaded shard is not the one that the manifest speaks of."""
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NoRoomError(f"data.cache: {error.strerror}") from error
+
+
+def _fill(file: int, source: Source, shard: ShardEntry) -> None:
+    """Download into a file and verify; a shard that breaks off or differs is asked for once more."""
+    said: Exception | None = None
+    for _ in range(2):
+        digest, place = xxhash.xxh3_64(), 0
+        try:
+            for piece in source.stream(shard.name):
+                digest.update(piece)
+                with _disk_errors():
+                    os.pwrite(file, piece, place)
+                place += len(piece)
+        except BrokenOffError as error:
+            said = error
+            continue
+        with _disk_errors():
+            os.ftruncate(file, place)
+            os.fsync(file)
+        if place == shard.bytes and digest.hexdigest() == shard.xxh3:
+            return
+        said = _DiffersError(f"its {place} bytes are not the {shard.bytes} that the manifest speaks of")
+    assert said is not None
+    raise said
+
+
+def _open_locked(path: Path) -> int | None:
+    """Open a file and lock it against removal; None where there is none."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except OSError as error:
+        os.close(file)
+        raise NoRoomError(f"{path}: {error.strerror}") from error
+    if not _is_at(file, path):
+        os.close(file)  # removed before we had the lock
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return file
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """A file, made where it is missing, that no other process has in this way at the same time."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise NoRoomError(f"{path}: {error.strerror}") from error
+    try:
+        with _disk_errors():
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _remove_unused(path: Path) -> bool:
+    """Remove a file unless a process uses it."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file still stands at a path."""
+    there = _stat(path)
+    return there is not None and os.path.samestat(there, os.fstat(file))
+
+
+class Prefetch:
+    """Brings shards into a cache before their samples are asked for, in a thread of its own.
+
+    Args:
+        needed: place in training -> source and shard.
+        consumed: the place that training is at, kept up to date by the loader.
+        ahead: how many places to look ahead.
+    """
+
+    def __init__(
+        self, cache: Cache, needed: Callable[[int], tuple[Source, ShardEntry]], consumed: int, ahead: int
+    ) -> None:
+        # Open files are one thread's own.
+        self._cache = copy.copy(cache)
+        self._needed, self.consumed, self._ahead = needed, consumed, ahead
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        place, known = self.consumed, ""
+        while not self._stopped.is_set():
+            place = max(place, self.consumed)
+            if place >= self.consumed + self._ahead:
+                self._stopped.wait(0.05)
+                continue
+            source, shard = self._needed(place)
+            place += 1
+            if shard.xxh3 != known:
+                known = shard.xxh3
+                # What cannot be had is the business of whoever needs it; here it would stop nobody.
+                with contextlib.suppress(ShardError):
+                    self._cache.fetch(source, shard)
+
+    def stop(self) -> None:
+        """End when the shard on its way is here."""
+        self._stopped.set()
+        self._thread.join(1)

@@ -1,0 +1,126 @@
+import io
+import tarfile
+from dataclasses import replace
+
+import made
+import numpy as np
+import pytest
+
+from arcticseg.data.decode import Layout, blank, decode_into
+from arcticseg.data.sample import CORE, Tile, decode, encode, split_members
+from arcticseg.errors import ShardError
+from arcticseg.ice.channels import COARSE, GROUPS, SAR, expand
+
+EVERY = expand(GROUPS)
+
+
+def packed(tile: Tile, core: bool = False) -> bytes:
+    """The tile's range of a shard, or its core."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in sorted(encode(tile).items()):
+            if not core or name >= CORE:
+                member = tarfile.TarInfo(f"{tile.key}.{name}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        end = tar.offset
+    return stream.getvalue()[:end]
+
+
+def decoded(tile: Tile, layout: Layout, core: bool = False) -> dict[str, np.ndarray]:
+    """Decoded into memory that held something else."""
+    memory = memoryview(bytearray(b"\xa5" * layout.bytes(2)))
+    arrays = {name: array[1] for name, array in layout.views(memory, 2).items()}
+    decode_into(packed(tile, core), layout, arrays)
+    return arrays
+
+
+@pytest.mark.parametrize("cells", [0, 2, 4])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_arrays_hold_what_the_tile_does(cells: int, labelled: bool) -> None:
+    tile = made.tile(5, cells=cells, labelled=labelled)
+    found = decoded(tile, Layout.of(made.SIZE, [4, 2], EVERY))
+    expected = decode(*split_members(packed(tile)))
+    for name in ("hh", "hv", "dist"):
+        np.testing.assert_array_equal(found[name], getattr(expected, name))
+    for name in ("aux", "geo"):
+        values = getattr(expected, name)
+        h, w = values.shape[1:]
+        np.testing.assert_array_equal(found[name][:, :h, :w], values)
+        assert found[name].sum(dtype=np.float64) == pytest.approx(values.sum(dtype=np.float64))
+        for axis, n in (("rows", h), ("cols", w)):
+            points = found[f"{name}_{axis}"]
+            np.testing.assert_array_equal(points[:n], getattr(expected, f"{name}_{axis}"))
+            assert (points[n:] == np.inf).all()
+    assert found["clock"].tolist() == [2, 34]
+    np.testing.assert_array_equal(found["lab"], 255 if expected.lab is None else expected.lab)
+
+
+def test_only_what_channels_ask_for_is_decoded() -> None:
+    tile = made.tile(5)
+    layout = Layout.of(made.SIZE, [4], ("nersc_sar_secondary", "t2m", "btemp_6_9v"), valid_plane=False, labels=False)
+    # Members that nothing asks for may hold anything.
+    spoilt = replace(tile, dist=tile.dist + 1, hh=tile.hh + 1)
+    found = decoded(spoilt, layout)
+    assert layout.coarse == ("btemp_6_9v", "t2m")
+    assert found["hh"].size == found["dist"].size == found["geo"].size == found["lab"].size == 0
+    np.testing.assert_array_equal(found["hv"], tile.hv)
+    for i, name in enumerate(layout.coarse):
+        np.testing.assert_array_equal(found["aux"][i, :3, :4], tile.aux[COARSE.index(name)])
+    assert layout.bytes(1) < Layout.of(made.SIZE, [4], EVERY).bytes(1)
+
+
+def test_the_core_is_enough_for_sar_and_labels() -> None:
+    tile = made.tile(5)
+    layout = Layout.of(made.SIZE, [4], (*SAR.values(), "month"))
+    assert layout.core_only
+    found = decoded(tile, layout, core=True)
+    np.testing.assert_array_equal(found["hh"], tile.hh)
+    np.testing.assert_array_equal(found["lab"], tile.lab)
+    for channel in ("distance_map", "sar_incidenceangle", "tclw"):
+        assert not Layout.of(made.SIZE, [4], (*SAR.values(), channel)).core_only
+
+
+@pytest.mark.parametrize("size", [16, 33, 384])
+@pytest.mark.parametrize("factor", [1, 2, 5, 10])
+def test_there_is_room_for_every_window_of_the_2_km_grid(size: int, factor: int) -> None:
+    """At each offset of a tile from the grid: cells around its first and last pixel, counted one by one."""
+    spacing = 40 * factor
+    largest = 0
+    for offset in range(0, 4000, 7):
+        centres = [(i + 0.5) * 2000 - offset - spacing / 2 for i in range(-3, size * spacing // 2000 + 6)]
+        inside = [i for i, at in enumerate(centres) if 0 <= at <= (size - 1) * spacing]
+        below = [i for i, at in enumerate(centres) if at <= 0]
+        above = [i for i, at in enumerate(centres) if at >= (size - 1) * spacing]
+        largest = max(largest, len({*inside, below[-1], above[0]}))
+    room = Layout.of(size, [factor, 1], EVERY).cells
+    assert largest <= room <= largest + 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"aux": made.tile(0, cells=9).aux, "aux_rows": np.arange(9.0), "aux_cols": np.arange(10.0)},
+            "aux.b2 .*9 x 10",
+        ),
+        ({"geo": np.zeros((3, 2, 40)), "geo_cols": np.arange(40.0)}, "geo.bin .*a window of 2 x 40 where .* 32 x 32"),
+        (dict.fromkeys(("hh", "hv"), np.zeros((8, 8), np.uint16)), r"json .*\[8, 8\] pixels, the manifest says 16"),
+        ({"aux": made.tile(0).aux[:, :2]}, "aux.b2 cannot be decoded .*320 bytes"),
+        ({"dist": np.zeros((16, 15), np.uint8)}, "dist.zst cannot be decoded"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(change: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(ShardError, match=f"sample scene.* member {message}"):
+        decoded(replace(made.tile(0), **change), Layout.of(made.SIZE, [4], EVERY))
+
+
+def test_an_empty_row_has_no_data() -> None:
+    layout = Layout.of(made.SIZE, [4], EVERY)
+    row = {name: array[0] for name, array in layout.views(memoryview(bytearray(b"\xa5" * layout.bytes(1))), 1).items()}
+    blank(row)
+    assert not any(row[name].any() for name in ("hh", "hv", "aux", "geo"))
+    assert (row["dist"] == 255).all()
+    assert (row["lab"] == 255).all()
+    assert np.isinf(row["aux_rows"]).all()
+    assert np.isnan(row["clock"]).all()

@@ -1,0 +1,70 @@
+"""Several sets of shards in one run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import made
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from arcticseg import settings
+from arcticseg.errors import ConfigError
+from arcticseg.run import open_sets, statistics_of
+from arcticseg.settings import RunConfig
+
+
+def config(tmp_path: Path, *more: str) -> RunConfig:
+    (tmp_path / "plain.yaml").write_text("steps: 1\n")
+    places = f"data.shards=[{tmp_path / 'a'}, {tmp_path / 'b'}]"
+    return settings.load(tmp_path / "plain.yaml", [places, *more])
+
+
+def change(folder: Path, **values: Any) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    made.write(tmp_path / "a", [made.tile(i, scene="one") for i in range(3)])
+    made.write(tmp_path / "b", [made.tile(i, scene="two") for i in range(3)])
+    return tmp_path
+
+
+def test_sets_are_opened_in_order(sets: Path) -> None:
+    assert [found.source.address for found in open_sets(config(sets))] == [str(sets / "a"), str(sets / "b")]
+
+
+def test_sets_of_different_tiles_are_refused(sets: Path) -> None:
+    change(sets / "b", tile=32)
+    with pytest.raises(ConfigError, match=r"key 'data\.shards' names sets with tiles of \[16, 32\] pixels"):
+        open_sets(config(sets))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_scene_held_out_by_one_set_must_not_train_in_another(split: str, sets: Path) -> None:
+    change(sets / "b", scenes={"one": {"split": split}})
+    with pytest.raises(
+        ConfigError, match=rf"^{sets / 'a'}: trains on one, which {sets / 'b'} holds out; build both with"
+    ):
+        open_sets(config(sets))
+
+
+def test_statistics_are_those_of_all_values_together(sets: Path) -> None:
+    random = np.random.default_rng(0)
+    values = {"a": random.normal(3, 2, 50), "b": random.normal(-1, 5, 200)}
+    for name, found in values.items():
+        statistics = {"mean": float(found.mean()), "std": float(found.std()), "count": len(found)}
+        change(sets / name, statistics={"nersc_sar_primary": statistics})
+    cfg = config(sets, "data.channels=[hh]", "data.statistics=shards")
+    (pooled,) = statistics_of(cfg, open_sets(cfg)).values()
+    whole = np.concatenate(list(values.values()))
+    assert pooled == pytest.approx((whole.mean(), whole.std()))
+    cfg = config(sets, "data.channels=[hv]", "data.statistics=shards")
+    with pytest.raises(ConfigError, match="hold none of nersc_sar_secondary; set it to published"):
+        statistics_of(cfg, open_sets(cfg))
