@@ -5,7 +5,7 @@
 
 Needs `arcticseg[train]` (the common way interpolates with torch) and joblib. Both sides run in processes of their own
 on the same cores, in turns, on the same file, which is in the page cache. The last line is the summary; the status is
-1 when the build is less than 8 times as fast, its output less than 40 times as small, or a process needs over 3 GB.
+1 when the build is less than 8 times as fast, its output less than 40 times as small, or its worker needs over 3 GB.
 """
 
 from __future__ import annotations
@@ -210,11 +210,50 @@ def in_child(side: str, path: Path, folder: Path, cores: Sequence[int]) -> dict[
     return found
 
 
+def _mirror(values: Any) -> None:
+    """Mirror each line of [H, W] about its first and last valid pixel, in place; a line without one stays."""
+    import numpy as np
+
+    samples = np.arange(values.shape[1])
+    for line in values:
+        valid = np.flatnonzero(np.isfinite(line))
+        if valid.size:
+            inside = np.clip(samples, valid[0], valid[-1])
+            line[:] = line[2 * inside - samples]
+
+
+def fill_edges(path: Path) -> None:
+    """Mirror backscatter into the edges that the swath leaves empty.
+
+    The common way drops every tile that holds a NaN, which is no merit; so that both sides have the same work and
+    output, there is none.
+    """
+    import netCDF4
+    import numpy as np
+
+    from arcticseg.ice.channels import SAR
+
+    with netCDF4.Dataset(path, "r+") as file:
+        file.set_auto_mask(False)
+        for name in SAR.values():
+            values = file[name][:]
+            for view in (values, values.T):
+                _mirror(view)
+            file[name][:] = values
+        file.swath = "no empty edges: backscatter mirrored into them"
+
+
 def prepared_scene(place: Path, size: int) -> Path:
     """The simulated scene, made unless it is there, and read once so that it is in the page cache."""
     from shards.simulate import simulate_archive
 
-    (path,) = simulate_archive(place, 1, 0, (size, size), progress=False)
+    whole = place / f"whole-{size}"
+    if not whole.is_dir():
+        (made,) = simulate_archive(place, 1, 0, (size, size), progress=False)
+        fill_edges(made)
+        whole.mkdir()
+        made.rename(whole / made.name)
+    (path,) = whole.iterdir()
     with open(path, "rb") as file:
         while file.read(1 << 24):
             pass
@@ -273,17 +312,14 @@ def main() -> int:
 
 
 def summary(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> int:
-    """Print whether all that must hold does, as the last line; 0 if so, else 1.
-
-    Output is compared tile by tile: the common way also drops every tile at an edge, which is no merit.
-    """
+    """Print whether all that must hold does, as the last line; 0 if so, else 1."""
     speed = statistics.median(common["seconds"] / build["seconds"] for build, common in pairs)
-    size = min(common["bytes"] / common["result"] / (build["bytes"] / build["result"]) for build, common in pairs)
+    size = min(common["bytes"] / build["bytes"] for build, common in pairs)
     memory = max(build["memory"] for build, _ in pairs)
     holds = speed >= LEAST_SPEED and size >= LEAST_SIZE and memory <= MOST_MEMORY
     print(
         f"\n{'PASS' if holds else 'FAIL'}: {speed:.1f} times as fast (median of {len(pairs)}; at least "
-        f"{LEAST_SPEED:g}), a tile {size:.1f} times smaller (at least {LEAST_SIZE:g}), {memory / 1e9:.2f} GB a worker "
+        f"{LEAST_SPEED:g}), output {size:.1f} times smaller (at least {LEAST_SIZE:g}), {memory / 1e9:.2f} GB a worker "
         f"(at most {MOST_MEMORY / 1e9:g})"
     )
     return 0 if holds else 1
