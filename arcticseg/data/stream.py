@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import sys
 from collections import Counter
@@ -121,16 +122,23 @@ def nested_scenes(names: Sequence[str], fraction: float, seed: int = 0) -> list[
 
 
 def read_scene_list(path: Path) -> list[str]:
-    """Scene names of a text file, one a line.
+    """Scene names of a text file, one a line (what follows `#` is a comment), or of a JSON file, an array of names.
 
     Raises:
-        ConfigError: no such file, or it is empty.
+        ConfigError: no such file, it is empty or no list of names.
     """
     if not path.is_file():
-        raise ConfigError(f"key 'data.scenes' is '{path}'; no such file; give a text file of scene names")
-    names = [line.strip().removesuffix(".nc") for line in path.read_text().splitlines() if line.strip()]
+        raise ConfigError(f"{path}: no such list of scenes; give a text file of scene names")
+    text = path.read_text(encoding="utf-8")
+    try:
+        found = json.loads(text) if path.suffix == ".json" else [line.partition("#")[0] for line in text.splitlines()]
+    except ValueError as error:
+        raise ConfigError(f"{path}: is no list of scenes ({error}); give a JSON array of scene names") from error
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ConfigError(f"{path}: is no list of scenes; give a JSON array of scene names")
+    names = [name.strip().removesuffix(".nc") for name in found if name.strip()]
     if not names:
-        raise ConfigError(f"key 'data.scenes' is '{path}'; the file is empty; list one scene a line")
+        raise ConfigError(f"{path}: the file is empty; list one scene a line")
     return names
 
 
