@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from arcticseg.data.batch import Batch
+from arcticseg.data.memory import Pool
 from arcticseg.data.sample import SAR_LOW, SAR_STEP
-from arcticseg.data.view import View
+from arcticseg.data.view import View, Weights
 from arcticseg.ice.channels import CHANNELS, GROUPS, SAR
 from arcticseg.ice.sigrid import IGNORE_INDEX
 
@@ -66,6 +67,7 @@ class Assemble:
         self.valid_plane = valid_plane
         known = {name: (channel.mean, channel.std) for name, channel in CHANNELS.items()}
         self.statistics = known | dict(statistics or {})
+        self._pool = Pool()
 
     @property
     def n_planes(self) -> int:
@@ -75,7 +77,7 @@ class Assemble:
     def __call__(self, batch: Batch) -> Inputs:
         """The input planes with their labels, augmented as drawn."""
         device, shape = batch.clock.device, (len(batch), self.n_planes, batch.size, batch.size)
-        x, data = torch.empty(shape, device=device), torch.empty(shape, dtype=torch.bool, device=device)
+        x, data = self._empty(shape, torch.float32, device), self._empty(shape, torch.bool, device)
         view = View.of(batch)
         sar = {name: view.pick(getattr(batch, name)[:, None]) for name in SAR}
         first = 0
@@ -98,6 +100,11 @@ class Assemble:
         if batch.draws is not None and batch.draws.mix is not None:
             x, data, labels = (_mixed(planes, batch.draws.mix) for planes in (x, data, labels))
         return Inputs(batch.place, x, data, self._dropped(batch), labels)
+
+    def _empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        if device.type == "cpu":
+            return self._pool.empty(shape, dtype)
+        return torch.empty(*shape, dtype=dtype, device=device)
 
     def _linear(self, name: str, offset: float = 0.0, scale: float = 1.0) -> tuple[float, float]:
         """(a, b) of a code + b, which is the normalised value offset + scale x code."""
@@ -153,34 +160,43 @@ class Assemble:
         holes = (cells[:, None] & ~there).any(dim=(2, 3)) | ~cells.any(dim=(1, 2))[:, None]
         b, c = holes.nonzero(as_tuple=True)
         if len(b):
-            alone = View(view.rows[b], view.cols[b], None if view.transpose is None else view.transpose[b], view.scaled)
-            weight = alone.interpolate(there[b, c][:, None].float(), (weights[0][b], weights[1][b]))[:, 0]
+            alone = view.of_samples(b)
+            weight = alone.interpolate(there[b, c][:, None].float(), weights.of(b))[:, 0]
             found = weight > 1e-6
             x[b, c] = torch.where(found, x[b, c] / weight.clamp(min=1e-6), 0.0)
             data[b, c] = found
 
     def _geo(self, batch: Batch, view: View, names: list[str], x: Tensor, data: Tensor) -> None:
         """Positions, interpolated as unit vectors, and incidence angles."""
-        latitude, longitude = torch.deg2rad(batch.geo[:, :2].double()).unbind(1)
-        flat = torch.cos(latitude)
-        vectors = [flat * torch.cos(longitude), flat * torch.sin(longitude), torch.sin(latitude)]
-        # What fills a window up meets weight 0 only; a missing angle must stay missing through the product.
-        angle = torch.isfinite(batch.geo[:, 2])
-        grid = torch.stack([*vectors, torch.where(angle, batch.geo[:, 2], 0.0), angle], dim=1).float()
+        data.fill_(True)
         weights = view.weights(batch.geo_rows, batch.geo_cols, hold=False)
-        east, north, up, incidence, known = view.interpolate(grid, weights).unbind(1)
+        if names != ["sar_incidenceangle"]:
+            latitude, longitude = torch.deg2rad(batch.geo[:, :2].double()).unbind(1)
+            flat = torch.cos(latitude)
+            vectors = [flat * torch.cos(longitude), flat * torch.sin(longitude), torch.sin(latitude)]
+            east, north, up = view.interpolate(torch.stack(vectors, dim=1).float(), weights).unbind(1)
         for i, name in enumerate(names):
-            data[:, i] = True
-            if name == "sar_grid_latitude":
-                values = torch.rad2deg(torch.atan2(up, torch.hypot(east, north)))
-            elif name == "sar_grid_longitude":
-                values = torch.rad2deg(torch.atan2(north, east))
-            else:
-                values = incidence
-                # All points that take part are known where their weights add up to 1; extrapolation has some beyond 1.
-                data[:, i] = (known - 1).abs() < 1e-3
             scale, shift = self._linear(name)
-            x[:, i] = (values * scale + shift) * data[:, i]
+            if name == "sar_grid_latitude":
+                x[:, i] = torch.rad2deg(torch.atan2(up, torch.hypot(east, north)))
+            elif name == "sar_grid_longitude":
+                x[:, i] = torch.rad2deg(torch.atan2(north, east))
+            else:
+                self._angle(batch, view, weights, x[:, i : i + 1], data[:, i : i + 1])
+            x[:, i].mul_(scale).add_(shift)
+        x.mul_(data)
+
+    def _angle(self, batch: Batch, view: View, weights: Weights, x: Tensor, data: Tensor) -> None:
+        """Incidence angles in degrees; a missing one is missing wherever it takes part."""
+        angle = batch.geo[:, 2:]
+        there = torch.isfinite(angle)
+        # What fills a window up meets no weight; it is finite, so that it stays without effect.
+        view.interpolate(torch.where(there, angle, 0.0), weights, x)
+        (b,) = (~there).flatten(1).any(dim=1).nonzero(as_tuple=True)
+        if len(b):
+            known = view.of_samples(b).interpolate(there[b].float(), weights.of(b))
+            # All points that take part are known where their weights add up to 1; extrapolation has some beyond 1.
+            data[b] = (known - 1).abs() < 1e-3
 
     def _clock(self, batch: Batch, names: list[str], x: Tensor, data: Tensor) -> None:
         """Month and day, the same for every pixel."""

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from arcticseg.data.batch import Batch
 
-Weights = tuple[Tensor, Tensor]
+
+class Weights(NamedTuple):
+    """Interpolation weights float32 [B, S, n] of rows and columns.
+
+    `used` is how many of the n points each sample has at most along an edge, known on the CPU only.
+    """
+
+    rows: Tensor
+    cols: Tensor
+    used: list[int] | None
+
+    def of(self, chosen: Tensor) -> Weights:
+        """Of some of the samples, int64 [K]."""
+        used = None if self.used is None else [self.used[i] for i in chosen.tolist()]
+        return Weights(self.rows[chosen], self.cols[chosen], used)
 
 
 def linear_weights(points: Tensor, at: Tensor, hold: bool) -> Tensor:
@@ -64,6 +79,11 @@ class View:
             rows, cols = (first[:, i, None] + (x + 0.5) * edge / size - 0.5 for i, x in enumerate((rows, cols)))
         return View(rows, cols, draws.transpose, draws.crop is not None)
 
+    def of_samples(self, chosen: Tensor) -> View:
+        """Of some of the samples, int64 [K]."""
+        transpose = None if self.transpose is None else self.transpose[chosen]
+        return View(self.rows[chosen], self.cols[chosen], transpose, self.scaled)
+
     def _turned(self, planes: Tensor) -> Tensor:
         """[B, C, n, n], transposed where the sample is."""
         if self.transpose is None:
@@ -85,14 +105,23 @@ class View:
         if self.transpose is not None:
             turn = self.transpose[:, None]
             rows, cols = torch.where(turn, cols, rows), torch.where(turn, rows, cols)
-        return linear_weights(rows, self.rows, hold), linear_weights(cols, self.cols, hold)
+        used = None
+        if rows.device.type == "cpu":
+            used = (torch.isfinite(rows) | torch.isfinite(cols)).sum(dim=1).tolist()
+        return Weights(linear_weights(rows, self.rows, hold), linear_weights(cols, self.cols, hold), used)
 
     def interpolate(self, grid: Tensor, weights: Weights, out: Tensor | None = None) -> Tensor:
         """A grid [B, C, n, n] brought to the input's pixels, [B, C, S, S]; `out` may be planes of a larger tensor."""
-        rows, cols = weights
         batch, channels, n, _ = grid.shape
-        size = rows.shape[1]
+        size = weights.rows.shape[1]
         out = grid.new_empty(batch, channels, size, size) if out is None else out
-        lines = (rows[:, None] @ self._turned(grid)).view(batch, channels * size, n)
-        torch.bmm(lines, cols.transpose(1, 2), out=out.view(batch, channels * size, size))
+        grid = self._turned(grid)
+        if weights.used is None:
+            lines = (weights.rows[:, None] @ grid).view(batch, channels * size, n)
+            torch.bmm(lines, weights.cols.transpose(1, 2), out=out.view(batch, channels * size, size))
+            return out
+        # The work of a CPU is proportional to n, and most windows are much smaller than the largest.
+        for i, m in enumerate(weights.used):
+            lines = (weights.rows[i, :, :m] @ grid[i, :, :m, :m]).view(channels * size, m)
+            torch.mm(lines, weights.cols[i, :, :m].T, out=out[i].view(channels * size, size))
         return out
