@@ -7,8 +7,8 @@ input is written once, in place: on a CPU, memory is what takes the time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from arcticseg.data.batch import Batch
 from arcticseg.data.memory import Pool
 from arcticseg.data.sample import SAR_LOW, SAR_STEP
-from arcticseg.data.view import View, Weights
+from arcticseg.data.view import Taps, View
 from arcticseg.ice.channels import CHANNELS, GROUPS, SAR
 from arcticseg.ice.sigrid import IGNORE_INDEX
 
@@ -86,7 +86,8 @@ class Assemble:
             planes = slice(first, first + len(names))
             first += len(names)
             if grid == "2km":
-                self._coarse(batch, view, names, x[:, planes], data[:, planes])
+                for part, window in _windows(batch):
+                    self._coarse(window, view[part], names, x[part, planes], data[part, planes])
             elif grid == "geo":
                 self._geo(batch, view, names, x[:, planes], data[:, planes])
             elif grid == "sar":
@@ -138,30 +139,29 @@ class Assemble:
     def _enlarge(self, codes: Tensor, view: View, out: Tensor) -> None:
         """Crops of SAR codes [B, 1, S, S], brought to the tile's size by the mean of the valid neighbours."""
         every = torch.arange(codes.shape[-1], dtype=torch.float64, device=codes.device).expand(len(codes), -1)
-        weights = view.weights(every.contiguous(), every.contiguous(), hold=True)
+        rows, cols = view.taps(every.contiguous(), every.contiguous(), hold=True)
         # Code 0 adds nothing to the sum.
-        view.interpolate(codes.float(), weights, out)
-        out.div_(view.interpolate((codes > 0).float(), weights).clamp_(min=1e-6))
+        view.interpolate(codes.float(), rows, cols, out)
+        out.div_(view.interpolate((codes > 0).float(), rows, cols).clamp_(min=1e-6))
 
     def _coarse(self, batch: Batch, view: View, names: list[str], x: Tensor, data: Tensor) -> None:
         """Channels of the 2 km grid: the mean of the valid neighbours, weighted as bilinear interpolation does."""
         if not batch.aux.numel():
             x.zero_(), data.zero_()
             return
-        codes = batch.aux[:, [batch.coarse.index(name) for name in names]].int() & 0xFFFF  # uint16
+        codes = batch.aux[:, [batch.coarse.index(name) for name in names]].int() & 0xFFFF  # the bits of uint16
         linear = [self._linear(n, CHANNELS[n].offset - CHANNELS[n].scale, CHANNELS[n].scale) for n in names]
         scale, shift = torch.tensor(linear, device=x.device)[:, :, None, None].unbind(1)
         there = codes > 0
-        weights = view.weights(batch.aux_rows, batch.aux_cols, hold=True)
-        view.interpolate((codes * scale + shift) * there, weights, x)
+        rows, cols = view.taps(batch.aux_rows, batch.aux_cols, hold=True)
+        view.interpolate((codes * scale + shift) * there, rows, cols, x)
         data.fill_(True)
         # Most planes lack no cell, and their weights add up to 1; only the others need another product.
         cells = torch.isfinite(batch.aux_rows)[:, :, None] & torch.isfinite(batch.aux_cols)[:, None]
         holes = (cells[:, None] & ~there).any(dim=(2, 3)) | ~cells.any(dim=(1, 2))[:, None]
         b, c = holes.nonzero(as_tuple=True)
         if len(b):
-            alone = view.of_samples(b)
-            weight = alone.interpolate(there[b, c][:, None].float(), weights.of(b))[:, 0]
+            weight = view[b].interpolate(there[b, c][:, None].float(), rows.of(b), cols.of(b))[:, 0]
             found = weight > 1e-6
             x[b, c] = torch.where(found, x[b, c] / weight.clamp(min=1e-6), 0.0)
             data[b, c] = found
@@ -169,12 +169,12 @@ class Assemble:
     def _geo(self, batch: Batch, view: View, names: list[str], x: Tensor, data: Tensor) -> None:
         """Positions, interpolated as unit vectors, and incidence angles."""
         data.fill_(True)
-        weights = view.weights(batch.geo_rows, batch.geo_cols, hold=False)
+        rows, cols = view.taps(batch.geo_rows, batch.geo_cols, hold=False)
         if names != ["sar_incidenceangle"]:
             latitude, longitude = torch.deg2rad(batch.geo[:, :2].double()).unbind(1)
             flat = torch.cos(latitude)
             vectors = [flat * torch.cos(longitude), flat * torch.sin(longitude), torch.sin(latitude)]
-            east, north, up = view.interpolate(torch.stack(vectors, dim=1).float(), weights).unbind(1)
+            east, north, up = view.interpolate(torch.stack(vectors, dim=1).float(), rows, cols).unbind(1)
         for i, name in enumerate(names):
             scale, shift = self._linear(name)
             if name == "sar_grid_latitude":
@@ -182,19 +182,19 @@ class Assemble:
             elif name == "sar_grid_longitude":
                 x[:, i] = torch.rad2deg(torch.atan2(north, east))
             else:
-                self._angle(batch, view, weights, x[:, i : i + 1], data[:, i : i + 1])
+                self._angle(batch, view, rows, cols, x[:, i : i + 1], data[:, i : i + 1])
             x[:, i].mul_(scale).add_(shift)
         x.mul_(data)
 
-    def _angle(self, batch: Batch, view: View, weights: Weights, x: Tensor, data: Tensor) -> None:
+    def _angle(self, batch: Batch, view: View, rows: Taps, cols: Taps, x: Tensor, data: Tensor) -> None:
         """Incidence angles in degrees; a missing one is missing wherever it takes part."""
         angle = batch.geo[:, 2:]
         there = torch.isfinite(angle)
         # What fills a window up meets no weight; it is finite, so that it stays without effect.
-        view.interpolate(torch.where(there, angle, 0.0), weights, x)
+        view.interpolate(torch.where(there, angle, 0.0), rows, cols, x)
         (b,) = (~there).flatten(1).any(dim=1).nonzero(as_tuple=True)
         if len(b):
-            known = view.of_samples(b).interpolate(there[b].float(), weights.of(b))
+            known = view[b].interpolate(there[b].float(), rows.of(b), cols.of(b))
             # All points that take part are known where their weights add up to 1; extrapolation has some beyond 1.
             data[b] = (known - 1).abs() < 1e-3
 
@@ -213,6 +213,20 @@ class Assemble:
         drop = batch.draws.drop
         dropped = drop[:, [GROUPS.index(CHANNELS[name].group) for name in self.channels]]
         return torch.cat([dropped, torch.zeros_like(drop[:, : self.valid_plane])], dim=1)
+
+
+def _windows(batch: Batch) -> Iterator[tuple[slice, Batch]]:
+    """Samples and what of the batch holds their 2 km windows: all at once, but on a CPU one by one.
+
+    A CPU's work grows with the room for the largest window, and most windows are much smaller.
+    """
+    if batch.aux.device.type != "cpu":
+        yield slice(len(batch)), batch
+        return
+    used = (torch.isfinite(batch.aux_rows) | torch.isfinite(batch.aux_cols)).sum(dim=1).tolist()
+    for i, n in enumerate(used):
+        rows, cols = batch.aux_rows[i : i + 1, :n], batch.aux_cols[i : i + 1, :n]
+        yield slice(i, i + 1), replace(batch, aux=batch.aux[i : i + 1, :, :n, :n], aux_rows=rows, aux_cols=cols)
 
 
 def _mixed(planes: Tensor, box: Tensor) -> Tensor:
