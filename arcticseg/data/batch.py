@@ -145,11 +145,13 @@ class Augment:
         return np.stack([first, last], axis=1).ravel()
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with what is drawn for its places.
+        """The batch with what is drawn for its places; as it is where nothing is to be drawn.
 
         Raises:
             ValueError: CutMix is asked for, and the batch parts a pair of places (2 i, 2 i + 1).
         """
+        if self == Augment(self.seed):
+            return batch
         places = batch.place.tolist()
         if self.cutmix > 0 and (
             places[::2] != [place - 1 for place in places[1::2]] or any(p % 2 for p in places[::2])

@@ -32,6 +32,7 @@ import torch
 from arcticseg.data import worker
 from arcticseg.data.batch import Batch, make_batch
 from arcticseg.data.decode import Layout
+from arcticseg.data.memory import allocate
 from arcticseg.data.stream import Damage, SampleReader
 from arcticseg.data.worker import Done, Setup, Task
 from arcticseg.errors import ShardError
@@ -97,18 +98,6 @@ def _shared_file(name: str, size: int) -> int:
     return descriptor
 
 
-def _memory(size: int, descriptor: int = -1) -> mmap.mmap:
-    """Memory, all of it there from the beginning; in huge pages where the system gives them."""
-    if descriptor >= 0:
-        memory = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED)
-    else:
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel without them
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    np.frombuffer(memory, np.uint8)[:: mmap.PAGESIZE] = 0
-    return memory
-
-
 def _end(workers: list[_Worker], descriptors: list[int]) -> None:
     """End workers, whatever they do."""
     for each in workers:
@@ -157,7 +146,7 @@ class Ring:
             self._descriptors.append(_shared_file("arcticseg-ring", self._setup.bytes))
             self._descriptors.append(_shared_file("arcticseg-setup", len(described)))
             os.pwrite(self._descriptors[1], described, 0)
-        memory = _memory(self._setup.bytes, *self._descriptors[:1])
+        memory = allocate(self._setup.bytes, *self._descriptors[:1])
         self._slots, self._status = self._setup.views(memoryview(memory))
         self._pinned = pin_memory and _pin(self, memory)
         self._fences: dict[int, Any] = {}

@@ -7,16 +7,17 @@ input is written once, in place: on a CPU, memory is what takes the time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from arcticseg.data.batch import Batch
+from arcticseg.data.memory import Pool
 from arcticseg.data.sample import SAR_LOW, SAR_STEP
-from arcticseg.data.view import View
+from arcticseg.data.view import Taps, View
 from arcticseg.ice.channels import CHANNELS, GROUPS, SAR
 from arcticseg.ice.sigrid import IGNORE_INDEX
 
@@ -66,6 +67,7 @@ class Assemble:
         self.valid_plane = valid_plane
         known = {name: (channel.mean, channel.std) for name, channel in CHANNELS.items()}
         self.statistics = known | dict(statistics or {})
+        self._pool = Pool()
 
     @property
     def n_planes(self) -> int:
@@ -75,7 +77,7 @@ class Assemble:
     def __call__(self, batch: Batch) -> Inputs:
         """The input planes with their labels, augmented as drawn."""
         device, shape = batch.clock.device, (len(batch), self.n_planes, batch.size, batch.size)
-        x, data = torch.empty(shape, device=device), torch.empty(shape, dtype=torch.bool, device=device)
+        x, data = self._empty(shape, torch.float32, device), self._empty(shape, torch.bool, device)
         view = View.of(batch)
         sar = {name: view.pick(getattr(batch, name)[:, None]) for name in SAR}
         first = 0
@@ -84,7 +86,8 @@ class Assemble:
             planes = slice(first, first + len(names))
             first += len(names)
             if grid == "2km":
-                self._coarse(batch, view, names, x[:, planes], data[:, planes])
+                for part, window in _windows(batch):
+                    self._coarse(window, view[part], names, x[part, planes], data[part, planes])
             elif grid == "geo":
                 self._geo(batch, view, names, x[:, planes], data[:, planes])
             elif grid == "sar":
@@ -98,6 +101,11 @@ class Assemble:
         if batch.draws is not None and batch.draws.mix is not None:
             x, data, labels = (_mixed(planes, batch.draws.mix) for planes in (x, data, labels))
         return Inputs(batch.place, x, data, self._dropped(batch), labels)
+
+    def _empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        if device.type == "cpu":
+            return self._pool.empty(shape, dtype)
+        return torch.empty(*shape, dtype=dtype, device=device)
 
     def _linear(self, name: str, offset: float = 0.0, scale: float = 1.0) -> tuple[float, float]:
         """(a, b) of a code + b, which is the normalised value offset + scale x code."""
@@ -131,56 +139,64 @@ class Assemble:
     def _enlarge(self, codes: Tensor, view: View, out: Tensor) -> None:
         """Crops of SAR codes [B, 1, S, S], brought to the tile's size by the mean of the valid neighbours."""
         every = torch.arange(codes.shape[-1], dtype=torch.float64, device=codes.device).expand(len(codes), -1)
-        weights = view.weights(every.contiguous(), every.contiguous(), hold=True)
+        rows, cols = view.taps(every.contiguous(), every.contiguous(), hold=True)
         # Code 0 adds nothing to the sum.
-        view.interpolate(codes.float(), weights, out)
-        out.div_(view.interpolate((codes > 0).float(), weights).clamp_(min=1e-6))
+        view.interpolate(codes.float(), rows, cols, out)
+        out.div_(view.interpolate((codes > 0).float(), rows, cols).clamp_(min=1e-6))
 
     def _coarse(self, batch: Batch, view: View, names: list[str], x: Tensor, data: Tensor) -> None:
         """Channels of the 2 km grid: the mean of the valid neighbours, weighted as bilinear interpolation does."""
         if not batch.aux.numel():
             x.zero_(), data.zero_()
             return
-        codes = batch.aux[:, [batch.coarse.index(name) for name in names]].int() & 0xFFFF  # uint16
+        codes = batch.aux[:, [batch.coarse.index(name) for name in names]].int() & 0xFFFF  # the bits of uint16
         linear = [self._linear(n, CHANNELS[n].offset - CHANNELS[n].scale, CHANNELS[n].scale) for n in names]
         scale, shift = torch.tensor(linear, device=x.device)[:, :, None, None].unbind(1)
         there = codes > 0
-        weights = view.weights(batch.aux_rows, batch.aux_cols, hold=True)
-        view.interpolate((codes * scale + shift) * there, weights, x)
+        rows, cols = view.taps(batch.aux_rows, batch.aux_cols, hold=True)
+        view.interpolate((codes * scale + shift) * there, rows, cols, x)
         data.fill_(True)
         # Most planes lack no cell, and their weights add up to 1; only the others need another product.
         cells = torch.isfinite(batch.aux_rows)[:, :, None] & torch.isfinite(batch.aux_cols)[:, None]
         holes = (cells[:, None] & ~there).any(dim=(2, 3)) | ~cells.any(dim=(1, 2))[:, None]
         b, c = holes.nonzero(as_tuple=True)
         if len(b):
-            alone = View(view.rows[b], view.cols[b], None if view.transpose is None else view.transpose[b], view.scaled)
-            weight = alone.interpolate(there[b, c][:, None].float(), (weights[0][b], weights[1][b]))[:, 0]
+            weight = view[b].interpolate(there[b, c][:, None].float(), rows.of(b), cols.of(b))[:, 0]
             found = weight > 1e-6
             x[b, c] = torch.where(found, x[b, c] / weight.clamp(min=1e-6), 0.0)
             data[b, c] = found
 
     def _geo(self, batch: Batch, view: View, names: list[str], x: Tensor, data: Tensor) -> None:
         """Positions, interpolated as unit vectors, and incidence angles."""
-        latitude, longitude = torch.deg2rad(batch.geo[:, :2].double()).unbind(1)
-        flat = torch.cos(latitude)
-        vectors = [flat * torch.cos(longitude), flat * torch.sin(longitude), torch.sin(latitude)]
-        # What fills a window up meets weight 0 only; a missing angle must stay missing through the product.
-        angle = torch.isfinite(batch.geo[:, 2])
-        grid = torch.stack([*vectors, torch.where(angle, batch.geo[:, 2], 0.0), angle], dim=1).float()
-        weights = view.weights(batch.geo_rows, batch.geo_cols, hold=False)
-        east, north, up, incidence, known = view.interpolate(grid, weights).unbind(1)
+        data.fill_(True)
+        rows, cols = view.taps(batch.geo_rows, batch.geo_cols, hold=False)
+        if names != ["sar_incidenceangle"]:
+            latitude, longitude = torch.deg2rad(batch.geo[:, :2].double()).unbind(1)
+            flat = torch.cos(latitude)
+            vectors = [flat * torch.cos(longitude), flat * torch.sin(longitude), torch.sin(latitude)]
+            east, north, up = view.interpolate(torch.stack(vectors, dim=1).float(), rows, cols).unbind(1)
         for i, name in enumerate(names):
-            data[:, i] = True
-            if name == "sar_grid_latitude":
-                values = torch.rad2deg(torch.atan2(up, torch.hypot(east, north)))
-            elif name == "sar_grid_longitude":
-                values = torch.rad2deg(torch.atan2(north, east))
-            else:
-                values = incidence
-                # All points that take part are known where their weights add up to 1; extrapolation has some beyond 1.
-                data[:, i] = (known - 1).abs() < 1e-3
             scale, shift = self._linear(name)
-            x[:, i] = (values * scale + shift) * data[:, i]
+            if name == "sar_grid_latitude":
+                x[:, i] = torch.rad2deg(torch.atan2(up, torch.hypot(east, north)))
+            elif name == "sar_grid_longitude":
+                x[:, i] = torch.rad2deg(torch.atan2(north, east))
+            else:
+                self._angle(batch, view, rows, cols, x[:, i : i + 1], data[:, i : i + 1])
+            x[:, i].mul_(scale).add_(shift)
+        x.mul_(data)
+
+    def _angle(self, batch: Batch, view: View, rows: Taps, cols: Taps, x: Tensor, data: Tensor) -> None:
+        """Incidence angles in degrees; a missing one is missing wherever it takes part."""
+        angle = batch.geo[:, 2:]
+        there = torch.isfinite(angle)
+        # What fills a window up meets no weight; it is finite, so that it stays without effect.
+        view.interpolate(torch.where(there, angle, 0.0), rows, cols, x)
+        (b,) = (~there).flatten(1).any(dim=1).nonzero(as_tuple=True)
+        if len(b):
+            known = view[b].interpolate(there[b].float(), rows.of(b), cols.of(b))
+            # All points that take part are known where their weights add up to 1; extrapolation has some beyond 1.
+            data[b] = (known - 1).abs() < 1e-3
 
     def _clock(self, batch: Batch, names: list[str], x: Tensor, data: Tensor) -> None:
         """Month and day, the same for every pixel."""
@@ -197,6 +213,20 @@ class Assemble:
         drop = batch.draws.drop
         dropped = drop[:, [GROUPS.index(CHANNELS[name].group) for name in self.channels]]
         return torch.cat([dropped, torch.zeros_like(drop[:, : self.valid_plane])], dim=1)
+
+
+def _windows(batch: Batch) -> Iterator[tuple[slice, Batch]]:
+    """Samples and what of the batch holds their 2 km windows: all at once, but on a CPU one by one.
+
+    A CPU's work grows with the room for the largest window, and most windows are much smaller.
+    """
+    if batch.aux.device.type != "cpu":
+        yield slice(len(batch)), batch
+        return
+    used = (torch.isfinite(batch.aux_rows) | torch.isfinite(batch.aux_cols)).sum(dim=1).tolist()
+    for i, n in enumerate(used):
+        rows, cols = batch.aux_rows[i : i + 1, :n], batch.aux_cols[i : i + 1, :n]
+        yield slice(i, i + 1), replace(batch, aux=batch.aux[i : i + 1, :, :n, :n], aux_rows=rows, aux_cols=cols)
 
 
 def _mixed(planes: Tensor, box: Tensor) -> Tensor:

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from arcticseg.data.batch import Batch
 
-Weights = tuple[Tensor, Tensor]
+
+class Taps(NamedTuple):
+    """The two points between which each coordinate lies, int64 [B, S], and the share of the upper one, [B, S]."""
+
+    low: Tensor
+    high: Tensor
+    share: Tensor
+
+    def of(self, chosen: Tensor) -> Taps:
+        """Of some of the samples."""
+        return Taps(*(tensor[chosen] for tensor in (self.low, self.high, self.share)))
+
+    def dense(self, n: int) -> Tensor:
+        """As a matrix float32 [B, S, n]."""
+        weights = self.share.new_zeros(*self.share.shape, n)
+        weights.scatter_(2, self.low[..., None], (1 - self.share)[..., None])
+        return weights.scatter_add_(2, self.high[..., None], self.share[..., None]).float()
 
 
-def linear_weights(points: Tensor, at: Tensor, hold: bool) -> Tensor:
-    """Weights float32 [B, S, n] that bring values at `points` to `at` by linear interpolation.
+def taps(points: Tensor, at: Tensor, hold: bool) -> Taps:
+    """Where `at`, float64 [B, S], lies among `points`.
 
     Args:
-        points: float64 [B, n], rising, infinite where a sample has fewer than n; those get no weight.
-        at: float64 [B, S].
+        points: float64 [B, n], n > 0, rising, infinite where a sample has fewer than n.
         hold: hold the edge values beyond the outermost points (2 km grid); else go on linearly (geolocation).
     """
     count = torch.isfinite(points).sum(dim=1)[:, None]
@@ -25,13 +41,9 @@ def linear_weights(points: Tensor, at: Tensor, hold: bool) -> Tensor:
     low = torch.minimum(low, count - 2).clamp(min=0)
     high = torch.minimum(low + 1, count - 1).clamp(min=0)
     first, last = points.gather(1, low), points.gather(1, high)
-    # A single point has no distance to a neighbour.
+    # A single point has no distance to a neighbour; where there is none, its cell holds nothing.
     share = torch.where(count > 1, (at - first) / (last - first), 0.0)
-    share = share.clamp(0, 1) if hold else share
-    weights = points.new_zeros(*at.shape, points.shape[1])
-    weights.scatter_(2, low[..., None], ((1 - share) * (count > 0))[..., None])
-    weights.scatter_add_(2, high[..., None], share[..., None])
-    return weights.float()
+    return Taps(low, high, share.clamp(0, 1) if hold else share)
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,11 @@ class View:
             rows, cols = (first[:, i, None] + (x + 0.5) * edge / size - 0.5 for i, x in enumerate((rows, cols)))
         return View(rows, cols, draws.transpose, draws.crop is not None)
 
+    def __getitem__(self, chosen: Tensor | slice) -> View:
+        """Of some of the samples."""
+        transpose = None if self.transpose is None else self.transpose[chosen]
+        return View(self.rows[chosen], self.cols[chosen], transpose, self.scaled)
+
     def _turned(self, planes: Tensor) -> Tensor:
         """[B, C, n, n], transposed where the sample is."""
         if self.transpose is None:
@@ -80,19 +97,31 @@ class View:
         turned = turned.gather(2, rows[:, None, :, None].expand_as(turned))
         return turned.gather(3, cols[:, None, None, :].expand_as(turned))
 
-    def weights(self, rows: Tensor, cols: Tensor, hold: bool) -> Weights:
-        """Interpolation weights [B, S, n] of a grid whose lines and samples stand at tile coordinates [B, n]."""
+    def taps(self, rows: Tensor, cols: Tensor, hold: bool) -> tuple[Taps, Taps]:
+        """The input's rows and columns among the lines and samples of a grid, at tile coordinates [B, n] each."""
         if self.transpose is not None:
             turn = self.transpose[:, None]
             rows, cols = torch.where(turn, cols, rows), torch.where(turn, rows, cols)
-        return linear_weights(rows, self.rows, hold), linear_weights(cols, self.cols, hold)
+        return taps(rows, self.rows, hold), taps(cols, self.cols, hold)
 
-    def interpolate(self, grid: Tensor, weights: Weights, out: Tensor | None = None) -> Tensor:
+    def interpolate(self, grid: Tensor, rows: Taps, cols: Taps, out: Tensor | None = None) -> Tensor:
         """A grid [B, C, n, n] brought to the input's pixels, [B, C, S, S]; `out` may be planes of a larger tensor."""
-        rows, cols = weights
         batch, channels, n, _ = grid.shape
-        size = rows.shape[1]
+        size = rows.low.shape[1]
         out = grid.new_empty(batch, channels, size, size) if out is None else out
-        lines = (rows[:, None] @ self._turned(grid)).view(batch, channels * size, n)
-        torch.bmm(lines, cols.transpose(1, 2), out=out.view(batch, channels * size, size))
+        # Few lines, each as long as the input's: [B, C, n, S].
+        lines = self._turned(grid) @ cols.dense(n)[:, None].transpose(2, 3)
+        if grid.device.type != "cpu" or n * 4 > size:
+            torch.matmul(rows.dense(n)[:, None], lines, out=out)
+            return out
+        # A CPU writes each pixel once: all rows between the same two lines at a time.
+        share = rows.share.float()[:, None, :, None]
+        for i in range(batch):
+            lows, counts = torch.unique_consecutive(rows.low[i], return_counts=True)
+            first = 0
+            for low, last in zip(lows.tolist(), counts.cumsum(0).tolist(), strict=True):
+                high = int(rows.high[i, first])
+                at = slice(first, last)
+                torch.lerp(lines[i, :, low, None], lines[i, :, high, None], share[i, :, at], out=out[i, :, at])
+                first = last
         return out
