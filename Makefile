@@ -5,7 +5,7 @@ OUT ?= demo
 BIN := $(VENV)/bin
 PINS := requirements.txt
 # Two at a time: much of the time of a test is that of starting a command.
-PYTEST := -m pytest --numprocesses 2 --dist loadfile
+PYTEST := -m pytest --numprocesses 2 --dist loadfile --durations 20
 
 .PHONY: demo test test-base lint types contract wheel clean help
 

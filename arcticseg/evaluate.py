@@ -19,6 +19,8 @@ from arcticseg.errors import SceneError
 from arcticseg.files import make_folder, write_text
 from arcticseg.ice import layers as scene_layers
 from arcticseg.ice.layers import LayerConfig, Layers
+from arcticseg.ice.reference import check_reference, find_references, read_reference, reference_of
+from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scene import Scene, open_scene
 from arcticseg.ice.score import Confusion, confusion, empty_confusions, majority, scores
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
@@ -58,6 +60,7 @@ def evaluate(
     name: str | None = None,
     run: Path | None = None,
     baseline_shards: Path | None = None,
+    reference: Path | None = None,
     products: bool = True,
     pictures: bool = True,
     overlap: int | None = None,
@@ -68,9 +71,10 @@ def evaluate(
     """Score a network on whole scenes; write `evaluation.json`, `maps/*.png` and `products/*.nc, *.tif` to `out`.
 
     Args:
-        scenes: files with charts; one without is an error.
+        scenes: files with charts, or without where `reference` has one.
         name: of the network in tables; None: of its run folder.
         baseline_shards: fit the logistic regression on these shards and score it, too; None: only the majority class.
+        reference: folder of reference charts at 80 m, which go before a scene's own.
         report: is told each scene's scores.
 
     Returns:
@@ -80,6 +84,7 @@ def evaluate(
         SceneError, ConfigError, OutputError: see their messages.
     """
     began = time.monotonic()
+    references = charts_of(scenes, reference, rules)
     make_folder(out)
     baseline = None if baseline_shards is None else fit_logistic(baseline_shards, predictor.factor)
     total, logistic = empty_confusions(), empty_confusions()
@@ -87,9 +92,7 @@ def evaluate(
     simulated = False
     for path in scenes:
         with open_scene(path) as scene:
-            labels = scene_layers.official_labels(scene, rules)
-            if labels is None:
-                raise SceneError(f"{path}: has no ice chart to score against; leave it out, or use `arcticseg predict`")
+            labels = _labels(scene, references[path], rules)
             own, product = predictor.read(scene, rules)
             prediction = predictor.charts(own, product, overlap, batch_size)
             counts = count(labels, prediction)
@@ -98,7 +101,7 @@ def evaluate(
                 _add(logistic, count(labels, fields_to_charts(baseline.fields(own), predictor.factor, product)))
             pooled = scores(counts)
             record: dict[str, Any] = {"scene": scene.name, "simulated": scene.simulated, "pooled": pooled}
-            record |= {"map": None, "product": None}
+            record |= {"reference": references[path] and str(references[path]), "map": None, "product": None}
             if products:
                 folder = make_folder(out / "products")
                 write_netcdf(folder / f"{scene.name}.nc", scene, prediction, predictor)
@@ -139,6 +142,48 @@ def evaluate(
     }
     write_text(out / EVALUATION_FILE, json.dumps(result, indent=1) + "\n")
     return out / EVALUATION_FILE
+
+
+def charts_of(
+    scenes: Sequence[Path], reference: Path | None, rules: LayerConfig = LayerConfig()
+) -> dict[Path, Path | None]:
+    """Scene -> its reference file, or None where it is scored against its own chart.
+
+    Raises:
+        SceneError: a scene with neither, or that cannot be read; a reference of another shape, or for other rules.
+    """
+    known = {} if reference is None else find_references(reference)
+    found: dict[Path, Path | None] = {}
+    for path in scenes:
+        with open_scene(path) as scene:
+            found[path] = chart = reference_of(scene.name, known)
+            if chart is None and not scene.has_chart:
+                where = "" if reference is None else f" in it or in {reference}"
+                raise SceneError(
+                    f"{path}: has no ice chart{where} to score against; give one by --reference, leave the scene out, "
+                    "or use `arcticseg predict`"
+                )
+            if chart is not None and rules.rules != "autoice":
+                raise SceneError(
+                    f"{chart}: reference charts follow the rules 'autoice'; {rules.rules!r} needs the raw one"
+                )
+            if chart is not None:
+                check_reference(chart, _product_shape(scene))
+    return found
+
+
+def _product_shape(scene: Scene) -> tuple[int, int]:
+    """Rows and columns of a scene at 80 m."""
+    return coarse_shape(scene.shape, scene_layers.step_of(scene, PRODUCT_FACTOR))
+
+
+def _labels(scene: Scene, reference: Path | None, rules: LayerConfig) -> NDArray[np.uint8]:
+    """Charts of a scene at 80 m, uint8 [3, H, W], from its reference file or its own."""
+    if reference is not None:
+        return read_reference(reference, _product_shape(scene))
+    labels = scene_layers.official_labels(scene, rules)
+    assert labels is not None, "charts_of saw a chart"
+    return labels
 
 
 def draw(

@@ -237,11 +237,14 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
         if start is None:
             initialise(cfg, model)
         task = build_task(cfg, model)
-        engine = make_engine(model, cfg.engine, cfg.optim, ranks)
+        universal = False
+        if start is not None:
+            start, universal = checkpoint.suited(start, cfg.engine.zero_stage, ranks)
+        engine = make_engine(model, cfg.engine, cfg.optim, ranks, universal)
         loader = _loader(cfg, selection, tile, micro, ranks)
         progress = Progress()
         if start is not None:
-            progress = checkpoint.load(engine, start, ranks)
+            progress = checkpoint.load(engine, start)
             loader.load_state_dict(progress.loader)
         statistics = statistics_of(cfg, sets)
         metadata = {
@@ -267,8 +270,6 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
             return trainer.train()
         finally:
             loader.close()
-            if validation is not None:
-                validation.close()
     finally:
         process_group.stop()
 

@@ -43,7 +43,7 @@ class DataConfig:
     valid_plane: bool = True
     # Downsampling factors to use; empty: all that the shards hold.
     factors: tuple[int, ...] = ()
-    # Text file of scene names to use of the training split, one a line; null: all.
+    # List of scene names to use of the training split: text, one a line, or JSON; null: all.
     scenes: str | None = None
     # Share of the training scenes to use; subsets are nested.
     label_fraction: float = 1.0

@@ -60,15 +60,21 @@ def position_cost(order: Order) -> tuple[float, float]:
     return on * 1e6, (time.perf_counter() - began) / (len(starts) * SHARE) * 1e6
 
 
-def distinct_scenes(window: int, scenes: int = 500, per_shard: int = 1000, shards: int = 200) -> tuple[float, float]:
-    """Mean number of scenes in a batch of 16, and what a perfect shuffle has; scenes lie scattered over the shards."""
-    n = per_shard * shards
-    scene = np.random.default_rng(0).integers(0, scenes, n)
-    starts = tuple(range(0, n + 1, per_shard)) if window else ()
-    order = Order("f", (Stream(range(n), starts, window or 1),), 1)
-    drawn = scene[[order.sample(place) for place in range(16 * 4000)]].reshape(-1, 16)
-    share = np.bincount(scene, minlength=scenes) / n
-    return float(np.mean([len(set(batch)) for batch in drawn.tolist()])), float((1 - (1 - share) ** 16).sum())
+def distinct_scenes(window: int, scattered: bool, scenes: int = 200, tiles: int = 1000) -> tuple[float, float]:
+    """Mean number of scenes in a batch of 16, and what a perfect shuffle has, with as many shards as scenes.
+
+    Args:
+        window: shards shuffled together; 0: all.
+        scattered: tiles lie all over the shards, as `arcticseg shards build` leaves them; else a scene is a shard.
+    """
+    n = scenes * tiles
+    scene = np.repeat(np.arange(scenes), tiles)
+    if scattered:
+        scene = np.random.default_rng(0).permutation(scene)
+    order = Order("f", (Stream(range(n), tuple(range(0, n + 1, tiles)) if window else (), window or 1),), 1)
+    drawn = scene[[order.sample(place) for place in range(n)]].reshape(-1, 16)
+    distinct = np.mean([len(set(batch)) for batch in drawn.tolist()])
+    return float(distinct), scenes * (1 - (1 - 1 / scenes) ** 16)
 
 
 def main() -> int:
@@ -89,8 +95,12 @@ def main() -> int:
     peak = memory()
     failed += ["memory"] if peak > GIGABYTES else []
     mixing = []
-    for name, window in (("global", 0), ("blocks of 16 shards", 16), ("blocks of 4 shards", 4)):
-        found, perfect = distinct_scenes(window)
+    for name, window, scattered in (
+        ("global", 0, True),
+        (f"blocks of {WINDOW} shards", WINDOW, True),
+        (f"blocks of {WINDOW} shards of one scene each", WINDOW, False),
+    ):
+        found, perfect = distinct_scenes(window, scattered)
         mixing.append(found / perfect)
         print(f"scenes in a batch of 16, {name}: {found:.3f}, perfect shuffle {perfect:.3f}")
     failed += ["scenes"] if abs(mixing[0] - 1) > SCENES_OFF else []

@@ -14,6 +14,8 @@ from arcticseg.errors import ArcticSegError
 # Verb -> what it does, in one line; the module of the same name in `launchers.verbs` does it.
 VERBS = {
     "simulate": "make simulated scenes, from nothing or from a real vector chart",
+    "chart": "put a vector ice chart on a scene of your own",
+    "rtt": "make 80 m ready-to-train scenes from raw ones",
     "shards": "build, check, split and describe tar shards",
     "train": "pretrain or fine-tune, from a config",
     "evaluate": "score a trained network on whole scenes, with maps",

@@ -9,235 +9,280 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
 import shutil
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import xxhash
 
 from arcticseg.config import to_dict
 from arcticseg.data import manifest as manifests
 from arcticseg.data import sample
-from arcticseg.data.manifest import SampleEntry, ShardEntry
+from arcticseg.data.manifest import Manifest
 from arcticseg.errors import ConfigError, OutputError, SceneError
-from arcticseg.files import atomic_path, make_folder
-from shards import stats
+from arcticseg.files import free_bytes, make_folder
+from arcticseg.ice.scene import open_scene
+from shards import extend as extension
+from shards.assemble import Part, assemble, is_part, remove_debris, stray_shards
+from shards.lock import folder_lock
 from shards.part import BuildConfig, build_part
-from shards.workers import process_pool
+from shards.resources import cores, machine_memory, part_bytes, scene_memory, show_size
+from shards.workers import Job, LostError, Workers
 
-_PARTS = ".parts"
-_END_OF_TAR = bytes(1024)
-# What a build writes to its folder, finished or half done, besides the manifest and the parts.
-_OWN = re.compile(r"(train|val|test)-\d{6}\.(tar|json)|\.((train|val|test)-\d{6}|manifest)\.\d+\.tmp\.(tar|json)")
+PARTS = ".parts"
 
+# Seconds to open a scene, which all work waits for; damaged HDF5 files can keep the library busy for ever.
+_OPENING = 600.0
 
-def _guarded(scene_path: Path, part: Path, config: BuildConfig) -> tuple[list[str], str | None]:
-    """`build_part` in a worker process: an error about the scene becomes a value."""
-    try:
-        return build_part(scene_path, part, config), None
-    except SceneError as error:
-        return [], str(error)
+Report = Callable[[str], None]
+# The name of a stage -> a context that gives what is to be told (done, in all).
+Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
-def _part_name(scene_path: Path, config: BuildConfig) -> str:
-    """A name that changes with the scene file and with everything that its tiles depend on."""
-    status = scene_path.stat()
-    settings = {key: value for key, value in to_dict(config).items() if key not in ("seed", "shard_bytes")}
-    text = f"{scene_path.name} {status.st_size} {status.st_mtime_ns} {json.dumps(settings)} {sample.SCHEMA_VERSION}"
-    return f"{scene_path.stem}-{xxhash.xxh3_64_hexdigest(text.encode())}.tar"
+@contextlib.contextmanager
+def silent(stage: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress that shows nothing."""
+    yield lambda done, total: None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How much of the machine a build takes; nothing of it changes the output.
+
+    Attributes:
+        workers: scenes in work at a time, each in a process of its own.
+        memory: bytes that the scenes in work may take by `scene_memory`; a scene that takes more is worked on alone;
+            None: what is free.
+        time_limit: seconds after which a scene counts as one that cannot be read.
+    """
+
+    workers: int = 1
+    memory: int | None = None
+    time_limit: float = 3600
+
+    def check(self) -> None:
+        """Raise ConfigError, naming key, value and remedy, where the values cannot work."""
+        for key in ("workers", "time_limit"):
+            if not getattr(self, key) > 0:
+                raise ConfigError(f"key '{key}' is {getattr(self, key)!r}; set more than 0")
 
 
 def build(
     splits: Mapping[str, Sequence[Path]],
     out: Path,
     config: BuildConfig = BuildConfig(),
-    workers: int = 1,
+    machine: Machine = Machine(),
     on_error: str = "stop",
-    report: Callable[[str], None] = print,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> manifests.Manifest:
-    """Build a folder of shards.
+    extend: bool = False,
+    report: Report = print,
+    progress: Progress = silent,
+) -> Manifest:
+    """Build a folder of shards; an interrupted build goes on; a finished one of the same scenes is left as it is.
 
     Args:
         splits: `train`, `val`, `test` -> scene files; no file may stand in two.
-        out: folder to write to; a finished build there is an error, an interrupted one goes on.
-        workers: scenes read at a time, each in a process of its own.
+        out: folder to write to.
         on_error: `stop` at a scene that cannot be read, or `skip` it and say so in the manifest.
+        extend: add the scenes that finished shards in `out` do not hold, in shards of their own.
         report: is told warnings.
-        progress: is told (scenes done, scenes in all).
+        progress: shows the stages.
 
     Raises:
-        ConfigError, SceneError, OutputError: see their messages.
+        ConfigError, SceneError, OutputError, ShardError: see their messages.
     """
+    config = replace(config, factors=tuple(sorted(set(config.factors))))
     config.check()
-    paths = [path for split in splits.values() for path in split]
-    if not paths:
-        raise ConfigError("no scenes to build shards from; give a folder of scenes")
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ConfigError(f"scene {twice} stands twice, or in two splits; name each scene once")
+    machine.check()
+    _check_names([path for split in splits.values() for path in split])
     is_new = not out.exists()
     out = make_folder(out)
-    if (out / manifests.MANIFEST).exists():
-        raise OutputError(f"{out}: holds finished shards; choose another folder or remove this one")
-    parts = make_folder(out / _PARTS)
-    _remove_debris(out)
-    where = {path: parts / _part_name(path, config) for path in paths}
+    parts = out / PARTS
     try:
-        failed = _build_parts(paths, where, config, workers, on_error, report, progress)
-        result = _assemble(splits, where, failed, out, config)
+        with folder_lock(out, report):
+            old = manifests.read_manifest(out) if (out / manifests.MANIFEST).exists() else None
+            if old is not None:
+                splits = _left_to_do(old, splits, out, config, extend)
+            if old is None or any(splits.values()):
+                old = _build(splits, out, parts, config, machine, on_error, old, report, progress)
+            shutil.rmtree(parts, ignore_errors=True)
+            return old
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+
+
+def _check_names(paths: Sequence[Path]) -> None:
+    if not paths:
+        raise ConfigError("no scenes to build shards from; give a folder of scenes")
+    seen: set[str] = set()
+    for path in paths:
+        if path.stem in seen:
+            raise ConfigError(f"scene {path.stem} stands twice, or in two splits; name each scene once")
+        seen.add(path.stem)
+
+
+def _left_to_do(
+    old: Manifest, splits: extension.Splits, out: Path, config: BuildConfig, extend: bool
+) -> extension.Splits:
+    """The scenes to add to finished shards: none, unless they are to be extended."""
+    if extend:
+        return extension.to_add(old, splits, config, out)
+    if not extension.is_same(old, splits, config):
+        raise OutputError(
+            f"{out}: holds finished shards of other scenes or options; add scenes with --extend, or build elsewhere"
+        )
+    return {}
+
+
+def _build(
+    splits: extension.Splits,
+    out: Path,
+    parts: Path,
+    config: BuildConfig,
+    machine: Machine,
+    on_error: str,
+    old: Manifest | None,
+    report: Report,
+    progress: Progress,
+) -> Manifest:
+    """Parts, then shards."""
+    # Parts are removed last, so shards that no manifest names belong to an unfinished build only where there are parts.
+    if not parts.exists() and (stray := stray_shards(out, old)):
+        raise OutputError(f"{stray[0]}: is of no build that is known here; move it away, or choose another folder")
+    make_folder(parts)
+    remove_debris(out, parts, old)
+    where = {path: parts / _part_name(path, config) for paths in splits.values() for path in paths}
+    try:
+        failed = _build_parts(where, out, config, machine, on_error, report, progress)
+        found = {
+            split: [Part.read(where[path]) for path in paths if path not in failed] for split, paths in splits.items()
+        }
+        split_of = {path: split for split, paths in splits.items() for path in paths}
+        entries = {path.stem: {"split": split_of[path], "error": reason} for path, reason in failed.items()}
+        with progress("shards") as bar:
+            return assemble(found, entries, old, out, config, bar)
     except BaseException:
         # Whole parts stay for the next attempt; nothing else does.
-        _remove_debris(out)
+        remove_debris(out, parts, old)
         with contextlib.suppress(OSError):
             parts.rmdir()
-            if is_new:
-                out.rmdir()
         raise
-    shutil.rmtree(parts)
-    return result
+
+
+def _part_name(scene_path: Path, config: BuildConfig) -> str:
+    """A name that changes with the scene file and with everything that its tiles depend on."""
+    try:
+        status = scene_path.stat()
+    except OSError as error:
+        raise SceneError(f"{scene_path}: cannot be read ({error.strerror}); give a folder of scenes") from error
+    settings = {key: value for key, value in to_dict(config).items() if key not in ("seed", "shard_bytes")}
+    text = f"{scene_path.name} {status.st_size} {status.st_mtime_ns} {json.dumps(settings)} {sample.SCHEMA_VERSION}"
+    return f"{scene_path.stem}-{xxhash.xxh3_64_hexdigest(text.encode())}.tar"
+
+
+def _measure(path: Path) -> tuple[int, int, float]:
+    """Lines, samples and pixel spacing of a scene."""
+    with open_scene(path) as scene:
+        return *scene.shape, scene.pixel_spacing
 
 
 def _build_parts(
-    paths: Sequence[Path],
     where: Mapping[Path, Path],
+    out: Path,
     config: BuildConfig,
-    workers: int,
+    machine: Machine,
     on_error: str,
-    report: Callable[[str], None],
-    progress: Callable[[int, int], None],
-) -> dict[str, str]:
-    """Write the parts that are not there yet; scene -> error of the scenes that were skipped."""
-    failed: dict[str, str] = {}
-    waiting = [path for path in paths if not where[path].with_suffix(".json").exists()]
-    progress(len(paths) - len(waiting), len(paths))
-    with process_pool(workers) as pool:
-        running = {pool.submit(_guarded, path, where[path], config): path for path in waiting}
-        try:
-            for done, future in enumerate(as_completed(running), start=len(paths) - len(waiting) + 1):
-                warned, error = future.result()
-                for text in warned:
+    report: Report,
+    progress: Progress,
+) -> dict[Path, str]:
+    """Write the parts that are not there yet; scene -> reason of the scenes that were skipped."""
+    failed: dict[Path, str] = {}
+
+    def fail(path: Path, error: Exception) -> None:
+        found = _scene_error(path, error)
+        if on_error == "stop" or isinstance(error, (ConfigError, OutputError)):
+            raise found or error
+        if found is None:
+            # A fault of the program, whose trace stays with `stop`; one scene must not cost the others.
+            found = SceneError(f"{path}: the program failed on it ({error!r}); report this fault")
+        report(f"skipped: {found}")
+        # The manifest is the same wherever the scenes lie.
+        failed[path] = str(found).replace(str(path), path.name)
+
+    free, total = machine_memory()
+    budget = free if machine.memory is None else machine.memory
+    waiting = [path for path in where if not is_part(where[path])]
+    done = len(where) - len(waiting)
+    # Scenes are opened in other processes only: what a damaged file does to a library, it does there.
+    with Workers(machine.workers, budget) as pool:
+        measured: dict[Path, tuple[int, int, float]] = {}
+        opening = [Job((path,), time_limit=min(machine.time_limit, _OPENING)) for path in waiting]
+        with progress("opening scenes") as bar:
+            for count, (job, outcome) in enumerate(pool.map(_measure, opening)):
+                bar(count, len(waiting))
+                if outcome.error is None:
+                    measured[job.arguments[0]] = outcome.value
+                else:
+                    fail(job.arguments[0], outcome.error)
+            bar(len(waiting), len(waiting))
+        _check_space(out, where, measured, config)
+        costs: dict[Path, int] = {}
+        for path, facts in measured.items():
+            cost = scene_memory(*facts, config)
+            text = f"{path}: {facts[0]} x {facts[1]} pixels take about {show_size(cost)} of memory"
+            if cost > total:
+                fail(path, SceneError(f"{text}, this machine has {show_size(total)}; use a larger one"))
+                continue
+            if cost > budget:
+                report(f"warning: {text}, more than the {show_size(budget)} that may be used; it is worked on alone")
+            costs[path] = cost
+        # Cores without a scene of their own help with those of others.
+        at_once = min(machine.workers, len(costs), budget // max(costs.values(), default=1))
+        n_threads = max(1, cores() // max(1, at_once))
+        jobs = [Job((path, where[path], config, n_threads), cost, machine.time_limit) for path, cost in costs.items()]
+        done += len(failed)
+        with progress("scenes") as bar:
+            bar(done, len(where))
+            for job, outcome in pool.map(build_part, jobs):
+                for text in outcome.value or ():
                     report(f"warning: {text}")
-                if error is not None:
-                    if on_error == "stop":
-                        raise SceneError(error)
-                    report(f"skipped: {error}")
-                    failed[running[future].stem] = error
-                progress(done, len(paths))
-        except BrokenProcessPool as error:
-            raise SceneError(
-                "a process that reads scenes was killed, most likely for want of memory; lower --workers, start again"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    if len(failed) == len(paths):
-        raise SceneError(f"none of {len(paths)} scenes could be read; the first: {next(iter(failed.values()))}")
+                if outcome.error is not None:
+                    fail(job.arguments[0], outcome.error)
+                done += 1
+                bar(done, len(where))
+    if len(failed) == len(where):
+        raise SceneError(f"none of {len(where)} scenes could be read; the first: {next(iter(failed.values()))}")
     return failed
 
 
-def _assemble(
-    splits: Mapping[str, Sequence[Path]],
-    where: Mapping[Path, Path],
-    failed: Mapping[str, str],
-    out: Path,
-    config: BuildConfig,
-) -> manifests.Manifest:
-    """Write shards, indices and, last, the manifest from the parts."""
-    facts = {
-        path.stem: json.loads(where[path].with_suffix(".json").read_text()) for path in where if path.stem not in failed
-    }
-    found = {
-        split: _write_shards(split, [p for p in members if p.stem in facts], where, facts, out, config)
-        for split, members in splits.items()
-        if any(path.stem in facts for path in members)
-    }
-    train = [facts[path.stem]["moments"] for path in splits.get("train", ()) if path.stem in facts]
-    every = [entry for split in manifests.SPLITS if split in found for entry in found[split][1]]
-    split_of = {path.stem: split for split, members in splits.items() for path in members}
-    result = manifests.Manifest(
-        tile=config.tile,
-        factors=tuple(sorted(set(config.factors))),
-        splits={split: shards for split, (shards, _) in found.items()},
-        scenes={
-            name: {"split": split_of[name]} | ({"error": failed[name]} if name in failed else _summary(facts[name]))
-            for name in sorted(split_of)
-        },
-        statistics=stats.merge(train),
-        builder={"version": version("arcticseg"), "config": to_dict(config)},
-        simulated=any(fact["simulated"] for fact in facts.values()),
-        fingerprint=manifests.fingerprint(every),
-    )
-    manifests.write_manifest(out, result)
-    return result
+def _scene_error(path: Path, error: Exception) -> SceneError | None:
+    """What is wrong with a scene; None where the error is not the scene's."""
+    if isinstance(error, SceneError):
+        return error
+    if isinstance(error, LostError):
+        remedy = "lower --workers or --max-memory" if error.killed else "get the file anew, or leave it out"
+        return SceneError(f"{path}: could not be worked on: {error}; {remedy}")
+    if isinstance(error, MemoryError):
+        return SceneError(f"{path}: too large for the memory of this machine; use a larger one")
+    return None
 
 
-def _summary(facts: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: facts[key] for key in ("simulated", "ice_service", "time", "has_chart", "shape", "tiles", "warnings")}
-    totals: dict[str, list[int]] = {}
-    for entry in facts["samples"]:
-        for chart, counts in entry["counts"].items():
-            totals[chart] = [a + b for a, b in zip(totals.get(chart, [0] * len(counts)), counts, strict=True)]
-    return kept | {"counts": totals}
+def _check_space(
+    out: Path, where: Mapping[Path, Path], measured: Mapping[Path, tuple[int, int, float]], config: BuildConfig
+) -> None:
+    """See that parts to come, and shards of all parts, have room on the disk.
 
-
-def _remove_debris(out: Path) -> None:
-    """Delete what a build left half done: temporary files, and shards, which are written last and quickly."""
-    own = [path for path in out.iterdir() if _OWN.fullmatch(path.name)]
-    for path in [*own, *(out / _PARTS).glob(".*.tmp*")]:
-        path.unlink()
-
-
-def _write_shards(
-    split: str,
-    paths: Sequence[Path],
-    where: Mapping[Path, Path],
-    facts: Mapping[str, Mapping[str, Any]],
-    out: Path,
-    config: BuildConfig,
-) -> tuple[tuple[ShardEntry, ...], list[SampleEntry]]:
-    """Copy the samples of a split from their parts into shards, in an order drawn from the seed."""
-    sources = [
-        (where[path], SampleEntry(**entry))
-        for path in sorted(paths, key=lambda path: path.stem)
-        for entry in facts[path.stem]["samples"]
-    ]
-    key = xxhash.xxh3_64_intdigest(f"{split} {config.seed}".encode())
-    order = np.random.Generator(np.random.Philox(key=key)).permutation(len(sources))
-    cuts: dict[int, list[int]] = defaultdict(list)
-    size, shard = 0, 0
-    for place in order:
-        cuts[shard].append(int(place))
-        size += sources[place][1].size
-        if size >= config.shard_bytes:
-            size, shard = 0, shard + 1
-    shards, entries = [], []
-    for shard, places in cuts.items():
-        path = out / f"{split}-{shard:06d}.tar"
-        written = []
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            offset = 0
-            for place in places:
-                part, entry = sources[place]
-                with open(part, "rb") as source:
-                    data = os.pread(source.fileno(), entry.size, entry.offset)
-                if xxhash.xxh3_64_hexdigest(data) != entry.xxh3:
-                    raise OutputError(f"{part}: changed since it was written; remove {part.parent} and build again")
-                file.write(data)
-                written.append(SampleEntry(**{**asdict(entry), "offset": offset}))
-                offset += entry.size
-            file.write(_END_OF_TAR)
-        manifests.write_index(path, written)
-        shards.append(ShardEntry(path.name, path.stat().st_size, manifests.hash_file(path), len(written)))
-        entries.extend(written)
-    return tuple(shards), entries
+    Raises:
+        OutputError: naming what is needed and what is free.
+    """
+    coming = sum(part_bytes(*facts, config) for facts in measured.values())
+    there = sum(part.stat().st_size for part in where.values() if is_part(part))
+    need, free = 2 * coming + there, free_bytes(out)
+    if need > free:
+        raise OutputError(
+            f"{out}: about {show_size(need)} are needed for parts and shards, {show_size(free)} are free; "
+            "free some space or choose another output folder"
+        )

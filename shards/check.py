@@ -1,68 +1,172 @@
-"""Verify a folder of shards: every byte against its checksum, every sample against its format."""
+"""Verify a folder of shards: bytes against checksums, samples against their format, the manifest against them."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import xxhash
 
 from arcticseg.data import manifest as manifests
 from arcticseg.data import sample
+from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
 from arcticseg.errors import ShardError
+from arcticseg.ice.scene import LAST_ZONE
+from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from shards.assemble import stray_shards
+from shards.part import END_OF_TAR
+from shards.workers import Job, Workers
 
 
-def check(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+def check(folder: Path, workers: int = 0, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
     """What is wrong with a folder of shards, a line each; empty: nothing.
+
+    Args:
+        workers: processes that share the shards; 0: this one does it.
+        progress: is told (shards done, shards in all).
 
     Raises:
         ShardError: the manifest cannot be read.
     """
     found = manifests.read_manifest(folder)
-    problems: list[str] = []
-    entries: list[manifests.SampleEntry] = []
     shards = [(split, shard) for split in manifests.SPLITS for shard in found.splits.get(split, ())]
-    for done, (split, shard) in enumerate(shards):
-        progress(done, len(shards))
-        path = folder / shard.name
-        if not path.is_file():
-            problems.append(f"{path}: shard is missing")
-            continue
-        if path.stat().st_size != shard.bytes:
-            problems.append(f"{path}: {path.stat().st_size} bytes, the manifest says {shard.bytes}")
-        elif manifests.hash_file(path) != shard.xxh3:
-            problems.append(f"{path}: differs from the checksum in the manifest")
-        try:
-            index = manifests.read_index(path)
-        except ShardError as error:
-            problems.append(str(error))
-            continue
-        entries += index
-        if len(index) != shard.samples:
-            problems.append(f"{path}: {len(index)} samples in the index, the manifest says {shard.samples}")
-        with open(path, "rb") as file:
-            for entry in index:
-                if problem := _check_sample(os.pread(file.fileno(), entry.size, entry.offset), entry):
-                    problems.append(f"{path}: at byte {entry.offset}: {problem}")
-                if found.scenes.get(entry.scene, {}).get("split") != split:
-                    problems.append(f"{path}: sample {entry.key} is of a scene that is not in split {split}")
-    progress(len(shards), len(shards))
-    if not problems and manifests.fingerprint(entries) != found.fingerprint:
-        problems.append(f"{folder}: the indices do not give the manifest's fingerprint")
+    jobs = [(folder / shard.name, shard, split, found) for split, shard in shards]
+    problems: dict[Path, list[str]] = {}
+    for done, (path, told) in enumerate(_each(jobs, workers)):
+        problems[path] = told
+        progress(done, len(jobs))
+    progress(len(jobs), len(jobs))
+    ordered = [line for path, *_ in jobs for line in problems[path]]
+    ordered += [
+        f"{path}: is not in the manifest, as an interrupted build leaves it; finish that build, or remove the file"
+        for path in stray_shards(folder, found)
+    ]
+    # What does not fit inside a shard does not add up, either; that is no news.
+    return ordered or list(_check_sums(folder, found))
+
+
+_ShardJob = tuple[Path, ShardEntry, str, Manifest]
+
+
+def _each(jobs: list[_ShardJob], workers: int) -> Iterator[tuple[Path, list[str]]]:
+    if not workers:
+        yield from ((arguments[0], check_shard(*arguments)) for arguments in jobs)
+        return
+    with Workers(workers) as pool:
+        for job, outcome in pool.map(check_shard, map(Job, jobs)):
+            path = job.arguments[0]
+            # Bytes that fit their checksum and still break a decoder were written so.
+            yield path, [f"{path}: {outcome.error}"] if outcome.error is not None else outcome.value
+
+
+def check_shard(path: Path, shard: ShardEntry, split: str, found: Manifest) -> list[str]:
+    """What is wrong with one shard and its index."""
+    if not path.is_file():
+        return [f"{path}: shard is missing"]
+    problems = []
+    if path.stat().st_size != shard.bytes:
+        problems.append(f"{path}: {path.stat().st_size} bytes, the manifest says {shard.bytes}")
+    elif manifests.hash_file(path) != shard.xxh3:
+        problems.append(f"{path}: differs from the checksum in the manifest")
+    try:
+        index = manifests.read_index(path)
+    except ShardError as error:
+        return [*problems, str(error)]
+    if len(index) != shard.samples:
+        problems.append(f"{path}: {len(index)} samples in the index, the manifest says {shard.samples}")
+    with open(path, "rb") as file:
+        for entry in index:
+            data = os.pread(file.fileno(), entry.size, entry.offset)
+            problems += [f"{path}: at byte {entry.offset}: {told}" for told in check_sample(data, entry, found)]
+            if found.scenes.get(entry.scene, {}).get("split") != split:
+                problems.append(f"{path}: sample {entry.key} is of a scene that is not in split {split}")
+        end = sum(entry.size for entry in index)
+        if not problems and (
+            [entry.offset for entry in index] != [0, *np.cumsum([entry.size for entry in index])[:-1]]
+            or os.pread(file.fileno(), shard.bytes, end) != END_OF_TAR
+        ):
+            problems.append(
+                f"{path}: the samples in the index do not lie one behind the other up to the end of the tar"
+            )
     return problems
 
 
-def _check_sample(data: bytes, entry: manifests.SampleEntry) -> str | None:
+def check_sample(data: bytes, entry: SampleEntry, found: Manifest) -> Iterator[str]:
+    """What is wrong with the bytes of one sample."""
+    name = f"sample {entry.key}"
     if len(data) != entry.size:
-        return f"sample {entry.key} is cut: {len(data)} of {entry.size} bytes"
+        yield f"{name} is cut: {len(data)} of {entry.size} bytes"
+        return
     if xxhash.xxh3_64_hexdigest(data) != entry.xxh3:
-        return f"sample {entry.key} differs from its checksum"
+        yield f"{name} differs from its checksum"
+        return
+    if xxhash.xxh3_64_hexdigest(data[entry.core :]) != entry.core_xxh3:
+        yield f"{name}: the part from {sample.CORE} on differs from its checksum"
+    if not data[entry.core :].startswith(f"{entry.key}.{sample.CORE}\0".encode()):
+        yield f"{name}: {sample.CORE} does not begin where the index says"
     try:
         key, members = sample.split_members(data)
         tile = sample.decode(key, members)
     except ShardError as error:
-        return str(error)
-    if key != entry.key or tile.class_counts() != {name: list(counts) for name, counts in entry.counts.items()}:
-        return f"sample {entry.key} holds {key}, or other class counts than the index"
-    return None
+        yield str(error)
+        return
+    place = sample.tile_key(tile.scene, tile.factor, tile.row, tile.col)
+    if not key == entry.key == place:
+        yield f"{name} holds {key}, of {place}"
+    said = json.loads(bytes(members["json"]))
+    counts = tile.class_counts()
+    for what, inside, outside in (
+        ("scene", tile.scene, entry.scene),
+        ("factor", tile.factor, entry.factor),
+        ("labels", tile.lab is not None, entry.labelled),
+        ("class counts", counts, {chart: list(numbers) for chart, numbers in entry.counts.items()}),
+        ("class counts", counts, said["counts"]),
+        ("valid pixels", int(tile.valid.sum()), said["valid"]),
+        ("edges", tile.hh.shape, (found.tile, found.tile)),
+    ):
+        if inside != outside:
+            yield f"{name}: its {what} are {inside}, the index or manifest says {outside}"
+    yield from (f"{name}: {text}" for text in _check_values(tile))
+
+
+def _check_values(tile: sample.Tile) -> Iterator[str]:
+    """Numbers that no builder writes."""
+    for name, codes in (("hh", tile.hh), ("hv", tile.hv)):
+        if codes.max(initial=0) > sample.SAR_MAX_CODE:
+            yield f"{name} holds code {codes.max()}, the last is {sample.SAR_MAX_CODE}"
+    if ((tile.dist > LAST_ZONE) & (tile.dist != IGNORE_INDEX)).any():
+        yield f"dist holds a zone above {LAST_ZONE}"
+    latitude, longitude = tile.geo[:2].astype(np.float64)
+    if not ((np.abs(latitude) <= 90) & (np.abs(longitude) <= 360)).all():
+        yield "geo holds positions that are none"
+    for chart, plane in zip(CHARTS, tile.lab if tile.lab is not None else (), strict=False):
+        if ((plane >= N_CLASSES[chart]) & (plane != IGNORE_INDEX)).any():
+            yield f"lab holds a class that {chart} does not have"
+
+
+def _check_sums(folder: Path, found: Manifest) -> Iterator[str]:
+    """What the manifest says of all samples together, against the indices."""
+    entries = [
+        entry
+        for split in manifests.SPLITS
+        for shard in found.splits.get(split, ())
+        for entry in manifests.read_index(folder / shard.name)
+    ]
+    if len({entry.key for entry in entries}) != len(entries):
+        yield f"{folder}: a sample stands twice"
+    if manifests.fingerprint(entries) != found.fingerprint:
+        yield f"{folder}: the indices do not give the manifest's fingerprint"
+    tiles, counts = manifests.totals(entries)
+    for name, facts in found.scenes.items():
+        told = {"tiles": facts.get("tiles", {}), "counts": facts.get("counts", {})}
+        if told != {"tiles": tiles.pop(name, {}), "counts": counts.get(name, {})}:
+            yield f"{folder}: the indices do not give the numbers of tiles and pixels that the manifest says of {name}"
+    for name in tiles:
+        yield f"{folder}: holds samples of {name}, of which the manifest says nothing"
+    if not {str(entry.factor) for entry in entries} <= {str(factor) for factor in found.factors}:
+        yield f"{folder}: holds factors besides those of the manifest"
+    if any(facts.get("simulated") for facts in found.scenes.values()) != found.simulated:
+        yield f"{folder}: the manifest does not say of itself what its scenes say, whether they are simulated"

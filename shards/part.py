@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import tarfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ from arcticseg.data.manifest import SampleEntry
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.files import atomic_path, write_text
 from arcticseg.ice import layers as scene_layers
+from arcticseg.ice import threads
 from arcticseg.ice.layers import LayerConfig
 from arcticseg.ice.scene import open_scene
 from arcticseg.ice.tiling import windows
 from shards import stats
+
+END_OF_TAR = bytes(1024)
 
 
 @dataclass(frozen=True)
@@ -53,37 +58,46 @@ class BuildConfig:
             ("factors", bool(self.factors) and min(self.factors) >= 1, "set factors of 1 or more"),
             ("overlap", 0 <= self.overlap < self.tile, f"set 0 or more and less than the tile ({self.tile})"),
             ("min_valid", 0 <= self.min_valid <= 1, "set a share in [0, 1]"),
+            ("layers.min_valid", 0 <= self.layers.min_valid <= 1, "set a share in [0, 1]"),
             ("shard_bytes", self.shard_bytes > 0, "set a positive number of bytes"),
         ):
             if not good:
-                raise ConfigError(f"key '{key}' is {getattr(self, key)!r}; {remedy}")
+                raise ConfigError(f"key '{key}' is {attrgetter(key)(self)!r}; {remedy}")
 
 
 def cut_tiles(layers: scene_layers.Layers, config: BuildConfig) -> Iterator[sample.Tile]:
     """The tiles of one scene at one factor that hold enough SAR data."""
-    for row, col in windows(layers.shape, config.tile, config.overlap):
-        tile = sample.cut(layers, row, col, config.tile)
-        # A tile larger than its scene is judged by the scene's own pixels.
-        inside = min(config.tile, layers.shape[0] - row) * min(config.tile, layers.shape[1] - col)
-        share = np.count_nonzero(tile.valid) / inside
-        if share >= config.min_valid and share > 0:
+    for window in windows(layers.shape, config.tile, config.overlap):
+        tile = _cut(layers, window, config)
+        if tile is not None:
             yield tile
 
 
-def build_part(scene_path: Path, part: Path, config: BuildConfig) -> list[str]:
+def _cut(layers: scene_layers.Layers, window: tuple[int, int], config: BuildConfig) -> sample.Tile | None:
+    """The tile at (row, column); None where it holds too little SAR data."""
+    row, col = window
+    tile = sample.cut(layers, row, col, config.tile)
+    # A tile larger than its scene is judged by the scene's own pixels.
+    inside = min(config.tile, layers.shape[0] - row) * min(config.tile, layers.shape[1] - col)
+    share = np.count_nonzero(tile.valid) / inside
+    return tile if share >= config.min_valid and share > 0 else None
+
+
+def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int | None = None) -> list[str]:
     """Write the tiles of one scene to `part` (a tar) and facts about them beside it; return the warnings given.
+
+    Args:
+        n_threads: how many threads may work on it; None: one for each core. The bytes do not depend on it.
 
     Raises:
         SceneError: the scene cannot be read, or gives no tile.
         OutputError: the part cannot be written.
     """
-    import webdataset  # imports torch where that is installed
-
-    moments: dict[str, stats.Moments] = {}
-    counts: dict[str, dict[str, list[int]]] = {}
+    tallies = stats.SceneTallies()
+    entries: list[SampleEntry] = []
     with (
         warnings.catch_warnings(record=True) as caught,
-        open_scene(scene_path) as scene,
+        open_scene(scene_path, n_threads=n_threads) as scene,
         atomic_path(part) as temporary,
     ):
         warnings.simplefilter("always")
@@ -95,53 +109,73 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig) -> list[str]:
             "has_chart": scene.has_chart,
             "shape": list(scene.shape),
         }
-        with open(temporary, "wb") as file, webdataset.TarWriter(file, encoder=False, mtime=0) as writer:
-            tiles: dict[str, int] = {}
+        with open(temporary, "wb") as file:
             for layers in scene_layers.read_layers(scene, sorted(set(config.factors)), config.layers):
-                if not moments:
-                    moments = stats.moments_of(layers)
-                for tile in cut_tiles(layers, config):
-                    writer.write({"__key__": tile.key, **sample.encode(tile)})
-                    counts[tile.key] = tile.class_counts()
-                    tiles[str(layers.factor)] = tiles.get(str(layers.factor), 0) + 1
-        if not tiles:
+                tallies.add(layers)
+                for entry, data in samples(layers, config, scene.threads):
+                    entries.append(replace(entry, offset=file.tell()))
+                    file.write(data)
+            file.write(END_OF_TAR)
+        if not entries:
             raise SceneError(
                 f"{scene_path}: no tile of {config.tile} pixels has {config.min_valid:.0%} of valid pixels; "
                 "leave it out or lower min_valid"
             )
-        entries = list(_index(temporary, scene.name, counts))
-    facts |= {"tiles": tiles, "moments": {name: asdict(moment) for name, moment in moments.items()}}
-    facts |= {"warnings": [str(item.message) for item in caught], "samples": [asdict(entry) for entry in entries]}
+    facts |= {"tiles": {str(factor): n for factor, n in Counter(entry.factor for entry in entries).items()}}
+    facts |= {"statistics": tallies.to_dict()}
+    # What a part says does not depend on where the scenes lie.
+    told = [str(item.message).replace(str(scene_path), scene_path.name) for item in caught]
+    facts |= {"warnings": told, "samples": [asdict(entry) for entry in entries]}
     write_text(part.with_suffix(".json"), json.dumps(facts))
     return facts["warnings"]
 
 
-def _index(part: Path, scene: str, counts: Mapping[str, dict[str, list[int]]]) -> Iterator[SampleEntry]:
-    """The samples of a tar: the range from a sample's first header to the end of its last member's last block."""
-    starts: dict[str, int] = {}
-    cores: dict[str, int] = {}
-    ends: dict[str, int] = {}
-    with tarfile.open(part) as tar:
-        for member in tar:
-            key, _, name = member.name.partition(".")
-            starts.setdefault(key, member.offset)
-            if name == sample.CORE:
-                cores[key] = member.offset
-            ends[key] = member.offset_data + (member.size + 511) // 512 * 512
-    with open(part, "rb") as file:
-        for key, start in starts.items():
-            file.seek(start)
-            data = file.read(ends[key] - start)
-            core = cores[key] - start
-            yield SampleEntry(
-                key=key,
-                scene=scene,
-                factor=int(key.rsplit("_", 3)[1].removeprefix("k")),
-                offset=start,
-                size=len(data),
-                xxh3=xxhash.xxh3_64_hexdigest(data),
-                core=core,
-                core_xxh3=xxhash.xxh3_64_hexdigest(data[core:]),
-                labelled=bool(counts[key]),
-                counts=counts[key],
-            )
+def samples(
+    layers: scene_layers.Layers, config: BuildConfig, n_threads: int = 1
+) -> Iterator[tuple[SampleEntry, bytes]]:
+    """Each sample of a scene at one factor as it stands in a tar, and its entry for an index, without the offset."""
+
+    def made(window: tuple[int, int]) -> tuple[SampleEntry, bytes] | None:
+        tile = _cut(layers, window, config)
+        return None if tile is None else _sample(tile)
+
+    places = windows(layers.shape, config.tile, config.overlap)
+    yield from (found for found in threads.in_order(made, places, n_threads) if found is not None)
+
+
+def _sample(tile: sample.Tile) -> tuple[SampleEntry, bytes]:
+    members = sample.encode(tile)
+    data, core = tar_range(tile.key, members)
+    counts = json.loads(members["json"])["counts"]
+    entry = SampleEntry(
+        key=tile.key,
+        scene=tile.scene,
+        factor=tile.factor,
+        offset=0,
+        size=len(data),
+        xxh3=xxhash.xxh3_64_hexdigest(data),
+        core=core,
+        core_xxh3=xxhash.xxh3_64_hexdigest(memoryview(data)[core:]),
+        labelled=bool(counts),
+        counts=counts,
+    )
+    return entry, data
+
+
+def tar_range(key: str, members: Mapping[str, bytes]) -> tuple[bytes, int]:
+    """A sample's range of a shard, and where in it its core begins.
+
+    The bytes are those of `webdataset.TarWriter(mtime=0)`, which sorts members by name, without the seconds and the
+    memory that it costs each worker to import it (and with it torch).
+    """
+    blocks = []
+    core = size = 0
+    for name, content in sorted(members.items()):
+        if name == sample.CORE:
+            core = size
+        header = tarfile.TarInfo(f"{key}.{name}")
+        header.size, header.mode, header.uname, header.gname = len(content), 0o444, "bigdata", "bigdata"
+        block = [header.tobuf(tarfile.USTAR_FORMAT), content, bytes(-len(content) % tarfile.BLOCKSIZE)]
+        size += sum(map(len, block))
+        blocks += block
+    return b"".join(blocks), core

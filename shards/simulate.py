@@ -27,14 +27,14 @@ from shards.simulation.noise import Array
 from shards.simulation.passive import simulate_passive
 from shards.simulation.place import Place, geolocation, place_scene
 from shards.simulation.weather import melt_of, simulate_weather
-from shards.workers import process_pool
+from shards.workers import Job, Workers
 
 # Lines computed at once: a multiple of 50, so that blocks hold whole cells of 2 km.
 _BLOCK_LINES = 500
 _CELL = 50
 _LEAST_SIZE = 500
 # Raised whenever the same configuration gives other scenes.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class SimulationConfig:
         window: longitude and latitude in degrees of the scenes' centre; with `chart` the default is a place in its ice.
         date: day (and time, if it is not midnight) of the acquisitions; the season drives temperature and ice types.
         labelled: scenes with a chart; without, they are like the archive's raw test scenes.
+        ct_ranges: what becomes of total concentrations of the chart that are ranges, see `vector.resolve_ranges`.
     """
 
     size: tuple[int, int] | int = 2000
@@ -56,6 +57,7 @@ class SimulationConfig:
     window: tuple[float, float] | None = None
     date: datetime | None = None
     labelled: bool = True
+    ct_ranges: str = "mask"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -72,12 +74,13 @@ class SimulationConfig:
         """Time and place of scene `index`."""
         if self.chart is None:
             return place_scene(index, self.seed, self.date, self.window)
-        return charted_place(self.chart, self.shape, index, self.seed, self.date, self.window)
+        return charted_place(self.chart, self.shape, index, self.seed, self.date, self.window, self.ct_ranges)
 
     def statement(self, index: int) -> str:
         """What a file says of itself: that it is simulated, and from what."""
         lines, samples = self.shape
-        ice = "simulated ice" if self.chart is None else f"the ice chart {self.chart.name}"
+        ranges = "" if self.ct_ranges == "mask" else f" (CT ranges: {self.ct_ranges})"
+        ice = "simulated ice" if self.chart is None else f"the ice chart {self.chart.name}{ranges}"
         where = "" if self.window is None else f", window {self.window[0]} {self.window[1]}"
         when = "" if self.date is None else f", date {self.date.isoformat()}"
         return (
@@ -89,13 +92,14 @@ class SimulationConfig:
 def simulate_scene(
     path: Path, *, index: int, seed: int, size: tuple[int, int] | int, chart: Path | None = None,
     window: tuple[float, float] | None = None, date: datetime | None = None, labelled: bool = True,
+    ct_ranges: str = "mask",
 ) -> Path:  # fmt: skip
     """Write one simulated scene.
 
     Args:
         path: the file to write, or an existing folder in which to write it under a name like the archive's.
         index: number of the scene; class shares and seasons are spread evenly over successive scenes.
-        seed, size, chart, window, date, labelled: see `SimulationConfig`.
+        seed, size, chart, window, date, labelled, ct_ranges: see `SimulationConfig`.
 
     Returns:
         The file's path.
@@ -105,7 +109,7 @@ def simulate_scene(
         SceneError: a chart that cannot be read or has no ice in the scene.
         OutputError: the file cannot be written.
     """
-    config = SimulationConfig(size, seed, chart, window, date, labelled)
+    config = SimulationConfig(size, seed, chart, window, date, labelled, ct_ranges)
     place = config.place(index)
     path = Path(path)
     if path.is_dir():
@@ -117,14 +121,14 @@ def simulate_scene(
 def simulate_archive(
     out: Path, n: int, seed: int = 0, size: tuple[int, int] | int = 2000, chart: Path | None = None,
     window: tuple[float, float] | None = None, date: datetime | None = None, labelled: bool = True, workers: int = 1,
-    progress: bool = True,
+    progress: bool = True, ct_ranges: str = "mask",
 ) -> list[Path]:  # fmt: skip
     """Write scenes 0 .. n - 1 into the folder `out` and return their paths in that order.
 
     Files that are already there and were made from the same configuration are kept. `workers` processes share the
     scenes; the result does not depend on their number. Arguments and errors as in `simulate_scene`.
     """
-    config = SimulationConfig(size, seed, chart, window, date, labelled)
+    config = SimulationConfig(size, seed, chart, window, date, labelled, ct_ranges)
     if n < 1:
         raise ConfigError(f"number of scenes {n}: must be at least 1")
     out = make_folder(Path(out))
@@ -150,8 +154,9 @@ def _each(out: Path, config: SimulationConfig, todo: list[int], workers: int) ->
             _write_in(out, config, index)
             yield
         return
-    with process_pool(min(workers, len(todo))) as pool:
-        yield from pool.map(_write_in, [out] * len(todo), [config] * len(todo), todo)
+    with Workers(workers) as pool:
+        for _, outcome in pool.map(_write_in, [Job((out, config, index)) for index in todo]):
+            yield outcome.result()
 
 
 def _write_in(out: Path, config: SimulationConfig, index: int) -> None:
@@ -179,7 +184,7 @@ def _write(path: Path, config: SimulationConfig, index: int, place: Place) -> No
     if config.chart is None:
         ground = simulated_ground(size, index, seed, place)
     else:
-        ground = charted_ground(open_chart(config.chart), place, size)
+        ground = charted_ground(open_chart(config.chart, config.ct_ranges), place, size)
     expected = _expected_shares(ground)
     ice = sum(expected.values(), np.zeros(ground.margin.shape, np.float32))
     weather = simulate_weather(size, index, seed, place, ice, ground.land.margin)

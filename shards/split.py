@@ -7,24 +7,39 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from pathlib import Path
 
 import xxhash
 
 from arcticseg.data.manifest import SPLITS
+from arcticseg.data.stream import read_scene_list
 from arcticseg.errors import ConfigError
 from arcticseg.files import make_folder, write_text
 from arcticseg.ice.scene import time_of
 
+# The list of scenes that no split can hold without parting a pass.
+LEFT_OUT = "left_out"
+# A list with this comment may share passes with other lists.
+GIVEN = "taken as given"
+
+# Scenes of the archive: raw and ready-to-train.
+_AI4ARCTIC = re.compile(r"_icechart_(dmi|cis)_|_(dmi|cis)_prep$")
 # Sentinel-1 product names: mission, mode, ..., absolute orbit, data take, product id.
 _ORBIT = re.compile(r"^(S1[A-D])_.*?_\d{8}T\d{6}_\d{8}T\d{6}_(\d{6})_")
 
 # Without an orbit: the scenes of a pass follow each other within this time, and those of two passes never do.
 _GAP = timedelta(minutes=10)
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
+
+
+def is_ai4arctic(name: str) -> bool:
+    """Whether a scene is called as those of the AI4Arctic archive are."""
+    return bool(_AI4ARCTIC.search(name))
 
 
 def passes_of(names: Iterable[str]) -> dict[str, str]:
@@ -77,50 +92,133 @@ def split(names: Sequence[str], shares: Mapping[str, float], seed: int = 0) -> d
     return {part: sorted(chosen) for part, chosen in out.items() if chosen}
 
 
-def write_lists(splits: Mapping[str, Sequence[str]], folder: Path) -> list[Path]:
-    """Write `train.txt`, `val.txt`, `test.txt`."""
+def shared_passes(lists: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Pairs of scenes of one pass in two of the lists, each as `LIST: NAME`."""
+    found = passes_of(name for names in lists.values() for name in names)
+    where: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for part, names in lists.items():
+        for name in sorted(names):
+            where[found[name]].append((part, name))
+    return [
+        (f"{part}: {name}", f"{other_part}: {other}")
+        for members in where.values()
+        for (part, name), (other_part, other) in combinations(members, 2)
+        if part != other_part
+    ]
+
+
+def _warn_of_shared_passes(lists: Mapping[str, Sequence[str]]) -> None:
+    pairs = shared_passes({part: names for part, names in lists.items() if part in SPLITS})
+    if pairs:
+        text = "; ".join(f"{one} and {other}" for one, other in pairs)
+        warnings.warn(f"lists taken as given share {len(pairs)} pairs of one pass: {text}", stacklevel=3)
+
+
+def plan(
+    names: Sequence[str], given: Mapping[str, Sequence[str]], shares: Mapping[str, float], seed: int = 0
+) -> dict[str, list[str]]:
+    """Scene names by split, where some lists are given, such as the official ones, and the others are drawn.
+
+    A given list is taken as it is, but for a given validation list, whose scenes leave the training list. What is
+    drawn comes from the given training list, or else from all scenes on no list, in whole passes that no given list
+    touches.
+
+    Args:
+        names: all scenes.
+        given: `train`, `val`, `test` -> names, as far as given.
+        shares: of `val` and `test` where they are drawn.
+        seed: of the draw.
+
+    Returns:
+        `train`, `val`, `test` and `left_out`, the scenes that none of these can hold; empty ones are no key.
+
+    Raises:
+        ConfigError: a given name is no scene, or stands on two lists; shares that cannot be.
+
+    Warns:
+        of pairs of scenes of one pass in two splits, which given lists may hold.
+    """
+    for part, listed in given.items():
+        lacking = sorted(set(listed) - set(names))
+        if lacking:
+            raise ConfigError(
+                f"the {part} list names {len(lacking)} scenes that are not there, such as {lacking[0]}; "
+                "add them or mend the list"
+            )
+    val, test = set(given.get("val", ())), set(given.get("test", ()))
+    both = sorted(test & (val | set(given.get("train", ()))))
+    if both:
+        raise ConfigError(f"the test list holds {both[0]}, which is on another list, too; mend the lists")
+    found = passes_of(names)
+    touched = {found[name] for name in val | test}
+    pool = [name for name in given.get("train", names) if name not in val | test]
+    free = [name for name in pool if found[name] not in touched]
+    kept = sorted(set(pool) - set(free)) if "train" in given else []
+    out: dict[str, list[str]] = {"train": []}
+    if free or not kept:
+        out = split(free, {part: share for part, share in shares.items() if part not in given}, seed)
+    out["train"] += kept
+    out |= {"val": sorted(val)} if val else {}
+    out |= {"test": sorted(test)} if test else {}
+    out[LEFT_OUT] = sorted(set(names) - {name for part in out.values() for name in part})
+    _warn_of_shared_passes(out)
+    return {part: sorted(out[part]) for part in (*SPLITS, LEFT_OUT) if out.get(part)}
+
+
+def write_lists(lists: Mapping[str, Sequence[str]], folder: Path, notes: Mapping[str, str] = {}) -> list[Path]:
+    """Write each list as `NAME.txt`, one scene a line under its note as a comment."""
     make_folder(folder)
     written = []
-    for part, names in splits.items():
-        write_text(folder / f"{part}.txt", "".join(f"{name}\n" for name in names))
+    for part, names in lists.items():
+        comment = "".join(f"# {line}\n" for line in notes.get(part, "").splitlines())
+        write_text(folder / f"{part}.txt", comment + "".join(f"{name}\n" for name in names))
         written.append(folder / f"{part}.txt")
     return written
 
 
 def read_lists(folder: Path) -> dict[str, list[str]]:
-    """The splits of a folder of lists.
+    """The splits of a folder of lists, and what is left out.
 
     Raises:
-        ConfigError: no list there, or a scene (or a pass) in two of them.
+        ConfigError: no list there, a scene in two of them, or a pass in two of them none of which is marked as given.
+
+    Warns:
+        of passes that lists marked as given share.
     """
-    out = {}
-    for part in SPLITS:
-        path = folder / f"{part}.txt"
-        if path.is_file():
-            out[part] = [line.strip().removesuffix(".nc") for line in path.read_text().splitlines() if line.strip()]
-    if "train" not in out:
+    found = [part for part in (*SPLITS, LEFT_OUT) if (folder / f"{part}.txt").is_file()]
+    if "train" not in found:
         raise ConfigError(f"{folder}: holds no train.txt; make the lists with `arcticseg shards split`")
-    found = passes_of(name for names in out.values() for name in names)
+    out = {part: read_scene_list(folder / f"{part}.txt") for part in found}
     seen: dict[str, str] = {}
     for part, names in out.items():
-        for orbit in sorted({found[name] for name in names}):
-            if orbit in seen:
-                raise ConfigError(
-                    f"{folder}: the pass {orbit} is in both {seen[orbit]}.txt and {part}.txt; move its scenes"
-                )
-            seen[orbit] = part
+        for name in names:
+            if seen.setdefault(name, part) != part:
+                raise ConfigError(f"{folder}: {name} is in both {seen[name]}.txt and {part}.txt; take it out of one")
+    given = {part for part in found if _is_given(folder / f"{part}.txt")}
+    for one, other in shared_passes({part: out[part] for part in found if part in SPLITS}):
+        if not given & {one.partition(":")[0], other.partition(":")[0]}:
+            raise ConfigError(
+                f"{folder}: one pass is in two lists, {one} and {other}; move one of the scenes, or mark a list that "
+                f"must stay with the line '# {GIVEN}'"
+            )
+    _warn_of_shared_passes(out)
     return out
 
 
+def _is_given(path: Path) -> bool:
+    return any(GIVEN in line.partition("#")[2] for line in path.read_text(encoding="utf-8").splitlines())
+
+
 def assign(paths: Sequence[Path], lists: Mapping[str, Sequence[str]]) -> dict[str, list[Path]]:
-    """Scene files by split.
+    """Scene files by split; those that are left out are not among them.
 
     Raises:
         ConfigError: a listed scene has no file, or a file is on no list.
     """
     by_name = {path.stem: path for path in paths}
     listed = {name: part for part, names in lists.items() for name in names}
-    missing, loose = sorted(set(listed) - set(by_name)), sorted(set(by_name) - set(listed))
+    missing = sorted(name for name in set(listed) - set(by_name) if listed[name] != LEFT_OUT)
+    loose = sorted(set(by_name) - set(listed))
     if missing:
         raise ConfigError(
             f"{len(missing)} listed scenes have no file, such as {missing[0]}; add them or mend the lists"
@@ -129,7 +227,7 @@ def assign(paths: Sequence[Path], lists: Mapping[str, Sequence[str]]) -> dict[st
         raise ConfigError(
             f"{len(loose)} scenes are on no list, such as {loose[0]}; add them to a list or move them away"
         )
-    return {part: [by_name[name] for name in sorted(names)] for part, names in lists.items()}
+    return {part: [by_name[name] for name in sorted(names)] for part, names in lists.items() if part != LEFT_OUT}
 
 
 def default(names: Sequence[str], seed: int = 0) -> dict[str, list[str]]:

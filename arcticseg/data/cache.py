@@ -6,7 +6,7 @@
     lock               locked while room is made
 
 Locks are the kernel's (flock), so they end with their owner. A shard in use has a shared lock on its file; one that
-can be locked exclusively is in nobody's use and may be removed for room, the longest unused first.
+can be locked exclusively is in nobody's use and may be removed for room, the longest unused first, after a while.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import contextlib
 import copy
 import errno
 import fcntl
+import math
 import os
 import threading
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -25,12 +27,17 @@ from pathlib import Path
 import xxhash
 
 from arcticseg.data.manifest import ShardEntry
-from arcticseg.data.source import Source
+from arcticseg.data.source import BrokenOffError, Source
 from arcticseg.errors import ShardError
 from arcticseg.files import make_folder
 
 # Shards that one process keeps open, and so in use. Opening one again is a matter of microseconds.
 _OPEN = 2
+# A shard used so lately stays. Else, where there is room for fewer than are used in turn, each would push out the next
+# before it is used again, and whole shards would be downloaded for single samples.
+_LATELY = 60.0
+# Seconds after which a shard that had no room is tried again.
+_AGAIN = 10.0
 
 
 class NoRoomError(Exception):
@@ -48,7 +55,7 @@ class Cache:
     def __init__(self, folder: Path, limit: int = 0) -> None:
         self.folder, self.limit = make_folder(folder), limit
         self._open: OrderedDict[Path, int] = OrderedDict()
-        self._refused: set[Path] = set()
+        self._refused: dict[Path, float] = {}  # until when
 
     def path(self, shard: ShardEntry) -> Path:
         """Where a shard is or would be."""
@@ -61,7 +68,12 @@ class Cache:
             ShardError: the source is out.
         """
         file = self._file(source, shard)
-        return None if file is None else os.pread(file, size, start)
+        try:
+            return None if file is None else os.pread(file, size, start)
+        except OSError as error:
+            warnings.warn(f"{self.path(shard)}: {error.strerror}; reading {source.address}/{shard.name}", stacklevel=3)
+            self.drop(shard)
+            return None
 
     def fetch(self, source: Source, shard: ShardEntry) -> bool:
         """See that a shard is here; False where it cannot be.
@@ -84,21 +96,20 @@ class Cache:
 
     def _file(self, source: Source, shard: ShardEntry) -> int | None:
         path = self.path(shard)
-        if path in self._refused:
-            return None
         if path not in self._open:
-            file = _open_locked(path)
-            if file is None:
-                try:
+            try:
+                file = _open_locked(path)
+                if file is None:
+                    if time.monotonic() < self._refused.get(path, 0.0):
+                        return None
                     file = self._download(source, shard)
-                except (NoRoomError, _DiffersError) as error:
-                    warnings.warn(
-                        f"{source.address}/{shard.name}: is not cached ({error}); reading it from there", stacklevel=4
-                    )
-                    # One that does not fit now may fit later; one that differs stays as it is.
-                    if isinstance(error, _DiffersError):
-                        self._refused.add(path)
-                    return None
+            except (NoRoomError, _DiffersError) as error:
+                if path not in self._refused:
+                    text = f"{source.address}/{shard.name}: is not cached ({error}); reading it from there"
+                    warnings.warn(text, stacklevel=4)
+                # One that does not fit now may fit later; one that differs stays as it is.
+                self._refused[path] = math.inf if isinstance(error, _DiffersError) else time.monotonic() + _AGAIN
+                return None
             self._open[path] = file
             if len(self._open) > _OPEN:
                 os.close(self._open.popitem(last=False)[1])
@@ -109,7 +120,7 @@ class Cache:
         """Bring a shard here, or wait until another process has; the open file, with its shared lock.
 
         Raises:
-            NoRoomError: no space, or all shards are in use.
+            NoRoomError: no space, and all shards are in use or were lately.
             _DiffersError: the source's shard is not the manifest's.
             ShardError: the source is out.
         """
@@ -143,25 +154,28 @@ class Cache:
                 and not os.path.samestat(stat, os.fstat(file))
             ]
             total = sum(size for _, size, _ in others)
-            for _, size, path in sorted(others):
-                if not self.limit or total + shard.bytes <= self.limit:
-                    break
-                if _remove_unused(path):
-                    total -= size
-            if self.limit and total + shard.bytes > self.limit:
-                raise NoRoomError(f"data.cache_bytes is {self.limit}, and {total} bytes are in use")
+            since = time.time() - _LATELY
+            removed = (
+                size
+                for used, size, path in sorted(others)
+                if (used < since or path.suffix == ".part") and _remove_unused(path)
+            )
+            while self.limit and total + shard.bytes > self.limit:
+                size = next(removed, None)
+                if size is None:
+                    raise NoRoomError(f"data.cache_bytes is {self.limit}, and {total} bytes are in use")
+                total -= size
             # A full disk is found now and not after minutes; and the others count these bytes as taken.
             while True:
                 try:
                     os.posix_fallocate(file, 0, max(1, shard.bytes))
                     return
                 except OSError as error:
-                    unused = (path for _, _, path in sorted(others) if _remove_unused(path))
-                    if error.errno != errno.ENOSPC or next(unused, None) is None:
+                    if error.errno != errno.ENOSPC or next(removed, None) is None:
                         raise
 
     def __getstate__(self) -> dict[str, object]:
-        return {"folder": self.folder, "limit": self.limit, "_open": OrderedDict(), "_refused": set()}
+        return {"folder": self.folder, "limit": self.limit, "_open": OrderedDict(), "_refused": {}}
 
     def close(self) -> None:
         """Close the files; others may remove them then."""
@@ -183,7 +197,7 @@ def _disk_errors() -> Iterator[None]:
 
 
 def _fill(file: int, source: Source, shard: ShardEntry) -> None:
-    """Download into a file and verify; a shard that differs is asked for once more."""
+    """Download into a file and verify; a shard that breaks off or differs is asked for once more."""
     said: Exception | None = None
     for _ in range(2):
         digest, place = xxhash.xxh3_64(), 0
@@ -193,9 +207,7 @@ def _fill(file: int, source: Source, shard: ShardEntry) -> None:
                 with _disk_errors():
                     os.pwrite(file, piece, place)
                 place += len(piece)
-        except ShardError as error:
-            if not place:
-                raise  # the source has tried often enough; one that breaks off on the way is asked anew
+        except BrokenOffError as error:
             said = error
             continue
         with _disk_errors():
@@ -214,7 +226,11 @@ def _open_locked(path: Path) -> int | None:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    fcntl.flock(file, fcntl.LOCK_SH)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except OSError as error:
+        os.close(file)
+        raise NoRoomError(f"{path}: {error.strerror}") from error
     if not _is_at(file, path):
         os.close(file)  # removed before we had the lock
         return None
@@ -231,7 +247,8 @@ def _locked(path: Path) -> Iterator[int]:
     except OSError as error:
         raise NoRoomError(f"{path}: {error.strerror}") from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with _disk_errors():
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield file
     finally:
         os.close(file)

@@ -226,7 +226,7 @@ class Evaluation:
     ) -> None:
         self._total, self._micro_batch = len(reader.selection), micro_batch
         self._rank, self._world_size = rank, world_size
-        self._ring = Ring(reader, layout, micro_batch, workers, 1 + max(2, 2 * workers), pin_memory, patience)
+        self._open = lambda: Ring(reader, layout, micro_batch, workers, 1 + max(2, 2 * workers), pin_memory, patience)
         self.damages: list[Damage] = []
 
     def __len__(self) -> int:
@@ -234,23 +234,23 @@ class Evaluation:
         return math.ceil(self._total / (self._micro_batch * self._world_size))
 
     def __iter__(self) -> Iterator[tuple[Batch, int]]:
-        """One pass; a batch is to be done with when the next is asked for."""
+        """One pass, with workers of its own; a batch is to be done with when the next is asked for."""
         micro = self._micro_batch
         firsts = [(i * self._world_size + self._rank) * micro for i in range(len(self))]
         rows = [[(number, number) for number in self._clipped(first)] for first in firsts]
         self.damages = []
-        for first, filled in zip(firsts, self._ring.fill(iter(rows)), strict=True):
-            count = min(max(self._total - first, 0), micro)
-            self.damages += [damage for row, damage in filled.damages.items() if row < count]
-            yield filled.batch, count
-            self._ring.release(filled)
+        ring = self._open()
+        try:
+            for first, filled in zip(firsts, ring.fill(iter(rows)), strict=True):
+                count = min(max(self._total - first, 0), micro)
+                self.damages += [damage for row, damage in filled.damages.items() if row < count]
+                yield filled.batch, count
+                ring.release(filled)
+        finally:
+            ring.close()
 
     def _clipped(self, first: int) -> list[int]:
         return [min(first + i, self._total - 1) for i in range(self._micro_batch)]
-
-    def close(self) -> None:
-        """End worker processes; close files and connections."""
-        self._ring.close()
 
 
 def make_order(

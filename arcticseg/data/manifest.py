@@ -1,6 +1,6 @@
 """What a folder of shards says of itself: the manifest, and beside each shard the index of its samples.
 
-    manifest.json        schema, channels, quantisation, splits -> shards, statistics, scenes, builder, fingerprint
+    manifest.json        schema, channels with their codes, classes, splits -> shards, scenes, statistics, builder
     train-000000.tar     a shard
     train-000000.json    its index: for each sample key, offset, size, xxh3 and the facts that selections need
 
@@ -12,18 +12,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from arcticseg.data.sample import SCHEMA_VERSION
+from arcticseg.data.sample import GEO, SAR_LOW, SAR_STEP, SCHEMA_VERSION
 from arcticseg.errors import ShardError
 from arcticseg.files import write_text
+from arcticseg.ice.channels import CHANNELS, COARSE, SAR
+from arcticseg.ice.sigrid import CLASS_NAMES, IGNORE_INDEX
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "val", "test")
+
+# Levels of the manifest that a person may want to read: one shard, scene or channel a line.
+_DEPTHS = {"splits": 2, "scenes": 1, "channels": 1, "statistics": 1}
 
 
 @dataclass(frozen=True)
@@ -55,19 +60,60 @@ class ShardEntry:
     samples: int
 
 
+def describe_channels() -> dict[str, dict[str, Any]]:
+    """Every channel of a sample: group, unit, grid, member, and what its numbers mean.
+
+    Where there are `offset` and `scale`, value = offset + scale x (code - 1); `no_data` is the code of no data, `nan`
+    where members hold plain floats; `plane` is the channel's place in a member of several.
+    """
+    members = {name: f"{polarisation}.b2" for polarisation, name in SAR.items()} | {"distance_map": "dist.zst"}
+    by_grid = {"2km": "aux.b2", "geo": "geo.bin", "scene": "json"}
+    planes = {name: plane for plane, name in enumerate(COARSE)} | {name: plane for plane, name in enumerate(GEO)}
+    out: dict[str, dict[str, Any]] = {}
+    for name, channel in CHANNELS.items():
+        member = members.get(name) or by_grid[channel.grid]
+        out[name] = {"group": channel.group, "unit": channel.unit, "grid": channel.grid, "member": member}
+        if name in planes:
+            out[name]["plane"] = planes[name]
+        if member.endswith(".b2"):
+            offset, scale = (channel.offset, channel.scale) if member == "aux.b2" else (SAR_LOW, SAR_STEP)
+            out[name] |= {"dtype": "uint16", "no_data": 0, "offset": offset, "scale": scale}
+        elif member == "dist.zst":
+            out[name] |= {"dtype": "uint8", "no_data": IGNORE_INDEX}
+        elif member == "geo.bin":
+            out[name] |= {"dtype": "float32", "no_data": "nan"}
+    return out
+
+
+def describe_classes() -> dict[str, list[str]]:
+    """The names of the classes of each chart, in the order of their numbers."""
+    return {chart: list(names) for chart, names in CLASS_NAMES.items()}
+
+
 @dataclass(frozen=True)
 class Manifest:
-    """The manifest of a folder of shards; `statistics` is channel -> {mean, std, count} over training scenes."""
+    """The manifest of a folder of shards.
+
+    Attributes:
+        scenes: scene -> its split and facts, or its split and why it could not be read.
+        statistics: channel -> {mean, std, count, histogram, factors} over training scenes, see `shards.stats.merge`.
+        builder: program version and all options.
+        simulated: whether any scene is.
+        fingerprint: changes when any sample does.
+        channels, classes: what the samples hold, for other programs.
+    """
 
     tile: int
     factors: tuple[int, ...]
     splits: Mapping[str, tuple[ShardEntry, ...]]
     scenes: Mapping[str, Mapping[str, Any]]
-    statistics: Mapping[str, Mapping[str, float]]
+    statistics: Mapping[str, Mapping[str, Any]]
     builder: Mapping[str, Any]
     simulated: bool
     fingerprint: str
     schema: int = SCHEMA_VERSION
+    channels: Mapping[str, Mapping[str, Any]] = field(default_factory=describe_channels)
+    classes: Mapping[str, list[str]] = field(default_factory=describe_classes)
 
 
 def hash_file(path: Path) -> str:
@@ -81,10 +127,29 @@ def hash_file(path: Path) -> str:
 
 def fingerprint(samples: Iterable[SampleEntry]) -> str:
     """xxh3-128 over key and checksum of each sample, in order: changes when any sample does."""
+    return fingerprint_of((sample.key, sample.xxh3) for sample in samples)
+
+
+def fingerprint_of(samples: Iterable[tuple[str, str]]) -> str:
+    """`fingerprint` of (key, checksum)."""
     digest = xxhash.xxh3_128()
-    for sample in samples:
-        digest.update(f"{sample.key} {sample.xxh3}\n".encode())
+    for key, checksum in samples:
+        digest.update(f"{key} {checksum}\n".encode())
     return digest.hexdigest()
+
+
+def totals(samples: Iterable[SampleEntry]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scene -> factor -> number of tiles; scene -> factor -> chart -> pixels of each class and, last, masked ones."""
+    tiles: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
+    for sample in samples:
+        factor = str(sample.factor)
+        of_scene = tiles.setdefault(sample.scene, {})
+        of_scene[factor] = of_scene.get(factor, 0) + 1
+        for chart, numbers in sample.counts.items():
+            charts = counts.setdefault(sample.scene, {}).setdefault(factor, {})
+            charts[chart] = [a + b for a, b in zip(charts.get(chart, [0] * len(numbers)), numbers, strict=True)]
+    return tiles, counts
 
 
 def index_path(shard: Path) -> Path:
@@ -154,7 +219,22 @@ def parse_index(data: bytes, shard: str, where: str) -> list[SampleEntry]:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json`, the last thing that a build does."""
-    write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
+    lines = [f'"{key}": {_json(value, _DEPTHS.get(key, 0))}' for key, value in sorted(asdict(manifest).items())]
+    write_text(folder / MANIFEST, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _json(value: Any, depth: int, indent: str = " ") -> str:
+    """JSON with an entry a line, so many levels deep."""
+    if not depth or not value:
+        return json.dumps(value, sort_keys=True)
+    if isinstance(value, dict):
+        ends, lines = (
+            "{}",
+            [f"{json.dumps(key)}: {_json(value[key], depth - 1, indent + ' ')}" for key in sorted(value)],
+        )
+    else:
+        ends, lines = "[]", [_json(entry, depth - 1, indent + " ") for entry in value]
+    return f"{ends[0]}\n{indent}" + f",\n{indent}".join(lines) + f"\n{indent[1:]}{ends[1]}"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -177,8 +257,16 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     """
     found = _parse(data, where, "manifest")
     try:
+        if missing := [field.name for field in fields(Manifest) if field.name not in found]:
+            raise KeyError(", ".join(missing))
         found["splits"] = {name: tuple(ShardEntry(**e) for e in entries) for name, entries in found["splits"].items()}
         found["factors"] = tuple(found["factors"])
-        return Manifest(**found)
+        for name, facts in found["scenes"].items():
+            if facts["split"] not in SPLITS:
+                raise KeyError(f"split of {name}")
+        result = Manifest(**found)
     except (AttributeError, KeyError, TypeError) as error:
         raise ShardError(f"{where}: manifest is damaged ({error}); build the shards anew") from error
+    if result.channels != describe_channels() or result.classes != describe_classes():
+        raise ShardError(f"{where}: its channels or classes are not those of this program; build the shards anew")
+    return result

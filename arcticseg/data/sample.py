@@ -41,6 +41,9 @@ SCHEMA_VERSION = 2
 # The first of the members that hold SAR, metadata and labels: from it to its end a sample is one range.
 CORE = "hh.b2"
 
+# The planes of `geo.bin`.
+GEO = ("sar_grid_latitude", "sar_grid_longitude", "sar_incidenceangle")
+
 SAR_LOW, SAR_HIGH, SAR_STEP = -60.0, 40.0, 0.05
 SAR_MAX_CODE = round((SAR_HIGH - SAR_LOW) / SAR_STEP) + 1
 

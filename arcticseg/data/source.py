@@ -29,6 +29,10 @@ _OPEN_FILES = 256
 T = TypeVar("T")
 
 
+class BrokenOffError(ShardError):
+    """A file that came in part."""
+
+
 class Source(Protocol):
     """A folder of shards; travels to other processes, where it opens files and connections of its own."""
 
@@ -173,8 +177,8 @@ class Remote:
             except BaseError as error:
                 if _is_refusal(error):
                     raise ShardError(
-                        f"{where}: access is refused ({_first_line(error)}); set the AWS_* variables of an account "
-                        "that may read it"
+                        f"{where}: access is refused ({_first_line(error)}); set AWS_ACCESS_KEY_ID and "
+                        "AWS_SECRET_ACCESS_KEY of an account that may read it, or AWS_SKIP_SIGNATURE=true if all may"
                     ) from error
                 if _is_no_range(error):
                     raise ShardError(
@@ -214,7 +218,9 @@ class Remote:
             for piece in answer.stream(min_chunk_size=_PIECE):
                 yield bytes(piece)
         except BaseError as error:
-            raise ShardError(f"{self.address}/{name}: broke off ({_first_line(error)}); see to the server") from error
+            raise BrokenOffError(
+                f"{self.address}/{name}: broke off ({_first_line(error)}); see to the server"
+            ) from error
 
     def __getstate__(self) -> dict[str, object]:
         return {"address": self.address, "patience": self.patience, "_opened": None}
@@ -250,7 +256,7 @@ def _open_store(address: str, patience: Patience) -> Any:
 
 def _first_line(error: Exception) -> str:
     """The message of obstore without address, times and its account of nested causes."""
-    text = re.sub(r"Error performing GET \S+ in \S+ - ", "", str(error).partition("Debug source:")[0])
+    text = re.sub(r"Error performing [A-Z]+ \S+ in \S+ - ", "", str(error).partition("Debug source:")[0])
     return " ".join(text.split()).rstrip(":") or type(error).__name__
 
 
@@ -259,7 +265,9 @@ def _is_beyond_end(error: Exception) -> bool:
 
 
 def _is_refusal(error: Exception) -> bool:
-    return type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
+    # Without keys it asks a machine of Amazon's for its role, which other machines do not have.
+    no_keys = "/latest/api/token" in str(error)
+    return no_keys or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
 
 
 def _is_no_range(error: Exception) -> bool:

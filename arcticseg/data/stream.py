@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +25,8 @@ from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
 from arcticseg.data.quarantine import Damage, DamagedSample
 from arcticseg.data.source import Folder, Patience, Source, is_remote, open_source
 from arcticseg.errors import ConfigError, ShardError
+
+_INDICES_AT_A_TIME = 8
 
 
 @dataclass(frozen=True)
@@ -117,16 +122,23 @@ def nested_scenes(names: Sequence[str], fraction: float, seed: int = 0) -> list[
 
 
 def read_scene_list(path: Path) -> list[str]:
-    """Scene names of a text file, one a line.
+    """Scene names of a text file, one a line (what follows `#` is a comment), or of a JSON file, an array of names.
 
     Raises:
-        ConfigError: no such file, or it is empty.
+        ConfigError: no such file, it is empty or no list of names.
     """
     if not path.is_file():
-        raise ConfigError(f"key 'data.scenes' is '{path}'; no such file; give a text file of scene names")
-    names = [line.strip().removesuffix(".nc") for line in path.read_text().splitlines() if line.strip()]
+        raise ConfigError(f"{path}: no such list of scenes; give a text file of scene names")
+    text = path.read_text(encoding="utf-8")
+    try:
+        found = json.loads(text) if path.suffix == ".json" else [line.partition("#")[0] for line in text.splitlines()]
+    except ValueError as error:
+        raise ConfigError(f"{path}: is no list of scenes ({error}); give a JSON array of scene names") from error
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ConfigError(f"{path}: is no list of scenes; give a JSON array of scene names")
+    names = [name.strip().removesuffix(".nc") for name in found if name.strip()]
     if not names:
-        raise ConfigError(f"key 'data.scenes' is '{path}'; the file is empty; list one scene a line")
+        raise ConfigError(f"{path}: the file is empty; list one scene a line")
     return names
 
 
@@ -164,13 +176,20 @@ def select_from(
     if split not in splits:
         raise ConfigError(f"{where}: holds no split '{split}', only {', '.join(splits)}; build it with one")
     shards = [(index, shard) for index, found in enumerate(sets) for shard in found.manifest.splits.get(split, ())]
-    asked = [
-        (number, entry)
-        for number, (index, shard) in enumerate(shards)
-        for entry in sets[index].index(shard)
-        if (not factors or entry.factor in factors) and (entry.labelled or not labelled)
-    ]
-    present = sorted({entry.scene for _, entry in asked})
+
+    def rows(number: int) -> _Rows:
+        index, shard = shards[number]
+        entries = (
+            entry
+            for entry in sets[index].index(shard)
+            if (not factors or entry.factor in factors) and (entry.labelled or not labelled)
+        )
+        return _Rows.of(number, entries)
+
+    # Many small files of a server, of which several are asked for at a time.
+    with ThreadPoolExecutor(_INDICES_AT_A_TIME) as pool:
+        asked = _Rows.join(list(pool.map(rows, range(len(shards)))))
+    present = sorted(set(asked.scene))
     if scenes is not None:
         known = {name for found in sets for name in found.manifest.scenes}
         unknown = sorted(set(scenes) - known)
@@ -182,37 +201,66 @@ def select_from(
             f"{where}: split '{split}' has no {'labelled ' if labelled else ''}sample of the scenes and factors asked "
             "for; set others, or build shards that hold them"
         )
-    chosen = nested_scenes(present, fraction)
-    return _columns([found.source for found in sets], shards, chosen, asked)
+    return asked.chosen([found.source for found in sets], shards, nested_scenes(present, fraction))
 
 
-def _columns(
-    sources: Sequence[Source],
-    shards: Sequence[tuple[int, ShardEntry]],
-    scenes: Sequence[str],
-    asked: Sequence[tuple[int, SampleEntry]],
-) -> Selection:
-    """The samples of the scenes as columns; shards without one are left out."""
-    position = {name: i for i, name in enumerate(scenes)}
-    kept = [(shard, entry) for shard, entry in asked if entry.scene in position]
-    used = sorted({shard for shard, _ in kept})
-    renumbered = {shard: i for i, shard in enumerate(used)}
-    entries = [entry for _, entry in kept]
-    return Selection(
-        sources=tuple(sources),
-        shards=tuple(shards[shard] for shard in used),
-        scenes=tuple(scenes),
-        shard=np.array([renumbered[shard] for shard, _ in kept], np.int32),
-        scene=np.array([position[entry.scene] for entry in entries], np.int32),
-        factor=np.array([entry.factor for entry in entries], np.int32),
-        offset=np.array([entry.offset for entry in entries], np.int64),
-        size=np.array([entry.size for entry in entries], np.int64),
-        core=np.array([entry.core for entry in entries], np.int64),
-        xxh3=np.array([int(entry.xxh3, 16) for entry in entries], np.uint64),
-        core_xxh3=np.array([int(entry.core_xxh3, 16) for entry in entries], np.uint64),
-        key=np.array([xxhash.xxh3_64_intdigest(entry.key.encode()) for entry in entries], np.uint64),
-        fingerprint=manifests.fingerprint(entries),
-    )
+@dataclass(frozen=True)
+class _Rows:
+    """Samples while they are selected: what `Selection` holds, with names. An index has a hundred times the bytes."""
+
+    numbers: NDArray[np.int64]  # [N, 5]: shard, factor, offset, size, core
+    hashes: NDArray[np.uint64]  # [N, 2]: xxh3, core_xxh3
+    scene: list[str]
+    key: list[str]
+
+    @staticmethod
+    def of(shard: int, entries: Iterable[SampleEntry]) -> _Rows:
+        kept = list(entries)
+        numbers = [(shard, entry.factor, entry.offset, entry.size, entry.core) for entry in kept]
+        hashes = [(int(entry.xxh3, 16), int(entry.core_xxh3, 16)) for entry in kept]
+        return _Rows(
+            np.array(numbers, np.int64).reshape(-1, 5),
+            np.array(hashes, np.uint64).reshape(-1, 2),
+            [sys.intern(entry.scene) for entry in kept],
+            [entry.key for entry in kept],
+        )
+
+    @staticmethod
+    def join(parts: Sequence[_Rows]) -> _Rows:
+        return _Rows(
+            np.concatenate([part.numbers for part in parts]),
+            np.concatenate([part.hashes for part in parts]),
+            [name for part in parts for name in part.scene],
+            [name for part in parts for name in part.key],
+        )
+
+    def chosen(
+        self, sources: Sequence[Source], shards: Sequence[tuple[int, ShardEntry]], scenes: Sequence[str]
+    ) -> Selection:
+        """The samples of some scenes; shards without one are left out."""
+        position = {name: i for i, name in enumerate(scenes)}
+        scene = np.array([position.get(name, -1) for name in self.scene], np.int32)
+        kept = np.flatnonzero(scene >= 0)
+        used, shard = np.unique(self.numbers[kept, 0], return_inverse=True)
+        _, factor, offset, size, core = self.numbers[kept].T
+        xxh3, core_xxh3 = self.hashes[kept].T
+        keys = [self.key[i] for i in kept]
+        checksums = (f"{digest:016x}" for digest in xxh3.tolist())
+        return Selection(
+            sources=tuple(sources),
+            shards=tuple(shards[i] for i in used),
+            scenes=tuple(scenes),
+            shard=shard.astype(np.int32),
+            scene=scene[kept],
+            factor=factor.astype(np.int32),
+            offset=offset.copy(),
+            size=size.copy(),
+            core=core.copy(),
+            xxh3=xxh3.copy(),
+            core_xxh3=core_xxh3.copy(),
+            key=np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in keys], np.uint64),
+            fingerprint=manifests.fingerprint_of(zip(keys, checksums, strict=True)),
+        )
 
 
 class SampleReader:

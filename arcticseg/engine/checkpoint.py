@@ -1,6 +1,7 @@
 """Checkpoints to go on from, and weights to use.
 
 checkpoints/step-00000500/   DeepSpeed's files of all ranks and state.json
+checkpoints/step-00000500-universal/   the same for any number of ranks, made when a run goes on with another number
 checkpoints/last             name of the newest complete one, written when all ranks are done
 weights/*.safetensors        float32 weights of `last` and of each best score; with the config they came from
 """
@@ -8,14 +9,17 @@ weights/*.safetensors        float32 weights of `last` and of each best score; w
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from arcticseg.engine.deepspeed_engine import full_state_dict
 from arcticseg.engine.process_group import Ranks, barrier
-from arcticseg.errors import ConfigError
+from arcticseg.errors import ConfigError, OutputError
 from arcticseg.files import atomic_path, make_folder, output_errors, write_text
 
 _LAST = "last"
@@ -73,23 +77,60 @@ def read_progress(checkpoint: Path) -> Progress:
     return Progress(state["step"], state["loader"], state["best"])
 
 
-def load(engine: Any, checkpoint: Path, ranks: Ranks) -> Progress:
-    """Bring the engine back to a checkpoint.
+def suited(checkpoint: Path, zero_stage: int, ranks: Ranks) -> tuple[Path, bool]:
+    """The checkpoint in a form that this number of ranks can load, and whether that is DeepSpeed's universal form.
+
+    ZeRO 1 and 2 cut the optimiser's state among ranks; for another number of them rank 0 puts it together first. Every
+    rank must call this, before it makes its engine.
 
     Raises:
-        ConfigError: it was made on another number of ranks, or in another ZeRO stage, than DeepSpeed can take it up on.
+        ConfigError: the checkpoint was made in another ZeRO stage, or on another number of ranks in stage 3, of which
+            DeepSpeed restores the weights but not all of the optimiser's state.
+        OutputError: the universal form cannot be written.
     """
     state = json.loads((checkpoint / "state.json").read_text())
-    stage = engine.zero_optimization_stage()
-    if state["zero_stage"] != stage:
+    if state["zero_stage"] != zero_stage:
         raise ConfigError(
-            f"{checkpoint}: was made with engine.zero_stage {state['zero_stage']}, this run has {stage}; set the former"
+            f"{checkpoint}: was made with engine.zero_stage {state['zero_stage']}, this run has {zero_stage}; set the "
+            "former"
         )
-    if stage and state["world_size"] != ranks.world_size:
+    if not zero_stage or state["world_size"] == ranks.world_size:
+        return checkpoint, False
+    if zero_stage == 3:
         raise ConfigError(
-            f"{checkpoint}: was made on {state['world_size']} ranks, this run has {ranks.world_size}; start as many, "
-            "or train with engine.zero_stage 0, which can go on with any number"
+            f"{checkpoint}: was made on {state['world_size']} ranks with engine.zero_stage 3, this run has "
+            f"{ranks.world_size}; start as many, or train with stage 0, 1 or 2, which go on with any number"
         )
+    universal = checkpoint.with_name(f"{checkpoint.name}-universal")
+    if ranks.is_main and not universal.exists():
+        _make_universal(checkpoint, universal)
+    barrier()
+    if not universal.exists():
+        raise OutputError(f"{universal}: rank 0 could not write it; see its error, mend it, and start again")
+    return universal, True
+
+
+def _make_universal(checkpoint: Path, universal: Path) -> None:
+    """Convert with DeepSpeed's own program, in a process of its own, since it prints and forks."""
+    half = universal.with_name(f".{universal.name}.tmp")
+    shutil.rmtree(half, ignore_errors=True)
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+    command += ["--input_folder", str(checkpoint), "--output_folder", str(half)]
+    # Not a rank of the training, and not to be taken for one.
+    alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
+    if done.returncode:
+        shutil.rmtree(half, ignore_errors=True)
+        reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        print(f"{checkpoint}: cannot be brought to another number of ranks ({reason})", file=sys.stderr)
+        return
+    with output_errors(universal):
+        shutil.copyfile(checkpoint / "state.json", half / "state.json")
+        half.rename(universal)
+
+
+def load(engine: Any, checkpoint: Path) -> Progress:
+    """Bring the engine back to a checkpoint that is `suited` to it."""
     engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
     return read_progress(checkpoint)
 

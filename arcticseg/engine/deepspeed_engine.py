@@ -15,8 +15,8 @@ from arcticseg.settings import EngineConfig, OptimConfig, accumulation_steps
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def deepspeed_config(cfg: EngineConfig, clip: float, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's own config.
+def deepspeed_config(cfg: EngineConfig, clip: float, world_size: int, universal: bool = False) -> dict[str, Any]:
+    """DeepSpeed's own config; `universal`: it will load a checkpoint of another number of ranks.
 
     Raises:
         ConfigError: the batch sizes do not divide.
@@ -31,13 +31,14 @@ def deepspeed_config(cfg: EngineConfig, clip: float, world_size: int) -> dict[st
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": cfg.precision == "bf16"},
         "fp16": {"enabled": cfg.precision == "fp16"},
+        "checkpoint": {"load_universal": universal},
         # Its own progress lines; ours are in hooks.
         "steps_per_print": 1 << 40,
     }
 
 
-def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: Ranks) -> Any:
-    """A DeepSpeed engine around the model."""
+def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: Ranks, universal: bool = False) -> Any:
+    """A DeepSpeed engine around the model; `universal` as `checkpoint.suited` says."""
     import deepspeed
     from deepspeed.utils import logger
 
@@ -45,7 +46,7 @@ def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: 
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=make_optimizer(model, optim),
-        config=deepspeed_config(cfg, optim.clip, ranks.world_size),
+        config=deepspeed_config(cfg, optim.clip, ranks.world_size, universal),
         dist_init_required=False,
     )
     return engine

@@ -9,18 +9,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
+from arcticseg.ice import threads
 from arcticseg.ice.sigrid import (
+    CHARTS,
     CODE_COLUMNS,
     DOMINANT_SHARE,
     EMPTY,
     FLOE_CLASS,
     FLOE_UNKNOWN,
     IGNORE_INDEX,
+    N_CLASSES,
     SIC_CLASS,
     SOD_CLASS,
 )
@@ -30,8 +34,11 @@ RULES = ("autoice", "corrected")
 # Code cells that are no number are given this code, which no table lists.
 _GARBLED = -999
 
-# The raster of ids is float32, which holds whole numbers up to here.
-_LARGEST_ID = 1 << 24
+# The raster of ids is float32, which tells whole numbers apart below this.
+_ENDLESS_ID = 1 << 24
+
+# Lines of a raster handled at once.
+_BAND = 64
 
 _CONCENTRATIONS = ("CT", "CA", "CB", "CC")
 _STAGES = ("SA", "SB", "SC")
@@ -56,9 +63,10 @@ class PolygonCodes:
 def _number(cell: str) -> int:
     """A code cell as a number; text that is none becomes a code that no table lists."""
     try:
-        return int(cell)
+        code = int(cell)
     except ValueError:
         return EMPTY if not cell.strip() else _GARBLED
+    return code if abs(code) <= _ENDLESS_ID else _GARBLED
 
 
 def parse_polygon_codes(rows: Sequence[str], source: str) -> PolygonCodes:
@@ -89,7 +97,7 @@ def parse_polygon_codes(rows: Sequence[str], source: str) -> PolygonCodes:
             )
     column = {name: [cells[header.index(name)] for cells in table] for name in CODE_COLUMNS}
     ids = np.array([_number(cell) for cell in column["poly_id"]], np.int64)
-    if (ids < 0).any() or (ids > _LARGEST_ID).any() or len(np.unique(ids)) != len(ids):
+    if (ids < 0).any() or (ids >= _ENDLESS_ID).any() or len(np.unique(ids)) != len(ids):
         raise SceneError(f"{source}: polygon_codes has a repeated or malformed poly_id; get the file anew")
     names = (*_CONCENTRATIONS, *_STAGES, *_FLOES)
     codes = {name: np.array([_number(cell) for cell in column[name]], np.int64) for name in names}
@@ -196,37 +204,82 @@ def polygon_classes(
     return out.astype(np.uint8)
 
 
+def _gather(table: NDArray, rows: NDArray[np.intp], out: NDArray) -> None:
+    """out = table[rows], in the fastest of numpy's ways: indices that need no conversion, no buffer for `out`."""
+    np.take(table, rows, out=out, mode="clip")
+
+
+@dataclass(frozen=True)
+class IndexedChart:
+    """An ice chart as a raster of row numbers: one plane to average over instead of three.
+
+    Attributes:
+        index: uint8 or uint16 [H, W], rows of `classes`.
+        classes: uint8 [N, 3], SIC, SOD, FLOE; 255 = masked.
+    """
+
+    index: NDArray[np.unsignedinteger[Any]]
+    classes: NDArray[np.uint8]
+
+    def planes(self) -> NDArray[np.uint8]:
+        """SIC, SOD, FLOE, uint8 [3, H, W]."""
+        out = np.empty((3, *self.index.shape), np.uint8)
+        for first in range(0, len(self.index), _BAND):
+            rows = self.index[first : first + _BAND].astype(np.intp)
+            for plane, of_row in zip(out, self.classes.T, strict=True):
+                _gather(of_row, rows, plane[first : first + _BAND])
+        return out
+
+
+def index_planes(planes: NDArray[np.uint8]) -> IndexedChart:
+    """SIC, SOD, FLOE, uint8 [3, H, W] with classes or 255, as an indexed chart."""
+    # A number in which each chart has its digit; masked is the digit behind the last class.
+    bases = [N_CLASSES[name] + 1 for name in CHARTS]
+    number = np.zeros(planes.shape[1:], np.uint16)
+    for plane, base in zip(planes, bases, strict=True):
+        number *= base
+        number += np.minimum(plane, base - 1)
+    digits = np.indices(bases).reshape(len(bases), -1).T
+    return IndexedChart(number, np.where(digits == np.array(bases) - 1, IGNORE_INDEX, digits).astype(np.uint8))
+
+
 def rasterise(
-    polygons: NDArray, table: PolygonCodes, classes: NDArray[np.uint8], source: str = "chart"
-) -> NDArray[np.uint8]:
-    """Charts from the raster of polygon ids: one gather from a table, whatever the number of polygons.
+    polygons: NDArray, table: PolygonCodes, classes: NDArray[np.uint8], source: str = "chart", n_threads: int = 1
+) -> IndexedChart:
+    """The chart of a raster of polygon ids: one gather from a table, whatever the number of polygons.
 
     Args:
         polygons: float [H, W] polygon ids; NaN = no chart.
         table: the codes of P polygons.
         classes: uint8 [P, 3].
+        source: file name for messages.
+        n_threads: the result does not depend on it.
 
     Returns:
-        uint8 [3, H, W]; 255 where there is no chart, or where the id has no row in the table (a warning says so).
+        The chart; masked where there is none, or where the id has no row in the table (a warning says so).
     """
+    masked = np.full((1, 3), IGNORE_INDEX, np.uint8)
+    kinds, kind = np.unique(np.vstack([masked, classes]), axis=0, return_inverse=True)
+    # A row of its own for ids without codes, so that they can be counted.
+    unlisted = len(kinds)
+    dtype = np.uint8 if unlisted < 256 else np.uint16
+    # Ids 0 ... largest, then no chart.
     largest = int(table.ids.max(initial=0))
-    # Row 0 .. largest: the ids; the row behind them: no chart; the last: an id without a row.
-    nowhere, unknown = largest + 1, largest + 2
-    lookup = np.full((3, largest + 3), IGNORE_INDEX, np.uint8)
-    lookup[:, table.ids] = classes.T
-    listed = np.zeros(largest + 3, bool)
-    listed[table.ids] = listed[nowhere] = True
-    out = np.empty((3, *polygons.shape), np.uint8)
-    lost = 0
-    for first in range(0, polygons.shape[0], 256):
-        band = polygons[first : first + 256]
+    nowhere = largest + 1
+    lookup = np.full(nowhere + 1, unlisted, dtype)
+    lookup[[nowhere, *table.ids]] = kind.ravel()
+    index = np.empty(polygons.shape, dtype)
+
+    def gather(first: int) -> int:
+        """Index the lines from `first` on; the number of pixels whose id has no row."""
+        band, out = polygons[first : first + _BAND], index[first : first + _BAND]
         inside = (band >= 0) & (band <= largest)
-        index = np.where(inside, band, nowhere).astype(np.int32)
-        index[~inside & np.isfinite(band)] = unknown
-        # np.take with a small table is a plain gather and the fastest of numpy's ways.
-        for chart in range(3):
-            np.take(lookup[chart], index, out=out[chart, first : first + 256])
-        lost += int(np.count_nonzero(~np.take(listed, index)))
+        number = np.where(inside, band, nowhere).astype(np.intp)
+        _gather(lookup, number, out)
+        out[(~inside | (number != band)) & np.isfinite(band)] = unlisted
+        return int(np.count_nonzero(out == unlisted))
+
+    lost = sum(threads.in_order(gather, range(0, len(polygons), _BAND), n_threads))
     if lost:
         warnings.warn(f"{source}: {lost} pixels have a polygon id without codes; they are masked", stacklevel=2)
-    return out
+    return IndexedChart(index, np.vstack([kinds, masked]))

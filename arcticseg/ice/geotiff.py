@@ -98,7 +98,7 @@ class GeoTiffScene(Scene):
                 "ask for that or give another file"
             )
         with _opened(self.path) as source:
-            values = source.read(self._bands[polarisation], masked=True).astype(np.float32).filled(np.nan)
+            values = source.read(self._bands[polarisation], masked=True).astype(np.float32, copy=False).filled(np.nan)
         values[~np.isfinite(values)] = np.nan
         if self._decibels[polarisation]:
             return np.asarray(values)
@@ -109,8 +109,10 @@ class GeoTiffScene(Scene):
                 f"{self.path}: {negative} of {valid} values are negative and cannot be linear power; if they are dB, "
                 "set the band's tag units=dB"
             )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(values > 0, 10 * np.log10(values), np.float32(np.nan)).astype(np.float32)
+        values[~(values > 0)] = np.nan
+        np.log10(values, out=values)
+        values *= 10
+        return np.asarray(values)
 
 
 def open_geotiff(path: str | Path, polarisation: str | None = None, units: str | None = None) -> GeoTiffScene:

@@ -6,8 +6,8 @@ file, at 80 m, has no odd factors).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -17,9 +17,10 @@ from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice import resample
 from arcticseg.ice.channels import COARSE
 from arcticseg.ice.scene import RAW_SPACING, GeoGrid, Scene
-from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.sigrid import IGNORE_INDEX
 
-LABEL_REDUCTIONS = ("majority", "nearest", "maximum")
+# The classes of a raster of no (0) and yes (1).
+_NO_YES = np.array([[0], [1]], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -103,42 +104,27 @@ def read_coarse(scene: Scene) -> NDArray[np.float32]:
     return np.stack([blank if values is None else values for values in found.values()])
 
 
-def reduce_labels(labels: NDArray[np.uint8], step: int, how: str) -> NDArray[np.uint8]:
-    """uint8 [3, H, W] -> [3, H // step, W // step] by `majority`, `nearest` or `maximum`."""
-    if how == "majority":
-        return np.stack(
-            [resample.block_majority(plane, step, N_CLASSES[name]) for plane, name in zip(labels, CHARTS, strict=True)]
-        )
-    reduce = {"nearest": resample.block_nearest, "maximum": resample.block_maximum}[how]
-    return np.stack([reduce(plane, step) for plane in labels])
-
-
 def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = LayerConfig()) -> Iterator[Layers]:
-    """The layers of a scene at each factor; each variable of the file is read once.
+    """The layers of a scene at each factor.
+
+    Each variable of the file is read once and brought to all factors before the next one is read into its place, so
+    that one raster of the file's own size is in memory at a time.
 
     Raises:
         SceneError: the file is damaged, has no valid pixel or is smaller than one pixel at a factor.
         ConfigError: a factor that the file's spacing cannot give.
     """
     steps = {factor: step_of(scene, factor) for factor in factors}
-    sar = {polarisation: scene.sar(polarisation) for polarisation in scene.polarisations}
-    if not any(np.isfinite(values).any() for values in sar.values()):
-        raise SceneError(f"{scene.path}: no valid pixel in {', '.join(sar)}; leave the file out")
-    distance, coarse = scene.distance(), read_coarse(scene)
-    labels = scene.chart(config.rules, config.strict)
     for factor, step in steps.items():
-        rows, columns = resample.coarse_shape(scene.shape, step)
-        if not rows or not columns:
+        if 0 in resample.coarse_shape(scene.shape, step):
             raise SceneError(
                 f"{scene.path}: {scene.shape} pixels are less than one at factor {factor}; lower the factor"
             )
-        blank = np.full((rows, columns), np.nan, np.float32)
-        averaged = {
-            name: resample.block_mean_db(sar[name], step, config.min_valid, config.sar_average)
-            if name in sar
-            else blank
-            for name in ("hh", "hv")
-        }
+    wanted = steps.values()
+    with scene.reusing_memory():
+        sar, labels, distance = _sar(scene, wanted, config), _labels(scene, wanted, config), _distance(scene, wanted)
+    coarse = read_coarse(scene)
+    for factor, step in steps.items():
         yield Layers(
             scene=scene.name,
             factor=factor,
@@ -147,33 +133,63 @@ def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = Laye
             time=scene.time,
             ice_service=scene.ice_service,
             simulated=scene.simulated,
-            sar=averaged,
-            distance=np.full((rows, columns), IGNORE_INDEX, np.uint8)
-            if distance is None
-            else resample.block_zone(distance, step),
-            labels=None if labels is None else reduce_labels(labels, step, config.labels),
+            sar={name: averaged.pop(step) for name, averaged in sar.items()},
+            distance=distance.pop(step),
+            labels=None if labels is None else labels.pop(step),
             coarse=coarse,
             geo=scene.geo,
         )
 
 
+def _sar(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[str, dict[int, NDArray[np.float32]]]:
+    """Polarisation -> step -> backscatter; one that the scene lacks is all NaN."""
+    out: dict[str, dict[int, NDArray[np.float32]]] = {}
+    has_data = False
+    for name in ("hh", "hv"):
+        if name in scene.polarisations:
+            values = scene.sar(name)
+            # The largest value, NaN only where there is no other: no power at all is no image.
+            has_data = has_data or bool(np.isfinite(np.fmax.reduce(values, axis=None)))
+            out[name] = resample.block_means_db(values, steps, config.min_valid, config.sar_average, scene.threads)
+        else:
+            out[name] = {step: np.full(resample.coarse_shape(scene.shape, step), np.nan, np.float32) for step in steps}
+    if not has_data:
+        raise SceneError(f"{scene.path}: no valid pixel in {', '.join(scene.polarisations)}; leave the file out")
+    return out
+
+
+def _labels(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[int, NDArray[np.uint8]] | None:
+    """Step -> labels; None: the scene has no chart."""
+    chart = scene.indexed_chart(config.rules, config.strict)
+    if chart is None:
+        return None
+    return resample.block_labels(chart.index, chart.classes, steps, config.labels, scene.threads)
+
+
+def _distance(scene: Scene, steps: Collection[int]) -> dict[int, NDArray[np.uint8]]:
+    """Step -> distance zones; 255 where the scene has none."""
+    zones = scene.distance()
+    if zones is None:
+        return {step: np.full(resample.coarse_shape(scene.shape, step), IGNORE_INDEX, np.uint8) for step in steps}
+    return resample.block_zones(zones, steps, scene.threads)
+
+
 def official_labels(scene: Scene, config: LayerConfig = LayerConfig()) -> NDArray[np.uint8] | None:
     """Charts at 80 m as official scores want them: 2 x 2 maximum of a raw scene, a ready-to-train file's own.
 
-    What is no-data in any full-resolution variable is no-data in all (design of the ready-to-train files).
+    What is no-data in any full-resolution variable is no-data in all (design of the ready-to-train files); one without
+    any data, such as a polarisation that the scene lacks, does not count.
 
     Returns:
         uint8 [3, H, W] at 80 m; None: the scene has no chart.
     """
-    labels = scene.chart(config.rules, config.strict)
+    step = step_of(scene, 2)
+    labels = _labels(scene, [step], replace(config, labels="maximum"))
     if labels is None:
         return None
-    step = step_of(scene, 2)
-    blocked = np.zeros(resample.coarse_shape(scene.shape, step), bool)
-    layers = [scene.sar(name) for name in scene.polarisations]
-    distance = scene.distance()
-    for values in [*layers, *([] if distance is None else [distance])]:
-        blocked |= resample.block_maximum(np.isnan(values).astype(np.uint8), step).astype(bool)
-    reduced = reduce_labels(labels, step, "maximum")
-    reduced[:, blocked] = IGNORE_INDEX
-    return reduced
+    for values in (*map(scene.sar, scene.polarisations), scene.distance()):
+        if values is not None:
+            found = resample.block_labels(np.isnan(values).view(np.uint8), _NO_YES, [step], "maximum", scene.threads)
+            missing = found[step][0] > 0
+            labels[step][:, missing & ~missing.all()] = IGNORE_INDEX
+    return labels[step]

@@ -1,22 +1,35 @@
-"""Bringing rasters to coarser grids: means and label votes that know invalid pixels.
+"""Bringing rasters to coarser grids: means and label votes that know invalid pixels, for many factors in one pass.
 
-Blocks are k x k, aligned to the first pixel; rows and columns that fill no whole block are cut off.
+Blocks are k x k, aligned to the first pixel; rows and columns that fill no whole block are cut off. A factor that is a
+multiple of another takes that one's sums and counts further instead of going back to the pixels, so every mean is the
+exact one over the block's valid pixels, never a mean of means.
+
+The raster is worked on window by window: the edge of a window is a multiple of its factors, so windows share no block,
+any number of threads may share them, and what lies between raster and result stays small.
 """
 
 from __future__ import annotations
 
-import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from arcticseg.ice import threads
 from arcticseg.ice.sigrid import IGNORE_INDEX
 
 Float = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 
-# Rows of blocks handled at once: keeps the temporaries of a 10,000 x 10,000 scene near 100 MB.
-_BAND = 128
+# Edge of a window in pixels, about: its rasters stay in the cache, and many threads need little memory.
+_WINDOW = 1080
+# Factors share a window up to this least common multiple: of 2 to 10, all but 7 do.
+_SHARED = 360
+# Lines folded at once, so that they are still in the cache when their columns are folded.
+_LINES = 128
 
 
 def coarse_shape(shape: tuple[int, int], factor: int) -> tuple[int, int]:
@@ -24,115 +37,234 @@ def coarse_shape(shape: tuple[int, int], factor: int) -> tuple[int, int]:
     return shape[0] // factor, shape[1] // factor
 
 
-def _blocks(array: NDArray, factor: int, first: int, last: int) -> NDArray:
-    """View block rows [first, last) of [H, W] as [rows, factor, columns, factor]."""
-    columns = array.shape[1] // factor
-    band = array[first * factor : last * factor, : columns * factor]
-    return band.reshape(last - first, factor, columns, factor)
+def parents(factors: Iterable[int]) -> dict[int, int]:
+    """Each factor, ascending -> the largest smaller one that divides it; 1, the pixels, where there is none."""
+    ordered = sorted(set(factors))
+    return {factor: max((f for f in ordered if f < factor and factor % f == 0), default=1) for factor in ordered}
 
 
-def _reduce(blocks: NDArray, by: np.ufunc, dtype: DTypeLike | None = None) -> NDArray:
-    """Reduce [rows, factor, columns, factor] to [rows, columns].
+def _shared_windows(factors: Iterable[int]) -> list[list[int]]:
+    """Factors in groups that share a window, each beside its parent where the window does not grow too large."""
+    groups: list[list[int]] = []
+    for factor, parent in parents(factors).items():
+        fitting = [group for group in groups if math.lcm(*group, factor) <= _SHARED]
+        home = next((group for group in fitting if parent in group), fitting[0] if fitting else None)
+        if home is None:
+            groups.append(home := [])
+        home.append(factor)
+    return groups
 
-    Line meets line, then column meets column: long loops, many times as fast as `by` over both short axes at once.
+
+def _fold(blocks: NDArray, factor: int, by: np.ufunc, dtype: DTypeLike) -> NDArray:
+    """Reduce the whole factor x factor blocks of [H, W] by a ufunc.
+
+    Line meets line, then column meets column: long loops, many times as fast as a reduction over short axes.
     """
-    lines = by.reduce(blocks, axis=1, dtype=dtype)
-    return functools.reduce(by, (lines[:, :, column] for column in range(blocks.shape[3])))
-
-
-def block_mean(values: NDArray, factor: int, min_valid: float = 0.5) -> Float:
-    """Mean over the finite values of each block.
-
-    Args:
-        values: [H, W] float; NaN = no data.
-        factor: block edge in pixels.
-        min_valid: share of finite values from which on a block has a mean; at least one is always needed.
-
-    Returns:
-        float32 [H // factor, W // factor]; NaN where too few values are finite.
-    """
-    rows, columns = coarse_shape(values.shape, factor)
-    out = np.empty((rows, columns), np.float32)
-    # The tolerance keeps 0.07 x 100 from needing 8 pixels.
-    needed = max(1, int(np.ceil(min_valid * factor * factor - 1e-9)))
-    for first in range(0, rows, _BAND):
-        last = min(first + _BAND, rows)
-        blocks = _blocks(values, factor, first, last)
-        finite = np.isfinite(blocks)
-        count = _reduce(finite, np.add, np.int32)
-        total = _reduce(np.where(finite, blocks, 0.0), np.add, np.float64)
-        out[first:last] = np.where(count >= needed, total / np.maximum(count, 1), np.nan)
+    rows, columns = coarse_shape(blocks.shape, factor)
+    if factor == 1:
+        return blocks.astype(dtype, copy=False)
+    out = np.empty((rows, columns), dtype)
+    step = max(1, _LINES // factor)
+    for first in range(0, rows, step):
+        target = out[first : first + step]
+        band = blocks[first * factor : (first + len(target)) * factor, : columns * factor]
+        lines = by(band[0::factor], band[1::factor], dtype=dtype)
+        for line in range(2, factor):
+            by(lines, band[line::factor], out=lines)
+        by(lines[:, 0::factor], lines[:, 1::factor], out=target)
+        for column in range(2, factor):
+            by(target, lines[:, column::factor], out=target)
     return out
 
 
-def block_mean_db(decibels: NDArray, factor: int, min_valid: float = 0.5, average: str = "linear") -> Float:
-    """Mean backscatter of each block, in dB.
+def _by_window(
+    shape: tuple[int, int],
+    factors: Iterable[int],
+    work: Callable[[tuple[slice, slice], list[int]], Mapping[int, NDArray]],
+    out: Mapping[int, NDArray],
+    n_threads: int,
+) -> None:
+    """Give each window of [H, W] and its factors to `work`; put what it returns by factor into `out` [..., h, w]."""
+    jobs = []
+    for group in _shared_windows(factors):
+        edge = math.lcm(*group) * max(1, _WINDOW // math.lcm(*group))
+        jobs += [(row, column, edge, group) for row, column in product(*(range(0, n, edge) for n in shape))]
+
+    def run(job: tuple[int, int, int, list[int]]) -> None:
+        row, column, edge, group = job
+        for factor, found in work((slice(row, row + edge), slice(column, column + edge)), group).items():
+            height, width = found.shape[-2:]
+            top, left = row // factor, column // factor
+            out[factor][..., top : top + height, left : left + width] = found
+
+    for _ in threads.in_order(run, jobs, n_threads):
+        pass
+
+
+def block_means(
+    values: NDArray,
+    factors: Iterable[int],
+    min_valid: float = 0.5,
+    prepare: Callable[[NDArray], NDArray] | None = None,
+    finish: Callable[[NDArray], NDArray] | None = None,
+    dtype: DTypeLike = np.float32,
+    n_threads: int = 1,
+) -> dict[int, NDArray]:
+    """Means over the finite values of blocks, for each factor.
+
+    Args:
+        values: [H, W] float; NaN = no data.
+        factors: block edges in pixels.
+        min_valid: share of finite values from which on a block has a mean; at least one is always needed.
+        prepare: turns a window of values into what is averaged, as an array of its own.
+        finish: turns means (float64, NaN where too few values are finite) into what is wanted.
+        dtype: of what is wanted.
+        n_threads: the result does not depend on it.
+
+    Returns:
+        factor -> `dtype` [H // factor, W // factor].
+    """
+    shape = (values.shape[0], values.shape[1])
+    steps = sorted(set(factors))
+    out = {factor: np.empty(coarse_shape(shape, factor), dtype) for factor in steps}
+
+    def work(window: tuple[slice, slice], group: list[int]) -> dict[int, NDArray]:
+        prepared = values[window] if prepare is None else prepare(values[window])
+        finite = np.isfinite(prepared)
+        whole = finite.all()
+        sums: dict[int, NDArray] = {1: prepared if whole else np.where(finite, prepared, 0)}
+        counts: dict[int, NDArray] = {1: finite.view(np.uint8)}
+        means = {}
+        for factor, parent in parents(group).items():
+            sums[factor] = _fold(sums[parent], factor // parent, np.add, np.float64)
+            if whole:
+                mean = sums[factor] / (factor * factor)
+            else:
+                counts[factor] = _fold(counts[parent], factor // parent, np.add, np.int32)
+                # The tolerance keeps 0.07 x 100 from needing 8 pixels.
+                needed = max(1, math.ceil(min_valid * factor * factor - 1e-9))
+                mean = np.where(counts[factor] >= needed, sums[factor] / np.maximum(counts[factor], 1), np.nan)
+            means[factor] = mean if finish is None else finish(mean)
+        return means
+
+    _by_window(shape, steps, work, out, n_threads)
+    return out
+
+
+def _power(decibels: NDArray) -> Float:
+    """Linear power of decibels; zero for -inf."""
+    power = np.multiply(decibels, np.float32(math.log(10) / 10), dtype=np.float32)
+    with np.errstate(over="ignore"):
+        return np.exp(power, out=power)
+
+
+def _decibels(power: NDArray) -> Float:
+    """Decibels of linear power; -inf for zero."""
+    with np.errstate(divide="ignore"):
+        return np.log(power.astype(np.float32)) * np.float32(10 / math.log(10))
+
+
+def block_means_db(
+    decibels: NDArray, factors: Iterable[int], min_valid: float = 0.5, average: str = "linear", n_threads: int = 1
+) -> dict[int, Float]:
+    """Mean backscatter of blocks in dB, for each factor.
 
     Args:
         decibels: [H, W] dB; NaN = no data; -inf is zero power, which is data.
         average: `linear` averages power, which is what a coarser sensor would measure; `db` averages decibels,
             as the ready-to-train files were made (zero power is no data there: it has no decibels).
+        factors, min_valid, n_threads: as in `block_means`.
     """
     if average == "db":
-        return block_mean(decibels, factor, min_valid)
+        return block_means(decibels, factors, min_valid, n_threads=n_threads)
     if average != "linear":
         raise ValueError(f"average must be 'linear' or 'db', not {average!r}")
-    power = np.power(np.float32(10.0), np.asarray(decibels, np.float32) * np.float32(0.1))
-    with np.errstate(divide="ignore"):
-        return (10.0 * np.log10(block_mean(power, factor, min_valid))).astype(np.float32)
+    return block_means(decibels, factors, min_valid, _power, _decibels, n_threads=n_threads)
 
 
-def block_majority(labels: NDArray[np.uint8], factor: int, n_classes: int) -> UInt8:
-    """The most frequent class among the labelled pixels of each block; the lower class wins a tie.
+def block_zones(zones: NDArray, factors: Iterable[int], n_threads: int = 1) -> dict[int, UInt8]:
+    """Mean distance zone of blocks, rounded, for each factor; 255 where no pixel has one.
 
     Args:
-        labels: uint8 [H, W]; 255 = masked.
+        zones: float [H, W], zone ids 0-41; NaN = no data.
+    """
+    return block_means(zones, factors, 0.0, finish=_rounded, dtype=np.uint8, n_threads=n_threads)
+
+
+def _rounded(means: NDArray) -> NDArray:
+    """Means to the nearest whole number; 255 for none."""
+    return np.where(np.isnan(means), IGNORE_INDEX, np.rint(means))
+
+
+def block_labels(
+    index: NDArray[np.unsignedinteger[Any]], classes: UInt8, factors: Iterable[int], how: str = "majority",
+    n_threads: int = 1,
+) -> dict[int, UInt8]:  # fmt: skip
+    """Labels of blocks, for each factor.
+
+    Args:
+        index: unsigned [H, W]: the row of `classes` that holds for a pixel.
+        classes: uint8 [N, C]: the classes of C charts; 255 = masked.
+        how: `majority`, the most frequent class among the labelled pixels, the lower one on a tie, and 255 where none
+            is labelled; `nearest`, the pixel at the centre (the lower right of the four where the factor is even);
+            `maximum`, so that one masked pixel masks the block: the recipe of the ready-to-train files.
+        factors, n_threads: as in `block_means`.
 
     Returns:
-        uint8 [H // factor, W // factor]; 255 where no pixel of the block is labelled.
+        factor -> uint8 [C, H // factor, W // factor].
     """
-    rows, columns = coarse_shape(labels.shape, factor)
-    out = np.empty((rows, columns), np.uint8)
-    for first in range(0, rows, _BAND):
-        last = min(first + _BAND, rows)
-        blocks = _blocks(labels, factor, first, last)
-        lowest = _reduce(blocks, np.minimum)
-        # Nearly all blocks of a chart are of one class; only the others need a vote.
-        mixed = lowest != _reduce(blocks, np.maximum)
-        out[first:last] = lowest
-        out[first:last][mixed] = _vote(blocks.swapaxes(1, 2)[mixed].reshape(-1, factor * factor), n_classes)
+    shape = (index.shape[0], index.shape[1])
+    steps = sorted(set(factors))
+    out = {factor: np.empty((classes.shape[1], *coarse_shape(shape, factor)), np.uint8) for factor in steps}
+    if how == "nearest":
+        for factor, target in out.items():
+            rows, columns = target.shape[1:]
+            centres = index[factor // 2 :: factor, factor // 2 :: factor][:rows, :columns]
+            target[...] = _planes(classes, centres)
+        return out
+    resolve = {"majority": _vote, "maximum": _largest}[how]
+
+    def work(window: tuple[slice, slice], group: list[int]) -> dict[int, NDArray]:
+        pixels = index[window]
+        lowest, highest = {1: pixels}, {1: pixels}
+        labels = {}
+        for factor, parent in parents(group).items():
+            lowest[factor] = _fold(lowest[parent], factor // parent, np.minimum, index.dtype)
+            highest[factor] = _fold(highest[parent], factor // parent, np.maximum, index.dtype)
+            labels[factor] = _planes(classes, lowest[factor])
+            # Nearly all blocks are in one polygon; only the others need a closer look.
+            mixed = lowest[factor] != highest[factor]
+            rows, columns = mixed.shape
+            blocks = pixels[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
+            chosen = blocks.swapaxes(1, 2)[mixed].reshape(-1, factor * factor)
+            for plane, of_row in zip(labels[factor], classes.T, strict=True):
+                plane[mixed] = resolve(np.take(of_row, chosen), np.unique(of_row))
+        return labels
+
+    _by_window(shape, steps, work, out, n_threads)
     return out
 
 
-def _vote(pixels: UInt8, n_classes: int) -> UInt8:
-    """The most frequent class in each row of [N, pixels], the lower one on a tie; 255 where all are masked."""
+def _planes(classes: UInt8, index: NDArray[np.unsignedinteger[Any]]) -> UInt8:
+    """uint8 [C, h, w]: the classes of an index raster [h, w]."""
+    rows = index.astype(np.intp)
+    return np.stack([np.take(of_row, rows) for of_row in classes.T])
+
+
+def _vote(pixels: UInt8, classes: UInt8) -> UInt8:
+    """The most frequent class in each row of [N, pixels], the lower one on a tie; 255 where all are masked.
+
+    classes: those that may occur, ascending.
+    """
     winner = np.full(len(pixels), IGNORE_INDEX, np.uint8)
-    best = np.zeros(len(pixels), np.int32)
-    for value in range(n_classes):
+    best = np.zeros(len(pixels), np.intp)
+    for value in classes[classes != IGNORE_INDEX]:
         votes = np.count_nonzero(pixels == value, axis=1)
         wins = votes > best
         winner[wins], best[wins] = value, votes[wins]
     return winner
 
 
-def block_maximum(labels: NDArray[np.uint8], factor: int) -> UInt8:
-    """The largest value of each block, so that one masked pixel (255) masks the block: the RTT recipe."""
-    rows, _ = coarse_shape(labels.shape, factor)
-    return _reduce(_blocks(labels, factor, 0, rows), np.maximum)
-
-
-def block_nearest(labels: NDArray[np.uint8], factor: int) -> UInt8:
-    """The pixel at the block's centre (the lower right of the four where the factor is even)."""
-    rows, columns = coarse_shape(labels.shape, factor)
-    centre = factor // 2
-    return np.ascontiguousarray(labels[centre::factor, centre::factor][:rows, :columns])
-
-
-def block_zone(zones: NDArray, factor: int) -> UInt8:
-    """Mean distance zone of each block, rounded; 255 where no pixel has one.
-
-    Args:
-        zones: float [H, W], zone ids 0-41; NaN = no data.
-    """
-    mean = block_mean(zones, factor, min_valid=0.0)
-    return np.where(np.isfinite(mean), np.rint(mean), IGNORE_INDEX).astype(np.uint8)
+def _largest(pixels: UInt8, classes: UInt8) -> UInt8:
+    """The largest class in each row of [N, pixels]: 255, masked, before all others."""
+    return pixels.max(axis=1, initial=0)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
 from arcticseg.ice import chart as charts
+from arcticseg.ice import hdf5, threads
 from arcticseg.ice.channels import CHANNELS, COARSE, COARSE_SPACING, SAR
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
@@ -31,6 +32,10 @@ Float = NDArray[np.float32]
 RAW_SPACING = 40.0
 RTT_SPACING = 80.0
 GEO_POINTS = 21
+LAST_ZONE = 41
+
+# Numbers above it are no data.
+_LARGEST = 1e30
 
 _SUFFIXES = {".nc", ".tif", ".tiff"}
 _TIME = re.compile(r"(\d{8}T\d{6})")
@@ -70,6 +75,7 @@ class Scene(ABC):
         polarisations: which of `hh`, `hv` it holds.
         geo: geolocation and incidence angle on a grid of pixels.
         has_chart: there is an ice chart.
+        threads: how many may work on the scene at a time; nothing but speed depends on it.
     """
 
     path: Path
@@ -82,6 +88,7 @@ class Scene(ABC):
     polarisations: tuple[str, ...]
     geo: GeoGrid
     has_chart: bool
+    threads: int = 1
 
     @abstractmethod
     def sar(self, polarisation: str) -> Float:
@@ -95,9 +102,22 @@ class Scene(ABC):
         """A channel on the 2 km grid, float32 [h, w] in its unit; NaN = no data; None: the scene has none."""
         return None
 
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
+        """The ice chart by `rules`; None: the scene has none. strict: an unlisted ice code is an error."""
+        return None
+
     def chart(self, rules: str = "autoice", strict: bool = False) -> NDArray[np.uint8] | None:
         """SIC, SOD, FLOE, uint8 [3, H, W]; 255 = masked; None: the scene has no chart."""
-        return None
+        indexed = self.indexed_chart(rules, strict)
+        return None if indexed is None else indexed.planes()
+
+    @contextmanager
+    def reusing_memory(self) -> Iterator[None]:
+        """Within it each raster of the file's own size may overwrite the one read before.
+
+        Fresh memory of that size costs more time than filling it.
+        """
+        yield
 
     def close(self) -> None:  # noqa: B027  a scene that holds no open file has nothing to do
         """Close the file."""
@@ -112,9 +132,11 @@ class Scene(ABC):
 class _NetcdfScene(Scene):
     """What raw and ready-to-train files share: the dataset, its checks and its reading."""
 
-    def __init__(self, path: Path, dataset: xr.Dataset, pixel_spacing: float) -> None:
+    def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int, pixel_spacing: float) -> None:
         self.path, self.name, self._dataset = path, path.stem, dataset
-        self.pixel_spacing = pixel_spacing
+        self.threads, self.pixel_spacing = n_threads, pixel_spacing
+        self._reuses = False
+        self._memory: NDArray[Any] | None = None
         self.time, self.ice_service = time_of(path.name), service_of(path.name)
         self.simulated = str(dataset.attrs.get("simulated", "")).startswith("simulated")
         self._need([*SAR.values()])
@@ -148,16 +170,39 @@ class _NetcdfScene(Scene):
             raise SceneError(f"{self.path}: {name} has shape {shape}, expected {expected}; get the file anew")
 
     def _read(self, name: str) -> NDArray[Any]:
-        with _reading(self.path):
-            values = np.asarray(self._dataset[name].values)
+        values = hdf5.read_chunked(self.path, name, self.threads, self._memory)
+        if values is not None and self._reuses and values.shape == self.shape:
+            self._memory = values
+        if values is None:
+            with _reading(self.path):
+                values = np.asarray(self._dataset[name].values)
         if values.dtype.kind not in "fiu":
             raise SceneError(f"{self.path}: {name} has dtype {values.dtype}, expected numbers; get the file anew")
         return values
 
     def _float(self, name: str) -> Float:
         values = self._read(name).astype(np.float32, copy=False)
-        # Infinite or absurd values are what damage leaves behind; -inf (zero power) is a value.
-        return np.where(values == np.inf, np.float32(np.nan), values) if np.isposinf(values).any() else values
+        # Infinity and the fill value of chunks that are not there (9.97e36) are no data; -inf (zero power) is a value.
+        if values.size and np.fmax.reduce(values, axis=None) > _LARGEST:
+            values = np.where(values > _LARGEST, np.float32(np.nan), values)
+        return values
+
+    def _zones(self, values: Float) -> Float:
+        """Distance zones, checked; a mean of them may be off by its rounding."""
+        low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+        if low < -0.5 or high > LAST_ZONE + 0.5:
+            raise SceneError(
+                f"{self.path}: distance_map holds {low:g} to {high:g}, zones are 0 to {LAST_ZONE}; get the file anew"
+            )
+        return values
+
+    @contextmanager
+    def reusing_memory(self) -> Iterator[None]:
+        self._reuses = True
+        try:
+            yield
+        finally:
+            self._reuses, self._memory = False, None
 
     def close(self) -> None:
         self._dataset.close()
@@ -166,8 +211,8 @@ class _NetcdfScene(Scene):
 class RawScene(_NetcdfScene):
     """A raw AI4Arctic scene: 40 m, dB, polygon ids and codes."""
 
-    def __init__(self, path: Path, dataset: xr.Dataset) -> None:
-        super().__init__(path, dataset, RAW_SPACING)
+    def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int = 1) -> None:
+        super().__init__(path, dataset, n_threads, RAW_SPACING)
         self.has_chart = "polygon_icechart" in dataset.variables
         if self.has_chart:
             self._need(["polygon_codes"])
@@ -184,6 +229,11 @@ class RawScene(_NetcdfScene):
                 "get the file anew"
             )
         order = np.lexsort((sample, line))
+        mesh = np.meshgrid(lines, samples, indexing="ij")
+        if line.ndim != 1 or any((a[order] != b.ravel()).any() for a, b in zip((line, sample), mesh, strict=True)):
+            raise SceneError(
+                f"{self.path}: sar_grid_line and sar_grid_sample hold a point twice and lack another; get the file anew"
+            )
         fields = []
         for part in ("latitude", "longitude", "incidenceangle"):
             values = self._read(f"sar_grid_{part}")
@@ -199,7 +249,7 @@ class RawScene(_NetcdfScene):
         return self._float(SAR[polarisation])
 
     def distance(self) -> Float | None:
-        return self._float("distance_map") if "distance_map" in self._dataset else None
+        return self._zones(self._float("distance_map")) if "distance_map" in self._dataset else None
 
     def coarse(self, name: str) -> Float | None:
         return self._float(name) if name in self._dataset else None
@@ -218,19 +268,19 @@ class RawScene(_NetcdfScene):
         """Polygon ids, float32 [H, W]; NaN = no chart."""
         return self._float("polygon_icechart")
 
-    def chart(self, rules: str = "autoice", strict: bool = False) -> NDArray[np.uint8] | None:
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
         if not self.has_chart:
             return None
         table = self.polygon_codes()
         classes = charts.polygon_classes(table, rules, strict, str(self.path))
-        return charts.rasterise(self.polygons(), table, classes, str(self.path))
+        return charts.rasterise(self.polygons(), table, classes, str(self.path), self.threads)
 
 
 class RttScene(_NetcdfScene):
     """A ready-to-train AI4Arctic scene: 80 m, z-scored with the published statistics, fill 0, charts as classes."""
 
-    def __init__(self, path: Path, dataset: xr.Dataset) -> None:
-        super().__init__(path, dataset, RTT_SPACING)
+    def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int = 1) -> None:
+        super().__init__(path, dataset, n_threads, RTT_SPACING)
         self._need(["sar_grid2d_latitude", "sar_grid2d_longitude", "sar_incidenceangle"])
         self._check_shape("sar_incidenceangle", self.shape)
         self.has_chart = any(name in dataset.variables for name in CHARTS)
@@ -274,12 +324,12 @@ class RttScene(_NetcdfScene):
         return self._physical(SAR[polarisation])
 
     def distance(self) -> Float | None:
-        return self._physical("distance_map") if "distance_map" in self._dataset else None
+        return self._zones(self._physical("distance_map")) if "distance_map" in self._dataset else None
 
     def coarse(self, name: str) -> Float | None:
         return self._physical(name) if name in self._dataset else None
 
-    def chart(self, rules: str = "autoice", strict: bool = False) -> NDArray[np.uint8] | None:
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
         """The file's own charts, made with the `autoice` rules.
 
         Raises:
@@ -291,14 +341,14 @@ class RttScene(_NetcdfScene):
             raise SceneError(
                 f"{self.path}: ready-to-train charts follow the rules 'autoice'; {rules!r} needs the raw file"
             )
-        out = np.stack([self._read(name) for name in CHARTS]).astype(np.uint8)
-        for values, name in zip(out, CHARTS, strict=True):
-            wrong = (values >= N_CLASSES[name]) & (values != IGNORE_INDEX)
+        out = np.empty((len(CHARTS), *self.shape), np.uint8)
+        for plane, name in zip(out, CHARTS, strict=True):
+            values = self._read(name)
+            wrong = ~((values >= 0) & (values < N_CLASSES[name])) & (values != IGNORE_INDEX)
             if wrong.any():
-                raise SceneError(
-                    f"{self.path}: {name} holds {int(values[wrong][0])}, which is no class; get the file anew"
-                )
-        return out
+                raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, which is no class; get the file anew")
+            plane[...] = values
+        return charts.index_planes(out)
 
 
 def _text(value: object) -> str:
@@ -328,16 +378,18 @@ def _naming(path: Path) -> Iterator[None]:
         raise SceneError(f"{path}: {error}") from error
 
 
-def open_scene(path: Path | str, polarisation: str | None = None) -> Scene:
+def open_scene(path: Path | str, polarisation: str | None = None, n_threads: int | None = None) -> Scene:
     """Open a scene file and check it against its schema; layers are read when they are asked for.
 
     Args:
         polarisation: `hh` or `hv`, for a GeoTIFF that does not say it.
+        n_threads: how many threads may work on the scene at a time; None: one for each core.
 
     Raises:
         SceneError: no such file, no scene file, a variable missing or of the wrong shape.
     """
     path = Path(path)
+    n_threads = n_threads or threads.available()
     if not path.is_file():
         raise SceneError(f"{path}: no such file; give a netCDF or GeoTIFF scene")
     if path.suffix.lower() not in _SUFFIXES:
@@ -345,13 +397,17 @@ def open_scene(path: Path | str, polarisation: str | None = None) -> Scene:
     if path.suffix.lower() != ".nc":
         from arcticseg.ice.geotiff import open_geotiff  # imports this module
 
-        return open_geotiff(path, polarisation)
+        geotiff = open_geotiff(path, polarisation)
+        geotiff.threads = n_threads
+        return geotiff
     with _reading(path):
-        dataset = xr.open_dataset(path, engine="netcdf4", mask_and_scale=False, decode_times=False, cache=False)
+        dataset = xr.open_dataset(
+            path, engine="netcdf4", mask_and_scale=False, decode_times=False, decode_coords=False, cache=False
+        )
     try:
         ready = "sar_grid2d_latitude" in dataset.variables
         with _reading(path):
-            return RttScene(path, dataset) if ready else RawScene(path, dataset)
+            return RttScene(path, dataset, n_threads) if ready else RawScene(path, dataset, n_threads)
     except BaseException:
         dataset.close()
         raise

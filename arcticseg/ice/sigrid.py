@@ -24,6 +24,11 @@ DOMINANT_SHARE = 0.65
 # Total and partial concentration, code -> class; class n is n * 10 %.
 SIC_CLASS = {0: 0, 1: 0, 2: 0, 55: 0, **{10 * tenth: tenth for tenth in range(1, 10)}, 91: 10, 92: 10}
 
+# A concentration given as a range, code -> its ends in tenths: the tens digit to the ones digit, so 46 is 4/10 to
+# 6/10; a 1 behind a larger digit stands for 10/10, so 81 is 8/10 to 10/10. (91 is listed above: more than 9/10.)
+SIC_RANGES = {10 * low + high: (low, high) for low in range(1, 9) for high in range(low + 1, 10)}
+SIC_RANGES |= {10 * low + 1: (low, 10) for low in range(2, 9)}
+
 # Stage of development, code -> class.
 SOD_CLASS = {
     0: 0, 80: 0,

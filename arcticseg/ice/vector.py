@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ from shapely.geometry.base import BaseGeometry
 
 from arcticseg.errors import SceneError
 from arcticseg.ice.geo import Frame, GeoGrid, interpolate, pixel_of, positions, unit_vectors
-from arcticseg.ice.sigrid import CODE_COLUMNS, EMPTY
+from arcticseg.ice.sigrid import CODE_COLUMNS, EMPTY, SIC_RANGES
+
+# What becomes of total concentrations that are ranges, see `resolve_ranges`.
+CT_RANGES = ("mean", "mask")
 
 _FIELDS = CODE_COLUMNS[1:]
 _OPTIONAL = ("CN", "CD", "CF", "POLY_TYPE")
@@ -103,6 +107,31 @@ def has_ice_information(codes: dict[str, str]) -> bool:
         return False
     written = any(codes[field] != _EMPTY for field in _FIELDS if field != "POLY_TYPE")
     return written or codes["POLY_TYPE"] == _WATER
+
+
+def resolve_ranges(chart: VectorChart, how: str) -> tuple[VectorChart, tuple[str, ...]]:
+    """A chart whose CT ranges are resolved, and one sentence for each code that is one.
+
+    The class tables list no ranges, such as 46 (4/10 to 6/10), so their polygons would be masked.
+
+    Args:
+        how: `mean` writes the code of the range's middle in their place, half a tenth rounded up (46 becomes 50, 12
+            becomes 20, 81 becomes 90); `mask` leaves them as they are.
+    """
+    if how not in CT_RANGES:
+        raise ValueError(f"how must be one of {CT_RANGES}, not {how!r}")
+    new: dict[str, str] = {}
+    notes = []
+    written = Counter(codes["CT"] for codes in chart.codes)
+    for text in sorted(written):
+        ends = SIC_RANGES.get(int(text)) if text.isdecimal() else None
+        if ends is None:
+            continue
+        new[text] = str(10 * ((sum(ends) + 1) // 2)) if how == "mean" else text
+        fate = f"taken as {new[text]}" if how == "mean" else "masked"
+        notes.append(f"CT {text}, {ends[0]}/10 to {ends[1]}/10, in {written[text]} polygons: {fate}")
+    codes = tuple(row | {"CT": new.get(row["CT"], row["CT"])} for row in chart.codes)
+    return replace(chart, codes=codes), tuple(notes)
 
 
 def polygon_codes(chart: VectorChart) -> list[str]:

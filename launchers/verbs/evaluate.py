@@ -1,6 +1,7 @@
 """Score a trained network on whole scenes at 80 m, with maps, products and baselines.
 
 arcticseg evaluate runs/vit scenes --list lists/test.txt --out runs/vit/evaluation --baseline shards
+arcticseg evaluate runs/vit test_scenes --reference test_references
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg evaluate`."""
     parser.add_argument("run", type=Path, help="run folder, or weights file (.safetensors)")
     parser.add_argument("scenes", type=Path, help="folder of scenes with charts, or one scene")
-    parser.add_argument("--list", type=Path, dest="names", help="text file of the scene names to use (default: all)")
+    parser.add_argument("--list", type=Path, dest="names", help="list of the scene names to use (default: all)")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FOLDER",
+        help="reference charts (netCDF), for scenes without their own",
+    )
     parser.add_argument("--out", type=Path, help="folder to write to (default: RUN/evaluation)")
     parser.add_argument("--name", help="name of the network in tables (default: that of the run folder)")
     parser.add_argument("--factor", type=int, help="downsampling factor (default: the finest of training)")
@@ -32,20 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Evaluate."""
-    from arcticseg.data.stream import read_scene_list
-    from arcticseg.errors import ConfigError
     from arcticseg.ice.layers import LayerConfig
-    from arcticseg.ice.scene import list_scenes
+    from launchers.lists import pick_scenes
     from launchers.terminal import note, plain_warnings
 
-    scenes = list_scenes(arguments.scenes)
-    if arguments.names is not None:
-        wanted = read_scene_list(arguments.names)
-        by_name = {path.stem: path for path in scenes}
-        missing = [name for name in wanted if name not in by_name]
-        if missing:
-            raise ConfigError(f"{arguments.names}: lists {missing[0]}, which {arguments.scenes} does not hold")
-        scenes = [by_name[name] for name in wanted]
+    scenes = pick_scenes(arguments.scenes, arguments.names)
 
     # torch takes seconds to load; what is wrong with the arguments is said before.
     from arcticseg.evaluate import evaluate
@@ -60,6 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
             name=arguments.name,
             run=arguments.run if arguments.run.is_dir() else None,
             baseline_shards=arguments.baseline,
+            reference=arguments.reference,
             products=not arguments.no_products,
             pictures=not arguments.no_maps,
             overlap=arguments.overlap,

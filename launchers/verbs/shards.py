@@ -1,8 +1,11 @@
-"""Build, check, split and describe tar shards.
+"""Build, extend, check, split and describe tar shards.
 
 arcticseg shards split scenes --out lists --val 0.1 --test 0.1
-arcticseg shards build scenes --out shards --lists lists --factors 2-10 --workers 8
+arcticseg shards split scenes --out lists --test-list test.json --fractions 20,40,60,80,100 --counts shards
+arcticseg shards build scenes --out shards --lists lists --factors 2-10 --workers 8 --max-memory 24G
+arcticseg shards build more_scenes --out shards --extend --factors 2-10
 arcticseg shards check shards
+arcticseg shards info shards --picture tiles.png
 arcticseg shards stats shards
 """
 
@@ -18,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg shards`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    text = "Cut scenes into tiles and write tar shards with index, manifest, statistics. An interrupted build goes on."
+    text = (
+        "Cut scenes into tiles and write tar shards with index, manifest, statistics. An interrupted build, given the "
+        "same options again, goes on; a finished one is left as it is."
+    )
     build = actions.add_parser("build", help="scenes to shards", description=text)
     build.add_argument("scenes", type=Path, help="folder of raw or ready-to-train scenes")
     build.add_argument("--out", type=Path, required=True, help="folder to write to")
@@ -41,33 +47,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sar-average", choices=("linear", "db"), default="linear", help="average power or dB (default linear)"
     )
     build.add_argument(
+        "--block-valid", type=float, default=0.5, help="share of valid pixels for an average to be valid (default 0.5)"
+    )
+    build.add_argument(
         "--labels", choices=("majority", "nearest", "maximum"), default="majority", help="label reduction"
     )
     build.add_argument("--shard-mb", type=float, default=384, help="size of a shard in MB (default 384)")
-    build.add_argument("--workers", type=int, default=1, help="scenes read at a time (default 1)")
+    build.add_argument("--workers", type=int, help="scenes in work at a time (default: cores of this machine)")
+    build.add_argument(
+        "--max-memory", metavar="SIZE", help="memory for the scenes in work, such as 24G (default: what is free)"
+    )
+    build.add_argument(
+        "--time-limit", type=float, default=60, help="minutes after which a scene is given up (default 60)"
+    )
     build.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop", help="at a scene that cannot be read (default stop)"
+    )
+    build.add_argument(
+        "--extend",
+        action="store_true",
+        help="add scenes to finished shards, with the same options; without --lists new passes train",
     )
     build.add_argument("--seed", type=int, default=0, help="of the split and of the order in shards (default 0)")
     build.set_defaults(main=run_build)
 
     check = actions.add_parser("check", help="verify every byte", description="Verify shards against their checksums.")
     check.add_argument("shards", type=Path, help="folder of shards")
+    check.add_argument("--workers", type=int, help="shards checked at a time (default: cores of this machine)")
     check.set_defaults(main=run_check)
 
-    text = "Divide scenes into training, validation and test; scenes of one satellite pass stay together."
-    split = actions.add_parser("split", help="lists of scenes", description=text)
-    split.add_argument("scenes", type=Path, help="folder of scenes")
-    split.add_argument("--out", type=Path, required=True, help="folder for train.txt, val.txt, test.txt")
-    split.add_argument("--val", type=float, default=0.1, help="share for validation (default 0.1)")
-    split.add_argument("--test", type=float, default=0.1, help="share for the test (default 0.1)")
-    split.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
-    split.set_defaults(main=run_split)
+    text = "Scenes, samples, class shares and options of a folder of shards; a picture of some of its tiles."
+    info = actions.add_parser("info", help="what shards hold", description=text)
+    info.add_argument("shards", type=Path, help="folder of shards")
+    info.add_argument("--picture", type=Path, metavar="FILE.png", help="draw random tiles with all layers and labels")
+    info.add_argument("--tiles", type=int, default=6, help="tiles in the picture (default 6)")
+    info.add_argument("--seed", type=int, default=0, help="of the choice of tiles (default 0)")
+    info.set_defaults(main=run_info)
 
-    text = "Mean and standard deviation of each channel over the training scenes, beside the published ones."
+    _add_split(actions)
+
+    text = "Mean, deviation and histogram of each channel over the training scenes, beside what is published."
     stats = actions.add_parser("stats", help="channel statistics", description=text)
     stats.add_argument("shards", type=Path, help="folder of shards")
+    stats.add_argument("--factor", type=int, help="show backscatter and distance at this factor only (default: at all)")
+    stats.add_argument("--picture", type=Path, metavar="PNG", help="draw the histograms to this file, too")
     stats.set_defaults(main=run_stats)
+
+
+def _add_split(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Arguments of `arcticseg shards split`."""
+    text = (
+        "Divide scenes into training, validation and test, and the training scenes into label fractions and their "
+        "complements; scenes of one satellite pass stay together. A list is a text file, one scene a line, or a JSON "
+        "array of names; a given one is taken as it is."
+    )
+    split = actions.add_parser("split", help="lists of scenes", description=text)
+    split.add_argument("scenes", type=Path, help="folder of scenes, or a list of their names")
+    split.add_argument("--out", type=Path, required=True, help="folder for train.txt, val.txt, test.txt and so on")
+    split.add_argument("--val", type=float, default=0.1, help="share for validation (default 0.1)")
+    split.add_argument("--test", type=float, default=0.1, help="share for the test (default 0.1)")
+    split.add_argument("--train-list", type=Path, help="the training scenes (default: all that are on no other list)")
+    split.add_argument("--val-list", type=Path, help="the validation scenes, instead of --val; they leave the training")
+    split.add_argument("--test-list", type=Path, help="the test scenes, instead of --test")
+    split.add_argument(
+        "--fractions", metavar="PERCENTS", help="write nested labels_20.txt, pretrain_80.txt and so on, of 20,40,60,80"
+    )
+    split.add_argument(
+        "--counts", type=Path, help="stratify fractions by class content, too: shards, a CSV file, or scenes to read"
+    )
+    split.add_argument("--workers", type=int, default=1, help="scenes read at a time for --counts (default 1)")
+    split.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    split.set_defaults(main=run_split)
 
 
 def parse_factors(text: str) -> tuple[int, ...]:
@@ -90,11 +140,12 @@ def parse_factors(text: str) -> tuple[int, ...]:
 
 def run_build(arguments: argparse.Namespace) -> None:
     """`arcticseg shards build`."""
+    from arcticseg.data.manifest import SPLITS
     from arcticseg.ice.layers import LayerConfig
     from arcticseg.ice.scene import list_scenes
     from launchers.terminal import note, progress
-    from shards import split
-    from shards.build import build
+    from shards import resources, split
+    from shards.build import Machine, build
     from shards.part import BuildConfig
 
     config = BuildConfig(
@@ -105,51 +156,88 @@ def run_build(arguments: argparse.Namespace) -> None:
         shard_bytes=int(arguments.shard_mb * 1e6),
         seed=arguments.seed,
         layers=LayerConfig(
-            rules=arguments.rules, strict=arguments.strict, sar_average=arguments.sar_average, labels=arguments.labels
+            rules=arguments.rules,
+            strict=arguments.strict,
+            sar_average=arguments.sar_average,
+            min_valid=arguments.block_valid,
+            labels=arguments.labels,
         ),
     )
     config.check()
+    machine = Machine(
+        workers=resources.cores() if arguments.workers is None else arguments.workers,
+        memory=None if arguments.max_memory is None else resources.parse_size(arguments.max_memory, "--max-memory"),
+        time_limit=60 * arguments.time_limit,
+    )
     paths = list_scenes(arguments.scenes)
-    names = [path.stem for path in paths]
-    lists = split.read_lists(arguments.lists) if arguments.lists else split.default(names, arguments.seed)
-    with progress("build") as bar:
-        result = build(
-            split.assign(paths, lists), arguments.out, config, arguments.workers, arguments.on_error, note, bar
-        )
-    for part, shards in result.splits.items():
+    splits = split.assign(paths, _lists(arguments, [path.stem for path in paths]))
+    result = build(
+        splits, arguments.out, config, machine, arguments.on_error, arguments.extend, report=note, progress=progress
+    )
+    for part in filter(result.splits.__contains__, SPLITS):
+        shards = result.splits[part]
         samples, size = sum(shard.samples for shard in shards), sum(shard.bytes for shard in shards)
         scenes = sum(fact["split"] == part for fact in result.scenes.values())
         print(f"{part:5} {scenes:5} scenes {samples:8} samples {len(shards):5} shards {size / 1e6:10.1f} MB")
     print(f"fingerprint {result.fingerprint}")
 
 
+def _lists(arguments: argparse.Namespace, names: list[str]) -> dict[str, list[str]]:
+    """Scene names by split: from lists, else drawn, or as it suits the shards that are to be extended."""
+    from arcticseg.data.manifest import MANIFEST, read_manifest
+    from shards import extend, split
+
+    if arguments.lists:
+        return split.read_lists(arguments.lists)
+    if arguments.extend and (arguments.out / MANIFEST).exists():
+        return extend.default_splits(read_manifest(arguments.out), names)
+    return split.default(names, arguments.seed)
+
+
 def run_check(arguments: argparse.Namespace) -> int:
     """`arcticseg shards check`; status 1 when something is wrong."""
     from launchers.terminal import progress
     from shards.check import check
+    from shards.resources import cores
 
     with progress("check") as bar:
-        problems = check(arguments.shards, bar)
+        problems = check(arguments.shards, cores() if arguments.workers is None else arguments.workers, bar)
     for problem in problems:
         print(problem)
     print(f"{arguments.shards}: {len(problems)} problems" if problems else f"{arguments.shards}: whole")
     return 1 if problems else 0
 
 
+def run_info(arguments: argparse.Namespace) -> None:
+    """`arcticseg shards info`."""
+    from shards.info import summary
+
+    print(summary(arguments.shards))
+    if arguments.picture:
+        from shards.picture import picture
+
+        picture(arguments.shards, arguments.picture, arguments.tiles, arguments.seed)
+        print(f"\n{arguments.picture}")
+
+
 def run_split(arguments: argparse.Namespace) -> None:
     """`arcticseg shards split`."""
-    from arcticseg.ice.scene import list_scenes
-    from shards import split
+    from launchers.lists import make_lists
+    from launchers.terminal import plain_warnings
 
-    names = [path.stem for path in list_scenes(arguments.scenes)]
-    found = split.split(names, {"val": arguments.val, "test": arguments.test}, arguments.seed)
-    for path, (part, listed) in zip(split.write_lists(found, arguments.out), found.items(), strict=True):
-        print(f"{part:5} {len(listed):5} scenes  {path}")
+    with plain_warnings():
+        make_lists(arguments)
 
 
 def run_stats(arguments: argparse.Namespace) -> None:
     """`arcticseg shards stats`."""
     from arcticseg.data.manifest import read_manifest
-    from shards.stats import table
+    from shards import split, stats
 
-    print(table(read_manifest(arguments.shards).statistics))
+    found = read_manifest(arguments.shards)
+    print(stats.table(found.statistics, arguments.factor, published=any(map(split.is_ai4arctic, found.scenes))))
+    if found.simulated:
+        print("The scenes are SIMULATED; published statistics are those of the real archive.")
+    if arguments.picture:
+        stats.picture(found.statistics, arguments.picture, arguments.factor, found.simulated)
+        print(arguments.picture)

@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
     parser.add_argument("--workers", type=int, default=1, help="scenes made at a time (default 1)")
     parser.add_argument("--chart", type=Path, help="a real SIGRID-3 vector chart to take polygons and codes from")
+    parser.add_argument(
+        "--ct-ranges",
+        choices=("mean", "mask"),
+        default="mask",
+        help="total concentrations of the chart that are ranges, such as 46: their middle, or masked (default mask)",
+    )
     parser.add_argument("--center", metavar="LON,LAT", help="middle of the scene in the chart (default: in its ice)")
     parser.add_argument("--date", metavar="YYYYMMDD", help="day of the scene (default: drawn, or the chart's own)")
     parser.add_argument("--unlabelled", action="store_true", help="write no chart, as in raw test scenes")
@@ -80,5 +86,6 @@ def main(arguments: argparse.Namespace) -> None:
             date=_date(arguments.date) if arguments.date else None,
             labelled=not arguments.unlabelled,
             workers=arguments.workers,
+            ct_ranges=arguments.ct_ranges,
         )
     print(f"{len(written)} simulated scenes in {arguments.out}")

@@ -19,8 +19,8 @@ from scipy import ndimage
 from arcticseg.errors import SceneError
 from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
 from arcticseg.ice.geo import GeoGrid
-from arcticseg.ice.sigrid import EMPTY, IGNORE_INDEX, SIC_CLASS
-from arcticseg.ice.vector import VectorChart, polygon_codes, rasterise, read_chart
+from arcticseg.ice.sigrid import EMPTY, IGNORE_INDEX, SIC_CLASS, SIC_RANGES
+from arcticseg.ice.vector import VectorChart, polygon_codes, rasterise, read_chart, resolve_ranges
 from shards.simulation.eggs import Egg, Partial
 from shards.simulation.land import (
     LAND_STEP,
@@ -40,9 +40,9 @@ _WATER = "W"
 
 
 @lru_cache(maxsize=2)
-def open_chart(path: Path) -> VectorChart:
-    """Read a chart once a process."""
-    return read_chart(path)
+def open_chart(path: Path, ct_ranges: str = "mask") -> VectorChart:
+    """Read a chart once a process; ct_ranges: see `vector.resolve_ranges`."""
+    return resolve_ranges(read_chart(path), ct_ranges)[0]
 
 
 def chart_id(chart: VectorChart) -> str:
@@ -62,13 +62,13 @@ def day_of(chart: VectorChart) -> datetime | None:
 
 
 @lru_cache(maxsize=8)
-def default_windows(path: Path, size: tuple[int, int]) -> tuple[tuple[float, float], ...]:
+def default_windows(path: Path, size: tuple[int, int], ct_ranges: str = "mask") -> tuple[tuple[float, float], ...]:
     """Longitude and latitude of places inside the chart's ice, those first around which a scene shows most.
 
     One place in each ice polygon. A scene there is worth the number of SIC, SOD and FLOE classes that cover a fiftieth
     of it or more, times its charted share. Raises SceneError for a chart without ice.
     """
-    chart = open_chart(path)
+    chart = open_chart(path, ct_ranges)
     header, *rows = polygon_codes(chart)
     numbers = [int(row.split(";")[0]) - 1 for row in rows]
     with warnings.catch_warnings():
@@ -102,15 +102,15 @@ def default_windows(path: Path, size: tuple[int, int]) -> tuple[tuple[float, flo
 
 def charted_place(
     path: Path, size: tuple[int, int], index: int, seed: int, date: datetime | None,
-    window: tuple[float, float] | None,
+    window: tuple[float, float] | None, ct_ranges: str = "mask",
 ) -> Place:  # fmt: skip
     """Time and place of scene `index` under a chart.
 
     Without a date, the day in the chart's name; without a window (longitude, latitude), scene after scene moves on
     through places in the chart's ice.
     """
-    chart = open_chart(path)
-    windows = (window,) if window is not None else default_windows(path, size)
+    chart = open_chart(path, ct_ranges)
+    windows = (window,) if window is not None else default_windows(path, size, ct_ranges)
     name = chart_id(chart)
     place = place_scene(index, seed, date or day_of(chart), windows[index % len(windows)], name[:3].lower())
     return replace(place, chart_name=name)
@@ -127,10 +127,7 @@ def concentration(code: int) -> float:
     """Share of ice, 0..1, that a concentration code stands for; a range such as 46 (4 to 6 tenths) gives its middle."""
     if code in SIC_CLASS:
         return SIC_CLASS[code] / 10
-    low, high = divmod(code, 10)
-    if code > 10 and high > low:
-        return (low + high) / 20
-    return 0.95 if code in (81, 91) else 0.0
+    return sum(SIC_RANGES.get(code, (0, 0))) / 20
 
 
 def egg_of(codes: Mapping[str, str]) -> Egg:

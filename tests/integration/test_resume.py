@@ -6,6 +6,7 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -38,6 +39,36 @@ def test_killed_and_resumed_gives_the_same_weights_bit_for_bit(
     expected, found = (load_file(out / "weights" / "last.safetensors") for out in (whole, killed))
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.parametrize(("zero_stage", "before", "after"), [(1, 2, 1), (2, 1, 2)])
+def test_goes_on_with_another_number_of_ranks(
+    zero_stage: int, before: int, after: int, tiny_shards: Path, tmp_path: Path
+) -> None:
+    config, whole, moved = empty_config(tmp_path), tmp_path / "whole", tmp_path / "moved"
+    settings = VIT | {"steps": STEPS, "checkpoint_every": 4, "engine.zero_stage": zero_stage}
+    train(config, overrides(tiny_shards, whole, settings), after)
+    process = start(config, overrides(tiny_shards, moved, settings), before)
+    wait_for_step(process, moved, 5)
+    kill(process)
+    process.wait()
+    train(config, overrides(tiny_shards, moved, settings), after, resume=True)
+    losses = [[line["loss"] for line in lines(out, "train")] for out in (whole, moved)]
+    assert len(losses[0]) == STEPS
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+def test_zero_3_refuses_another_number_of_ranks(tiny_shards: Path, tmp_path: Path) -> None:
+    config, out = empty_config(tmp_path), tmp_path / "run"
+    settings = VIT | {"steps": 4, "checkpoint_every": 1, "engine.zero_stage": 3}
+    process = start(config, overrides(tiny_shards, out, settings), 1)
+    wait_for_step(process, out, 3)
+    kill(process)
+    process.wait()
+    process = start(config, overrides(tiny_shards, out, settings), 2, resume=True)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "was made on 1 ranks with engine.zero_stage 3, this run has 2; start as many" in printed
 
 
 def test_killed_before_the_first_checkpoint_starts_anew(tiny_shards: Path, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
@@ -125,44 +124,6 @@ def test_the_plain_webdataset_pipeline_reads_shards(
     (code,) = blocks(DOCS / "data-format.md", "python")
     exec(compile(code, "data-format.md", "exec"), {})
     assert capsys.readouterr().out.startswith("(4, 32, 32) (4, 3, 32, 32) S1")
-
-
-def test_a_geotiff_and_a_chart_become_a_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pyogrio
-    import rasterio
-    import shapely
-    from rasterio.transform import from_origin
-
-    from arcticseg.ice.scene import open_scene
-
-    tif, chart, out = tmp_path / "a_HV.tif", tmp_path / "chart.gpkg", tmp_path / "scene.nc"
-    grid = from_origin(0, -1_000_000, 40, 40)
-    profile: dict[str, Any] = {"height": 60, "width": 80, "count": 1, "dtype": "float32", "crs": "EPSG:3413"}
-    with rasterio.open(tif, "w", driver="GTiff", transform=grid, **profile) as target:
-        target.write(np.full((60, 80), 0.01, np.float32), 1)
-    # The left half: 9/10 of old ice in vast floes.
-    codes = {"CT": "90", "CA": "90", "SA": "95", "FA": "06", "POLY_TYPE": "I"} | dict.fromkeys(
-        ("CB", "SB", "FB", "CC", "SC", "FC")
-    )
-    left = shapely.box(0, -1_000_000 - 60 * 40, 40 * 40, -1_000_000)
-    pyogrio.raw.write(
-        chart,
-        np.array([shapely.to_wkb(left)], dtype=object),
-        [np.array([value], dtype=object) for value in codes.values()],
-        np.array(list(codes), dtype=object),
-        geometry_type="Polygon",
-        crs="EPSG:3413",
-    )
-    monkeypatch.setattr(sys, "argv", ["to_raw.py", str(tif), str(chart), str(out)])
-    runpy.run_path(script("recipes.md", "to_raw.py", tmp_path))
-    with open_scene(out) as scene:
-        assert scene.shape == (60, 80)
-        np.testing.assert_allclose(scene.sar("hv"), -20, atol=1e-4)
-        assert np.isnan(scene.sar("hh")).all()
-        labels = scene.chart()
-    assert labels is not None
-    assert labels[:, 30, 20].tolist() == [9, 5, 5]
-    assert labels[:, 30, 60].tolist() == [255, 255, 255]
 
 
 def test_the_download_keeps_whole_files_and_refuses_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,10 +44,21 @@ def records(path: Path) -> list[bytes]:
     return out
 
 
-def test_wandb_offline_run_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
+def finished_records(path: Path, seconds: float = 20) -> list[Any]:
+    """The parsed records of a run that has ended: wandb's service writes the last of them after `finish` returns."""
     from wandb.proto import wandb_internal_pb2
 
+    until = time.monotonic() + seconds
+    while True:
+        found = [wandb_internal_pb2.Record.FromString(data) for data in records(path)]
+        if found and found[-1].HasField("exit"):
+            return found
+        assert time.monotonic() < until, f"{path}: {len(found)} records and no end"
+        time.sleep(0.05)
+
+
+def test_wandb_offline_run_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     tracker = Wandb(tmp_path, TrackingConfig(project="ice", group="study"), {"optim": {"lr": 0.5}}, "run")
     for step in (1, 2):
@@ -54,9 +67,7 @@ def test_wandb_offline_run_is_read_back(tmp_path: Path, monkeypatch: pytest.Monk
     tracker.close()
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     history, runs = {}, []
-    for data in records(file):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in finished_records(file):
         if record.HasField("run"):
             runs.append((record.run.project, record.run.run_group, record.run.display_name))
         if record.HasField("history"):

@@ -22,6 +22,13 @@ from arcticseg.errors import ShardError
 SIZE = 100_000
 
 
+@pytest.fixture(autouse=True)
+def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards may go as soon as nobody has them open, and are tried again at once."""
+    monkeypatch.setattr("arcticseg.data.cache._LATELY", -1.0)
+    monkeypatch.setattr("arcticseg.data.cache._AGAIN", 0.0)
+
+
 class Counting(Folder):
     """Notes each download in a file, and takes a while over it."""
 
@@ -128,6 +135,23 @@ def test_the_longest_unused_makes_room(source: Counting, tmp_path: Path) -> None
     # 2 took the place of 1, 3 that of 0, and 0 that of 2.
     assert downloads(source) == ["0.tar", "1.tar", "2.tar", "3.tar", "0.tar"]
     assert held(tmp_path / "cache") == sorted(cache.path(entry(source, number)).name for number in (0, 3))
+
+
+def test_room_for_fewer_than_are_used_in_turn(
+    source: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shard is downloaded twice: what has no room is read at the source, until others have long been unused."""
+    monkeypatch.setattr("arcticseg.data.cache._LATELY", 60.0)
+    cache = Cache(tmp_path / "cache", limit=int(2.5 * SIZE))
+    with pytest.warns(UserWarning, match="is not cached") as warned:
+        found = [cache.read_range(source, entry(source, number % 4), 3, 3) for number in range(40)]
+    assert [part is not None for part in found] == [True, True, False, False] * 10
+    assert len(warned) == 2  # one a shard
+    assert downloads(source) == ["0.tar", "1.tar"]
+    cache.close()
+    for path in (tmp_path / "cache").glob("*.tar"):
+        os.utime(path, (time.time() - 61, time.time() - 61))
+    assert cache.read_range(source, entry(source, 2), 3, 3) == content(source, 2)[3:6]
 
 
 def test_a_shard_in_use_by_another_process_stays(source: Counting, tmp_path: Path) -> None:

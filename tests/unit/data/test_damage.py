@@ -346,7 +346,6 @@ def test_a_damaged_validation_sample_counts_for_nothing_and_is_told(workers: int
                     valid = bool(batch.hh[row].any() or batch.hv[row].any())
                     assert labelled == valid == (number not in damaged)
         found += passes.damages
-        passes.close()
     assert sorted(damage.number for damage in found) == sorted(damaged)
 
 

@@ -196,6 +196,36 @@ def test_positions_are_kept_to_within_ten_metres(factor: int) -> None:
         assert max(tile.geo.shape[1:]) <= math.ceil(size * factor / 500) + 2
 
 
+@pytest.mark.parametrize("factor", [2, 7])
+def test_positions_are_those_of_the_whole_grid(factor: int) -> None:
+    """Against interpolating all 21 x 21 points of a scene that holds the pole, as unit vectors, at full resolution."""
+    plane = pyproj.Proj(proj="stere", lat_0=89, lon_0=20)
+    lines, samples = np.linspace(0, 9984, 21), np.linspace(0, 10371, 21)
+    longitude, latitude = plane(*place(*np.meshgrid(lines - 5000, samples - 5000, indexing="ij")), inverse=True)
+    geo = GeoGrid(lines, samples, latitude, longitude, np.tile(20 + samples / 400, (21, 1)))
+    shape = (9985 // factor, 10372 // factor)
+    layers = replace(
+        layers_of((10_000, 10_400), 50),
+        factor=factor,
+        step=factor,
+        pixel_spacing=40.0 * factor,
+        geo=geo,
+    )
+    whole = RegularGridInterpolator((lines, samples), unit_vectors(latitude, longitude))
+    size, ellipsoid = 128, pyproj.Geod(ellps="sphere")
+    random = np.random.default_rng(factor)
+    for row, col in random.integers(8, np.array(shape) - size - 8, (8, 2)).tolist():
+        tile = decode("key", encode(cut(layers, row, col, size)))
+        rows = sample.interpolation_matrix(tile.geo_rows, size, clamp=False).astype(np.float64)
+        columns = sample.interpolation_matrix(tile.geo_cols, size, clamp=False).astype(np.float64)
+        vectors = unit_vectors(tile.geo[0].astype(np.float64), tile.geo[1].astype(np.float64))
+        found = positions(np.einsum("ri,ijx,sj->rsx", rows, vectors, columns))
+        at = (factor * (first + np.arange(size)) + (factor - 1) / 2 for first in (row, col))
+        expected = positions(whole(np.stack(np.meshgrid(*at, indexing="ij"), axis=-1)))
+        _, _, distance = ellipsoid.inv(found[1], found[0], expected[1], expected[0])
+        assert distance.max() < 10
+
+
 def test_interpolation_matrix_of_few_points() -> None:
     assert sample.interpolation_matrix(np.array([]), 4, clamp=True).shape == (4, 0)
     assert sample.interpolation_matrix(np.array([7.0]), 3, clamp=True).tolist() == [[1], [1], [1]]

@@ -116,9 +116,22 @@ def test_a_server_that_is_gone(folder: Path) -> None:
 @pytest.mark.parametrize("status", ["401", "403"])
 def test_a_refusal_is_not_repeated(server: Server, status: str) -> None:
     server.faults["a.tar"] = (status, 100)
-    with pytest.raises(ShardError, match=r"a\.tar: access is refused .*; set the AWS_\* variables"):
+    with pytest.raises(ShardError, match=r"a\.tar: access is refused .*; set AWS_ACCESS_KEY_ID and"):
         open_source(server.address, HASTE).read_range("a.tar", 0, 5)
     assert len(server.asked) == 1
+
+
+def test_s3_without_keys(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A private bucket: both ways to ask without keys are refused, and nothing is tried again."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
+    for skip in ("false", "true"):
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", skip)
+        with pytest.raises(
+            ShardError, match=r"access is refused .*; set AWS_ACCESS_KEY_ID .* or AWS_SKIP_SIGNATURE=true"
+        ):
+            open_source(s3, HASTE).read("a.tar")
 
 
 def test_a_server_without_ranges_is_named(server: Server) -> None:

@@ -93,13 +93,23 @@ def test_shares_of_ten() -> None:
 
 def test_lists_of_scenes(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
-    with pytest.raises(ConfigError, match=r"key 'data\.scenes' is '.*list\.txt'; no such file"):
+    with pytest.raises(ConfigError, match=r"list\.txt: no such list of scenes; give a text file"):
         read_scene_list(path)
     path.write_text("\n \n")
     with pytest.raises(ConfigError, match="the file is empty; list one scene a line"):
         read_scene_list(path)
-    path.write_text("a.nc\n  b \n\n")
+    path.write_text("# how it was made\na.nc\n  b  # a note\n\n")
     assert read_scene_list(path) == ["a", "b"]
+
+
+def test_lists_of_scenes_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text('["a.nc", "b"]')
+    assert read_scene_list(path) == ["a", "b"]
+    for text, message in (("a.nc", "is no list of scenes"), ('{"a": 1}', "JSON array"), ("[]", "the file is empty")):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            read_scene_list(path)
 
 
 def test_samples_are_read_by_number(folder: Path, tiles: list[Tile]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from arcticseg.errors import SceneError
-from arcticseg.ice.chart import PolygonCodes, parse_polygon_codes, polygon_classes, rasterise
+from arcticseg.ice.chart import PolygonCodes, index_planes, parse_polygon_codes, polygon_classes, rasterise
 
 HEADER = "poly_id;CT;CA;SA;FA;CB;SB;FB;CC;SC;FC;CN;CD;CF;POLY_TYPE"
 COLUMNS = ("CT", "CA", "SA", "FA", "CB", "SB", "FB", "CC", "SC", "FC")
@@ -233,8 +233,8 @@ def test_text_in_a_code_cell_is_an_unlisted_code() -> None:
         ([HEADER, "1;91;93"], "has 3 cells, the header 15"),
         ([HEADER, row(1, CT=91), row(1, CT=91)], "repeated or malformed poly_id"),
         ([HEADER, row(1, CT=91).replace("1;", "x;", 1)], "repeated or malformed poly_id"),
-        # Beyond 2 ** 24 the float32 raster of ids cannot tell ids apart.
-        ([HEADER, row(1 << 25, CT=91)], "repeated or malformed poly_id"),
+        # From 2 ** 24 on the float32 raster of ids cannot tell ids apart.
+        ([HEADER, row(1 << 24, CT=91)], "repeated or malformed poly_id"),
     ],
 )
 def test_a_malformed_table_is_an_error(rows: list[str], message: str) -> None:
@@ -267,21 +267,46 @@ def test_rasterise_gathers_by_id() -> None:
     polygons = np.random.default_rng(0).choice(np.array([*ids, np.nan], np.float32), (600, 41))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = rasterise(polygons, codes_of(ids), classes, "a.nc")
+        found = rasterise(polygons, codes_of(ids), classes, "a.nc").planes()
     assert found.dtype == np.uint8
     for (i, j), value in np.ndenumerate(polygons):
         expected = [255] * 3 if np.isnan(value) else classes[ids.index(int(value))].tolist()
         assert found[:, i, j].tolist() == expected
 
 
+@pytest.mark.parametrize("polygons_of", [60, 400])
+def test_rasterise_equals_a_scan_for_each_polygon(polygons_of: int) -> None:
+    """Few kinds of polygons and more than a byte can number; ids far apart; any number of threads."""
+    random = np.random.default_rng(polygons_of)
+    ids = random.choice(100_000, polygons_of, replace=False)
+    classes = np.stack([random.integers(0, n, polygons_of) for n in (11, 6, 7)], axis=1).astype(np.uint8)
+    classes[random.random(classes.shape) < 0.1] = 255
+    raster = random.choice(np.append(ids.astype(np.float32), np.float32(np.nan)), (301, 203))
+    expected = np.full((3, *raster.shape), 255, np.uint8)
+    for number, triple in zip(ids, classes, strict=True):
+        expected[:, raster == number] = triple[:, None]
+    one, three = (rasterise(raster, codes_of(ids.tolist()), classes, n_threads=n) for n in (1, 3))
+    assert one.index.dtype == (np.uint8 if polygons_of < 256 else np.uint16)
+    np.testing.assert_array_equal(one.planes(), expected)
+    np.testing.assert_array_equal(one.index, three.index)
+
+
+def test_planes_of_classes_are_indexed_and_back() -> None:
+    planes = np.stack([np.random.default_rng(0).integers(0, n, (40, 50)) for n in (11, 6, 7)]).astype(np.uint8)
+    planes[:, :20][planes[:, :20] < 3] = 255
+    found = index_planes(planes)
+    np.testing.assert_array_equal(found.planes(), planes)
+    np.testing.assert_array_equal(found.classes[found.index], np.moveaxis(planes, 0, -1))
+
+
 def test_rasterise_masks_and_counts_ids_without_a_row() -> None:
     polygons = np.array([[3, 4, 99, np.nan], [-5, 3, 3, 3]], np.float32)
     with pytest.warns(UserWarning, match=r"^a\.nc: 3 pixels have a polygon id without codes"):
-        found = rasterise(polygons, codes_of([3, 8]), np.array([[1, 2, 3], [4, 5, 6]], np.uint8), "a.nc")
+        found = rasterise(polygons, codes_of([3, 8]), np.array([[1, 2, 3], [4, 5, 6]], np.uint8), "a.nc").planes()
     np.testing.assert_array_equal(found[1], [[2, 255, 255, 255], [255, 2, 2, 2]])
 
 
 def test_rasterise_without_polygons_is_all_masked() -> None:
-    found = rasterise(np.full((5, 6), np.nan, np.float32), codes_of([]), np.zeros((0, 3), np.uint8))
+    found = rasterise(np.full((5, 6), np.nan, np.float32), codes_of([]), np.zeros((0, 3), np.uint8)).planes()
     assert found.shape == (3, 5, 6)
     assert (found == 255).all()

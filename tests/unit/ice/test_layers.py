@@ -7,6 +7,7 @@ import pytest
 
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice.channels import CHANNELS, COARSE
+from arcticseg.ice.chart import IndexedChart, index_planes
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.layers import LayerConfig, official_labels, read_layers, step_of
 from arcticseg.ice.scene import Scene, open_scene
@@ -39,8 +40,8 @@ class MadeScene(Scene):
     def distance(self) -> np.ndarray | None:
         return self.zones
 
-    def chart(self, rules: str = "autoice", strict: bool = False) -> np.ndarray | None:
-        return self.labels
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> IndexedChart | None:
+        return None if self.labels is None else index_planes(self.labels)
 
 
 def noise(shape: tuple[int, int], seed: int = 0, holes: float = 0.2) -> np.ndarray:
@@ -130,6 +131,20 @@ def test_averages_and_shares_are_as_asked() -> None:
     assert layers.sar["hh"][0, 0] == pytest.approx(10 * math.log10((0.1 + 0.01) / 2))
     (layers,) = read_layers(MadeScene(values), [2], LayerConfig(min_valid=0.6))
     assert np.isnan(layers.sar["hh"][0, 0])
+
+
+@pytest.mark.parametrize("average", ["linear", "db"])
+def test_averaging_lowers_white_noise_as_it_must(average: str) -> None:
+    """Unit variance in the averaged quantity over 1.1 x 10^7 pixels: the deviation is 1 / factor."""
+    random = np.random.default_rng(11)
+    drawn = random.standard_normal((3300, 3400), np.float32)
+    # Power must be positive: a mean of 20 puts zero twenty deviations away.
+    scene = MadeScene(drawn if average == "db" else 10 * np.log10(20 + drawn))
+    five, ten = read_layers(scene, [5, 10], LayerConfig(sar_average=average))
+    for layers, expected, tolerance in ((five, 0.2, 0.002), (ten, 0.1, 0.001)):
+        averaged = layers.sar["hh"].astype(np.float64)
+        averaged = averaged if average == "db" else 10 ** (averaged / 10)
+        assert averaged.std() == pytest.approx(expected, abs=tolerance)
 
 
 def test_a_scene_without_a_valid_pixel_is_an_error() -> None:

@@ -9,9 +9,17 @@ import pytest
 import shapely
 
 from arcticseg.errors import SceneError
+from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
 from arcticseg.ice.geo import GeoGrid, interpolate
 from arcticseg.ice.sigrid import CODE_COLUMNS
-from arcticseg.ice.vector import VectorChart, has_ice_information, polygon_codes, rasterise, read_chart
+from arcticseg.ice.vector import (
+    VectorChart,
+    has_ice_information,
+    polygon_codes,
+    rasterise,
+    read_chart,
+    resolve_ranges,
+)
 
 FIELDS = CODE_COLUMNS[1:]
 SQUARE = shapely.box(-61, 74, -60, 75)
@@ -264,6 +272,38 @@ def test_later_polygons_lie_on_top() -> None:
     assert (rasterise(chart, local_grid(75, -60, 50), (50, 50)) == 2).all()
 
 
+# Every range that two different tenths make, and those to ten tenths: written out, low end, high end, middle as a code.
+RANGES = """
+12 1 2 20  13 1 3 20  14 1 4 30  15 1 5 30  16 1 6 40  17 1 7 40  18 1 8 50  19 1 9 50
+23 2 3 30  24 2 4 30  25 2 5 40  26 2 6 40  27 2 7 50  28 2 8 50  29 2 9 60  21 2 10 60
+34 3 4 40  35 3 5 40  36 3 6 50  37 3 7 50  38 3 8 60  39 3 9 60  31 3 10 70
+45 4 5 50  46 4 6 50  47 4 7 60  48 4 8 60  49 4 9 70  41 4 10 70
+56 5 6 60  57 5 7 60  58 5 8 70  59 5 9 70  51 5 10 80
+67 6 7 70  68 6 8 70  69 6 9 80  61 6 10 80
+78 7 8 80  79 7 9 80  71 7 10 90
+89 8 9 90  81 8 10 90
+"""
+
+
+def test_ranges_of_total_concentration() -> None:
+    numbers = RANGES.split()
+    expected = {numbers[i]: numbers[i + 1 : i + 4] for i in range(0, len(numbers), 4)}
+    written = [str(code) for code in range(100)] + ["-9", "9-", "02", "x"]
+    chart = VectorChart("a", (SQUARE,) * len(written), tuple(codes(CT=text, CA=text) for text in written), ())
+    resolved, notes = resolve_ranges(chart, "mean")
+    for text, row in zip(written, resolved.codes, strict=True):
+        assert row["CT"] == (expected[text][2] if text in expected else text)
+        assert row["CA"] == text  # partial concentrations are no ranges here
+    assert len(notes) == len(expected) == 43
+    assert "CT 46, 4/10 to 6/10, in 1 polygons: taken as 50" in notes
+    assert "CT 81, 8/10 to 10/10, in 1 polygons: taken as 90" in notes
+    kept, notes = resolve_ranges(chart, "mask")
+    assert kept == chart
+    assert "CT 46, 4/10 to 6/10, in 1 polygons: masked" in notes
+    with pytest.raises(ValueError, match="mean"):
+        resolve_ranges(chart, "middle")
+
+
 def test_real_charts(real_data: Path) -> None:
     cis = read_chart(real_data / "charts/cis/cis_SGRDREA_20201102T.gpkg")
     assert len(cis.polygons) == 432
@@ -287,3 +327,79 @@ def test_real_chart_on_a_grid(real_data: Path) -> None:
     ids = rasterise(chart, geo, (400, 400))
     assert np.unique(ids[np.isfinite(ids)]).size > 1
     compare_by_hand(chart, geo, ids, 78.0, -19.3)
+
+
+REAL_CHARTS = (
+    "cis/cis_SGRDREA_20201102T.gpkg",
+    "dmi/201304100920_CapeFarewell_RIC.shp",
+    "dmi/201307222045_CapeFarewell_RIC.shp",
+    "dmi/201308070805_NorthEast_RIC.shp",
+    "dmi/201308132150_Qaanaaq_RIC.shp",
+    "dmi/201308152045_CapeFarewell_RIC.shp",
+    "dmi/201404250420_CapeFarewell2_RIC.shp",
+    "dmi/201405011000_SouthWest_RIC.shp",
+)
+
+
+def pixel_areas(geo: GeoGrid, shape: tuple[int, int], plane: pyproj.Proj) -> tuple[np.ndarray, Any]:
+    """Areas of the pixels in an equal-area plane, [H, W], and the outline of the image there."""
+    edges = [np.arange(n + 1) - 0.5 for n in shape]
+    latitude, longitude, _ = interpolate(geo, *edges)
+    x, y = plane(longitude, latitude)
+    # Half the cross product of a quadrangle's diagonals.
+    down, up = (x[1:, 1:] - x[:-1, :-1], y[1:, 1:] - y[:-1, :-1]), (x[1:, :-1] - x[:-1, 1:], y[1:, :-1] - y[:-1, 1:])
+    ring = [(0, slice(None)), (slice(None), -1), (-1, slice(None, None, -1)), (slice(None, None, -1), 0)]
+    outline = np.concatenate([np.stack([x[side], y[side]], axis=-1) for side in ring])
+    return 0.5 * np.abs(down[0] * up[1] - down[1] * up[0]), shapely.Polygon(outline)
+
+
+@pytest.mark.parametrize("name", REAL_CHARTS, ids=lambda name: Path(name).stem)
+def test_areas_of_real_charts(real_data: Path, name: str) -> None:
+    """Class areas against those of the polygons, cut to the image in an equal-area plane, by pyproj and shapely."""
+    chart, _ = resolve_ranges(read_chart(real_data / "charts" / name), "mean")
+    # A part of the chart, 160 km wide, where it shows most concentrations.
+    tree = shapely.STRtree(chart.polygons)
+
+    def shown(point: shapely.Point) -> int:
+        box = shapely.box(point.x - 1.2, point.y - 0.6, point.x + 1.2, point.y + 0.6)
+        return len({chart.codes[i]["CT"] for i in tree.query(box, predicate="intersects")})
+
+    centre = max((polygon.representative_point() for polygon in chart.polygons), key=shown)
+    size = (1000, 1000)
+    geo = local_grid(centre.y, centre.x, size[0], turn=0.3, spacing=160)
+    ids = rasterise(chart, geo, size)
+    table = parse_polygon_codes(polygon_codes(chart), name)
+    classes = polygon_classes(table, source=name)
+    row_of = np.full(len(chart.polygons) + 1, len(classes))
+    row_of[table.ids] = np.arange(len(classes))
+    labels = np.vstack([classes, [[255] * 3]])[row_of[np.nan_to_num(ids, nan=0).astype(int)]].transpose(2, 0, 1)
+
+    plane = pyproj.Proj(proj="laea", lat_0=centre.y, lon_0=centre.x)
+    areas, outline = pixel_areas(geo, size, plane)
+    assert areas.mean() == pytest.approx(160**2, rel=1e-2)
+    covered: Any = shapely.Polygon()
+    expected: Counter[tuple[int, int]] = Counter()
+    place = {int(number): i for i, number in enumerate(table.ids)}
+    for number in reversed(range(1, len(chart.polygons) + 1)):  # later polygons lie on top
+        if number not in place:
+            continue
+        there = shapely.transform(
+            shapely.segmentize(chart.polygons[number - 1], 0.02), lambda x, y: plane(x, y), interleaved=False
+        )
+        there = shapely.intersection(there if there.is_valid else there.buffer(0), outline)
+        if there.is_empty:
+            continue
+        new = shapely.difference(there, covered)
+        covered = shapely.union(covered, there)
+        for i in range(3):
+            expected[i, int(classes[place[number], i])] += new.area
+    large = 0
+    for i in range(3):
+        for value in np.unique(labels[i]):
+            here = labels[i] == value
+            # Masked pixels are also those outside of the chart, which no polygon tells.
+            if here.sum() > 1000 and value != 255:
+                large += 1
+                assert areas[here].sum() == pytest.approx(expected[i, int(value)], rel=0.01), (i, value)
+    assert large >= 3
+    assert areas[np.isfinite(ids)].sum() == pytest.approx(covered.area, rel=0.01)

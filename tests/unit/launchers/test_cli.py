@@ -10,7 +10,7 @@ from launchers.cli import VERBS, guarded, main, make_parser
 from launchers.verbs.shards import parse_factors
 from launchers.verbs.simulate import parse_size
 
-ACTIONS = [("shards", action) for action in ("build", "check", "split", "stats")]
+ACTIONS = [("shards", action) for action in ("build", "check", "info", "split", "stats")]
 COMMANDS = [*((verb,) for verb in VERBS), *ACTIONS]
 
 # Parses every help in one process and says what was loaded for it.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+from shards.workers import Job, Outcome
 from tests import scenes
 
 # (time, absolute orbit, ice service): the first two scenes are of one pass.
@@ -30,3 +34,36 @@ def write(folder: Path, lines: int = 300, samples: int = 350) -> list[Path]:
         scenes.write_raw(folder / f"{name}.nc", lines=lines, samples=samples + 10 * i, seed=i, chart=i < 4)
         for i, name in enumerate(NAMES)
     ]
+
+
+class InThisProcess:
+    """In the place of `Workers`: without processes, whose start is most of the time of a small build."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map(self, function: Callable[..., object], jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+        for job in jobs:
+            try:
+                yield job, Outcome(function(*job.arguments))
+            except Exception as error:
+                yield job, Outcome(error=error)
+
+
+def telling(function: Callable[[int, int], None], stage: str = "scenes") -> Callable[[str], object]:
+    """A progress that tells one stage to a function."""
+    return lambda name: contextlib.nullcontext(function if name == stage else lambda done, total: None)
+
+
+def leaves(found: Any, prefix: str = "") -> dict[str, Any]:
+    """The single values in dicts and lists, by their way from the top, so that they can be compared approximately."""
+    if not isinstance(found, (dict, list)):
+        return {prefix: found}
+    items = found.items() if isinstance(found, dict) else enumerate(found)
+    return {name: one for key, value in items for name, one in leaves(value, f"{prefix}.{key}").items()}

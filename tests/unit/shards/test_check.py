@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from archive import InThisProcess
 from archive import write as write_archive
 
 from arcticseg.data.manifest import read_index, read_manifest
@@ -14,12 +15,10 @@ from shards.part import BuildConfig
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from concurrent.futures import ThreadPoolExecutor
-
     folder = tmp_path_factory.mktemp("checked")
     paths = write_archive(folder / "scenes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "process_pool", lambda workers: ThreadPoolExecutor(1))
+        patch.setattr(builder, "Workers", InThisProcess)
         config = BuildConfig(tile=32, factors=(4,), shard_bytes=60_000)
         splits = {"train": [paths[0], paths[4]], "val": [paths[2]]}
         builder.build(splits, folder / "shards", config, report=lambda text: None)
@@ -47,7 +46,7 @@ def edit(path: Path, change: object) -> None:
 
 def test_a_whole_folder_has_no_problem(built: Path) -> None:
     seen: list[tuple[int, int]] = []
-    assert check(built, lambda done, total: seen.append((done, total))) == []
+    assert check(built, progress=lambda done, total: seen.append((done, total))) == []
     n = sum(len(shards) for shards in read_manifest(built).splits.values())
     assert n > 2
     assert seen == [(i, n) for i in range(n + 1)]
@@ -156,7 +155,10 @@ def test_two_samples_exchanged_in_the_index_are_found(shards: Path) -> None:
         found["samples"][:2] = found["samples"][1::-1]
 
     edit(shards / "train-000000.json", exchange)
-    assert check(shards) == [f"{shards}: the indices do not give the manifest's fingerprint"]
+    (problem,) = check(shards)
+    assert problem.startswith(
+        f"{shards / 'train-000000.tar'}: the samples in the index do not lie one behind the other"
+    )
 
 
 def test_a_folder_without_manifest_is_an_error(tmp_path: Path) -> None:

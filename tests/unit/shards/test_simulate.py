@@ -213,6 +213,21 @@ def test_real_chart_gives_real_polygons_and_codes(real_data: Path, tmp_path: Pat
         assert "cis_SGRDREA_20201102T" in file.simulated
 
 
+def test_ranges_of_a_real_chart_can_be_resolved(real_data: Path, tmp_path: Path) -> None:
+    chart = real_data / "charts/dmi/201404250420_CapeFarewell2_RIC.shp"
+    codes = {}
+    for how in ("mask", "mean"):
+        path = simulate_scene(
+            tmp_path / f"{how}.nc", index=0, seed=0, size=500, chart=chart, window=(-45.55, 59.75), ct_ranges=how
+        )
+        codes[how] = [row.split(";")[1] for row in arrays(path)["polygon_codes"][1:]]
+        with netCDF4.Dataset(path) as file:
+            assert ("(CT ranges: mean)" in file.simulated) is (how == "mean")
+    resolved = {"23": "30", "46": "50"}
+    assert codes["mean"] == [resolved.get(code, code) for code in codes["mask"]]
+    assert codes["mean"] != codes["mask"]
+
+
 def test_real_chart_in_a_window(real_data: Path, tmp_path: Path) -> None:
     chart = real_data / "charts/dmi/201405011000_SouthWest_RIC.shp"
     path = simulate_scene(tmp_path, index=0, seed=0, size=500, chart=chart, window=(-55.0, 66.0))

@@ -1,4 +1,5 @@
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -94,7 +95,18 @@ def test_lists_may_name_files_and_hold_empty_lines(tmp_path: Path) -> None:
 def test_a_pass_in_two_lists_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text(f"{NAMES[0]}\n{NAMES[2]}\n")
     (tmp_path / "val.txt").write_text(f"{NAMES[1]}\n")
-    with pytest.raises(ConfigError, match=rf"^{tmp_path}: the pass S1A-022892 is in both train\.txt and val\.txt"):
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}: one pass is in two lists, train: S1A.* and val: S1A"):
+        split.read_lists(tmp_path)
+    # A list that says that it is given is taken, and the pair is named.
+    (tmp_path / "val.txt").write_text(f"# taken as given from x.json\n{NAMES[1]}\n")
+    with pytest.warns(UserWarning, match=rf"share 1 pairs of one pass: train: {NAMES[0]} and val: {NAMES[1]}$"):
+        assert split.read_lists(tmp_path) == {"train": [NAMES[0], NAMES[2]], "val": [NAMES[1]]}
+
+
+def test_a_scene_in_two_lists_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text(f"{NAMES[0]}\n{NAMES[2]}\n")
+    (tmp_path / "test.txt").write_text(f"# taken as given\n{NAMES[2]}\n")
+    with pytest.raises(ConfigError, match=rf"{NAMES[2]} is in both train\.txt and test\.txt"):
         split.read_lists(tmp_path)
 
 
@@ -111,6 +123,106 @@ def test_assign_wants_a_file_for_each_name_and_a_name_for_each_file() -> None:
         split.assign(paths, {**lists, "test": ["d"]})
     with pytest.raises(ConfigError, match="1 scenes are on no list, such as c; add them to a list"):
         split.assign(paths, {"train": ["a", "b"]})
+
+
+def test_scenes_left_out_need_no_file_and_no_split() -> None:
+    paths = [Path(f"{name}.nc") for name in "abc"]
+    assert split.assign(paths, {"train": ["a", "b"], "left_out": ["c", "d"]}) == {"train": paths[:2]}
+
+
+ORBITS = [(f"{orbit:06d}", minute) for orbit in range(20) for minute in range(2)]
+PAIRS = [scene_name(f"202001{int(orbit) + 1:02d}T00{minute}000", orbit, "cis") for orbit, minute in ORBITS]
+
+
+def test_drawn_lists_touch_no_pass_of_a_given_one() -> None:
+    test = [PAIRS[0], PAIRS[5]]
+    found = split.plan(PAIRS, {"test": test}, {"val": 0.2, "test": 0.5})
+    assert found["test"] == test
+    assert found["left_out"] == [PAIRS[1], PAIRS[4]]
+    assert len(found["val"]) == 8
+    assert split.shared_passes({part: found[part] for part in ("train", "val", "test")}) == []
+    assert sorted(name for part in found.values() for name in part) == sorted(PAIRS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(names_, st.data())
+def test_plans_hold_every_scene_once_and_what_is_drawn_shares_no_pass(names: list[str], data: st.DataObject) -> None:
+    where = {name: data.draw(st.sampled_from(["train", "val", "test", None, None])) for name in names}
+    given_parts = data.draw(st.sets(st.sampled_from(["train", "val", "test"])))
+    lists = {part: [name for name in names if where[name] == part] for part in given_parts}
+    if "train" in lists and "val" in lists:
+        lists["train"] += lists["val"]  # as those of the challenge winner
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = split.plan(names, lists, {"val": 0.2, "test": 0.2}, 1)
+        except ConfigError as error:
+            assert "leave none for training" in str(error)  # noqa: PT017
+            return
+    assert sorted(name for part in found.values() for name in part) == sorted(names)
+    for part in given_parts & {"val", "test"}:
+        assert found.get(part, []) == sorted(lists[part])
+    if "train" in lists:
+        assert set(found["train"]) <= set(lists["train"])
+    shared = split.shared_passes({part: listed for part, listed in found.items() if part != "left_out"})
+    assert bool(shared) == bool(caught)
+    # A pair of one pass in two splits is one of given lists.
+    for pair in shared:
+        assert {one.partition(":")[0] for one in pair} <= given_parts
+
+
+def test_given_training_scenes_stay_and_the_pairs_are_named() -> None:
+    train, test = PAIRS[1:30], [PAIRS[0]]
+    with pytest.warns(UserWarning, match=rf"share 1 pairs of one pass: train: {PAIRS[1]} and test: {PAIRS[0]}$"):
+        found = split.plan(PAIRS, {"train": train, "test": test}, {"val": 0.1, "test": 0.5})
+    assert found["test"] == test
+    assert sorted(found["train"] + found["val"]) == sorted(train)
+    assert PAIRS[1] in found["train"]
+    assert found["left_out"] == sorted(PAIRS[30:])
+    assert split.shared_passes({"train": found["train"], "val": found["val"]}) == []
+
+
+def test_given_validation_scenes_leave_the_training_list() -> None:
+    val = [PAIRS[2], PAIRS[3]]
+    found = split.plan(PAIRS, {"train": PAIRS, "val": val}, {"val": 0.5, "test": 0.0})
+    assert found == {"train": sorted(set(PAIRS) - set(val)), "val": val}
+
+
+def test_given_lists_that_cannot_be() -> None:
+    with pytest.raises(ConfigError, match="the val list names 1 scenes that are not there, such as other; add them"):
+        split.plan(PAIRS, {"val": ["other", PAIRS[0]]}, {})
+    with pytest.raises(ConfigError, match=f"the test list holds {PAIRS[3]}, which is on another list, too"):
+        split.plan(PAIRS, {"train": PAIRS, "test": [PAIRS[3]]}, {})
+
+
+def official(real_data: Path, which: str) -> list[str]:
+    return [name.removesuffix(".nc") for name in json.loads((real_data / "lists" / f"{which}.json").read_text())]
+
+
+def test_the_official_lists(real_data: Path) -> None:
+    train, test = official(real_data, "train_scenes"), official(real_data, "test_scenes")
+    with pytest.warns(UserWarning, match="share 2 pairs of one pass") as caught:
+        found = split.plan(train + test, {"train": train, "test": test}, {"val": 0.05})
+    assert {part: len(listed) for part, listed in found.items()} == {"train": 486, "val": 26, "test": 20}
+    assert found["test"] == sorted(test)
+    message = str(caught[0].message)
+    assert "20200319T102035" in message
+    assert "20201013T080348" in message
+    assert split.shared_passes({"train": found["train"], "val": found["val"]}) == []
+    assert split.shared_passes({"val": found["val"], "test": found["test"]}) == []
+    # Without the official training list, the two scenes that share a pass with the test are in no list.
+    found = split.plan(train + test, {"test": test}, {"val": 0.05})
+    assert {part: len(listed) for part, listed in found.items()} == {"train": 484, "val": 26, "test": 20, "left_out": 2}
+    assert split.shared_passes({part: found[part] for part in ("train", "val", "test")}) == []
+
+
+@pytest.mark.parametrize(("number", "scenes", "pairs"), [(1, 18, 5), (2, 17, 6)])
+def test_validation_lists_of_the_challenge(real_data: Path, number: int, scenes: int, pairs: int) -> None:
+    train, test = official(real_data, "train_scenes"), official(real_data, "test_scenes")
+    val = official(real_data, f"val_scenes_mmseaice_{number}")
+    with pytest.warns(UserWarning, match=f"share {pairs} pairs"):
+        found = split.plan(train + test, {"train": train, "val": val, "test": test}, {})
+    assert {part: len(listed) for part, listed in found.items()} == {"train": 512 - scenes, "val": scenes, "test": 20}
 
 
 def test_every_official_scene_has_an_orbit(real_data: Path) -> None:

@@ -1,0 +1,123 @@
+"""Compressed HDF5 datasets, their chunks inflated by several threads.
+
+The netCDF library inflates chunks one after the other under a lock, with zlib. Here HDF5 only hands out each chunk as
+it is stored; threads undo deflate (libdeflate, which verifies the stream's checksum) and shuffle. Whatever is not
+plainly that, a damaged chunk included, is left to the netCDF library, so that one library has the last word on what a
+file holds and on what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import h5py
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from arcticseg.ice import threads
+
+_DEFLATE, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
+# What is undone here, in the order in which a writer applied it.
+_PIPELINES: tuple[list[int], ...] = ([], [_DEFLATE], [_SHUFFLE], [_SHUFFLE, _DEFLATE])
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """How the chunks of a dataset are stored.
+
+    shape: of a chunk; those at the far edges are stored whole, too. filters: one of `_PIPELINES`.
+    places: of each chunk in the array.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    filters: list[int]
+    places: list[tuple[int, ...]]
+
+
+def read_chunked(path: Path, name: str, n_threads: int, memory: NDArray[Any] | None = None) -> NDArray[Any] | None:
+    """A numeric dataset of an HDF5 (netCDF-4) file, as stored: no fill value, scale or offset is applied.
+
+    Args:
+        path: the file.
+        name: of a dataset in its root group.
+        n_threads: chunks inflated at a time; the result does not depend on it.
+        memory: an array that may be overwritten, used for the result where its shape and dtype fit.
+
+    Returns:
+        The array, in the machine's byte order; None where the dataset is not made up of all its chunks, sound and
+        plain, deflated or shuffled: then the netCDF library must read it, or say why it cannot be read.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            found = _layout(file, name)
+            if found is None:
+                return None
+            dataset = file[name].id
+            shape = dataset.shape
+            out = memory
+            if out is None or (out.shape, out.dtype) != (shape, found.dtype):
+                out = np.empty(shape, found.dtype)
+            # [..., itemsize]: the bytes of each value, which shuffle has sorted by their place in it.
+            values = out.view(np.uint8).reshape(*out.shape, out.itemsize)
+
+            def inflate(place: tuple[int, ...]) -> None:
+                # Looked up as any reader does, so that a damaged index of chunks means here what it means there; a
+                # chunk that is not there, and holds the fill value, raises an error.
+                skipped, stored = dataset.read_direct_chunk(place)
+                if skipped:
+                    raise ValueError("a chunk went without some of the filters")
+                window = tuple(slice(first, first + n) for first, n in zip(place, found.shape, strict=True))
+                target = values[window]
+                inside = tuple(slice(n) for n in target.shape[:-1])
+                source = _decoded(stored, found)
+                if _SHUFFLE in found.filters:
+                    for byte, plane in enumerate(source.reshape(out.itemsize, *found.shape)):
+                        target[..., byte] = plane[inside]
+                else:
+                    target[...] = source.reshape(*found.shape, out.itemsize)[inside]
+
+            for _ in threads.in_order(inflate, found.places, n_threads):
+                pass
+    except Exception:  # damage can raise any error; the netCDF library will meet it again and name it
+        return None
+    return out.astype(out.dtype.newbyteorder("="), copy=False)
+
+
+def _layout(file: h5py.File, name: str) -> _Chunks | None:
+    """Where and how a dataset is stored; None where that is out of the ordinary."""
+    # A link may lead into another file.
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return None
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.chunks is None or not dataset.size:
+        return None
+    kind = dataset.id.get_type()
+    is_number = kind.get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) and dataset.dtype.kind in "fiu"
+    if not is_number or not kind.equal(h5py.h5t.py_create(dataset.dtype)):
+        return None
+    properties = dataset.id.get_create_plist()
+    applied = [properties.get_filter(i) for i in range(properties.get_nfilters())]
+    filters = [code for code, *_ in applied]
+    element = next((options[0] for code, _, options, _ in applied if code == _SHUFFLE), dataset.dtype.itemsize)
+    if filters not in _PIPELINES or element != dataset.dtype.itemsize:
+        return None
+    grid = product(*(range(0, n, step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)))
+    return _Chunks(dataset.chunks, dataset.dtype, filters, list(grid))
+
+
+def _decoded(stored: bytes, layout: _Chunks) -> NDArray[np.uint8]:
+    """The bytes of one chunk without compression, still shuffled.
+
+    Raises an error of imagecodecs or ValueError for a chunk that is damaged or too short or long.
+    """
+    size = math.prod(layout.shape) * layout.dtype.itemsize
+    data = imagecodecs.deflate_decode(stored, out=size) if _DEFLATE in layout.filters else stored
+    if len(data) != size:
+        raise ValueError(f"{len(data)} bytes in a chunk of {size}")
+    return np.frombuffer(data, np.uint8)

@@ -1,0 +1,73 @@
+"""What is left to build in a folder that holds finished shards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from arcticseg.config import to_dict
+from arcticseg.data.manifest import Manifest
+from arcticseg.errors import ConfigError
+from shards.part import BuildConfig
+from shards.split import passes_of
+
+Splits = Mapping[str, Sequence[Path]]
+
+
+def differences(found: Manifest, config: BuildConfig) -> list[tuple[str, object, object]]:
+    """(key, value of the shards, value asked for) of the options that differ."""
+
+    def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+        out: dict[str, object] = {}
+        for key, value in values.items():
+            out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return out
+
+    # As JSON, since the manifest's went through it.
+    before, now = flat(found.builder["config"]), flat(json.loads(json.dumps(to_dict(config))))
+    return [(key, before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)]
+
+
+def is_same(found: Manifest, splits: Splits, config: BuildConfig) -> bool:
+    """The shards are those that these scenes and options give."""
+    asked = {path.stem: split for split, paths in splits.items() for path in paths}
+    return not differences(found, config) and asked == {name: facts["split"] for name, facts in found.scenes.items()}
+
+
+def to_add(found: Manifest, splits: Splits, config: BuildConfig, folder: Path) -> dict[str, list[Path]]:
+    """The scenes that the shards do not hold yet, by split; those that could not be read before are tried again.
+
+    Raises:
+        ConfigError: other options, or a scene or a pass would be in two splits.
+    """
+    for key, before, now in differences(found, config):
+        raise ConfigError(
+            f"key '{key}' is {now!r}; the shards in {folder} have {before!r}: set that, or another folder"
+        )
+    asked = {path.stem: split for split, paths in splits.items() for path in paths}
+    has = {name: str(facts["split"]) for name, facts in found.scenes.items()}
+    passes = passes_of({**has, **asked})
+    split_of = {passes[name]: split for name, split in has.items()}
+    for name, split in asked.items():
+        held = has.get(name, split_of.get(passes[name], split))
+        if held != split:
+            raise ConfigError(
+                f"scene {name} should go to split {split}, but {folder} has {'it' if name in has else 'its pass'} in "
+                f"{held}; put it there, for scenes and passes cannot change their split"
+            )
+    return {
+        split: [path for path in paths if "error" in found.scenes.get(path.stem, {"error": "not there"})]
+        for split, paths in splits.items()
+    }
+
+
+def default_splits(found: Manifest, names: Sequence[str]) -> dict[str, list[str]]:
+    """Splits for scenes to add, by name: a pass stays in the split that it is in; what is new trains."""
+    has = {name: str(facts["split"]) for name, facts in found.scenes.items()}
+    passes = passes_of({*has, *names})
+    split_of = {passes[name]: split for name, split in has.items()}
+    out: dict[str, list[str]] = {}
+    for name in names:
+        out.setdefault(split_of.get(passes[name], "train"), []).append(name)
+    return out

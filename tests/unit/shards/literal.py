@@ -1,0 +1,235 @@
+"""A raw scene read and cut slowly, by the words of docs/data-format.md, with netCDF4 and nothing of the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import numpy as np
+
+from tests.scenes import AMSR2, ERA5
+
+# Written out from the tables of the page.
+SIC = {0: 0, 1: 0, 2: 0, 55: 0, 91: 10, 92: 10} | {10 * n: n for n in range(1, 10)}
+SOD = {0: 0, 80: 0, 81: 1, 82: 1, 83: 2, 84: 2, 85: 2, 86: 4, 87: 3, 88: 3, 89: 3, 91: 4, 93: 4, 95: 5, 96: 5, 97: 5}
+SOD |= {98: 255, 99: 255}
+FLOE = {0: 0, 2: 1, 3: 2, 4: 3, 5: 4, 6: 5, 7: 5, 9: 6, 10: 6} | dict.fromkeys((1, 8, 21, 22, 99), 255)
+OFFSETS = dict.fromkeys(AMSR2, (20.0, 0.005)) | {
+    "u10m_rotated": (-60.0, 0.002),
+    "v10m_rotated": (-60.0, 0.002),
+    "t2m": (180.0, 0.0025),
+    "skt": (180.0, 0.0025),
+    "tcwv": (0.0, 0.002),
+    "tclw": (0.0, 0.0001),
+}
+COLUMNS = ["poly_id", "CT", "CA", "SA", "FA", "CB", "SB", "FB", "CC", "SC", "FC", "CN", "CD", "CF", "POLY_TYPE"]
+
+
+def number(cell: str) -> int | None:
+    """A code; None where the cell is empty; -1, which no table lists, where it is garbled."""
+    if not cell.strip() or cell.strip() == "-9":
+        return None
+    try:
+        return int(cell)
+    except ValueError:
+        return -1
+
+
+def classes_of(row: dict[str, str]) -> tuple[int, int, int]:
+    """SIC, SOD, FLOE of one polygon, rules `autoice`."""
+    cell = {name: number(row[name]) for name in COLUMNS[1:11]}
+    water = row["POLY_TYPE"].strip() == "W"
+    if cell["CT"] is None and not water:
+        return 255, 255, 255
+    for names, table in ((("CT", "CA", "CB", "CC"), SIC), (("SA", "SB", "SC"), SOD), (("FA", "FB", "FC"), FLOE)):
+        if any(cell[name] is not None and cell[name] not in table for name in names):
+            return 255, 255, 255
+    total = 0 if water else SIC[cell["CT"]]  # type: ignore[index]
+    if total == 0:
+        return 0, 0, 0
+    partial = {p: 0 if cell["C" + p] is None else SIC[cell["C" + p]] for p in "ABC"}  # type: ignore[index]
+    if cell["CA"] is None:
+        partial["A"] = total
+
+    def dominant(letter: str, table: dict[int, int]) -> int:
+        kind = {p: None if cell[letter + p] is None else table[cell[letter + p]] for p in "ABC"}  # type: ignore[index]
+        size = dict(partial)
+        if kind["A"] is not None and kind["A"] == kind["B"]:
+            size["A"] = partial["A"] + partial["B"]
+        if kind["A"] is not None and kind["A"] == kind["C"]:
+            size["A"] = partial["A"] + partial["C"]
+        if kind["B"] is not None and kind["B"] == kind["C"]:
+            size["B"] = partial["B"] + partial["C"]
+        first = max("ABC", key=lambda p: (size[p], -ord(p)))
+        found = kind[first]
+        return 255 if found is None or size[first] < 0.65 * total else found
+
+    floe = dominant("F", FLOE)
+    if any(cell["F" + p] in (1, 8, 21, 22) for p in "ABC"):
+        floe = 255
+    return total, dominant("S", SOD), floe
+
+
+def plain(file: netCDF4.Dataset, name: str) -> np.ndarray:
+    """The numbers of a variable as they stand; what no writer means is NaN."""
+    values = np.asarray(file[name][:])
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"{name} holds no numbers")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    return np.where(values > 1e30, np.float32(np.nan), values)
+
+
+def blocks(values: np.ndarray, k: int) -> np.ndarray:
+    """[H, W] -> [H // k, W // k, k * k]."""
+    rows, columns = values.shape[0] // k, values.shape[1] // k
+    return values[: rows * k, : columns * k].reshape(rows, k, columns, k).swapaxes(1, 2).reshape(rows, columns, k * k)
+
+
+def mean(values: np.ndarray, k: int, needed: float) -> np.ndarray:
+    """float64 mean over finite values of blocks; NaN where fewer than `needed`, or none, of them are."""
+    parts = blocks(values.astype(np.float64), k)
+    count = np.isfinite(parts).sum(-1)
+    total = np.where(np.isfinite(parts), parts, 0).sum(-1)
+    return np.where((count >= needed * k * k) & (count > 0), total / np.maximum(count, 1), np.nan)
+
+
+def majority(labels: np.ndarray, k: int) -> np.ndarray:
+    """The most frequent class of the labelled pixels, the lowest of several; 255 where none is labelled."""
+    parts = blocks(labels, k)
+    votes = np.stack([(parts == value).sum(-1) for value in range(11)])
+    return np.where(votes.sum(0) > 0, votes.argmax(0), 255)
+
+
+def steps(length: int, tile: int) -> list[int]:
+    """First pixels of tiles."""
+    return [0] if length <= tile else [*range(0, length - tile, tile), length - tile]
+
+
+def tiles_of(path: Path, tile: int, factors: tuple[int, ...]) -> dict[tuple[int, int, int], dict[str, Any]]:
+    """(factor, row, column) -> what the sample should hold, of each tile with a quarter of valid pixels.
+
+    hh, hv: exact dB [H, W], NaN = none. dist, lab: as stored. aux: cell -> 20 codes. geo: (line, sample) -> 3 values.
+    """
+    with netCDF4.Dataset(path) as file:
+        file.set_auto_maskandscale(False)
+        sar = {name: plain(file, variable) for name, variable in (
+            ("hh", "nersc_sar_primary"), ("hv", "nersc_sar_secondary"))}  # fmt: skip
+        shape = sar["hh"].shape
+        assert len(shape) == 2
+        zones = plain(file, "distance_map") if "distance_map" in file.variables else None
+        cells = tuple(n * 40 // 2000 for n in shape)
+        groups = [group for group in (AMSR2, ERA5) if any(name in file.variables for name in group)]
+        coarse = {name: plain(file, name) for group in groups for name in group}
+        ids, table = None, {}
+        if "polygon_icechart" in file.variables:
+            ids = plain(file, "polygon_icechart")
+            text = [str(row) for row in np.atleast_1d(file["polygon_codes"][:])]
+            header = text[0].split(";")
+            for line in text[1:]:
+                row = dict(zip(header, line.split(";"), strict=True))
+                table[int(row["poly_id"])] = classes_of(row)
+        names = ("line", "sample", "latitude", "longitude", "incidenceangle")
+        grid = [np.asarray(file[f"sar_grid_{name}"][:]).ravel() for name in names]
+    for values in (sar["hv"], zones, ids):
+        assert values is None or values.shape == shape
+    assert all(values.shape == cells for values in coarse.values())
+    points = {
+        (float(line), float(sample)): tuple(map(np.float32, rest)) for line, sample, *rest in zip(*grid, strict=True)
+    }
+    charts = None
+    if ids is not None:
+        charts = np.full((3, *shape), 255, np.uint8)
+        for identity, found in table.items():
+            charts[:, ids == identity] = np.array(found, np.uint8)[:, None]
+    if zones is not None and np.any((zones < -0.5) | (zones > 41.5)):
+        raise ValueError("zones are 0 to 41")
+    out = {}
+    for k in factors:
+        with np.errstate(divide="ignore", over="ignore"):
+            decibels = {
+                name: 10 * np.log10(mean(np.power(np.float32(10), values / np.float32(10)), k, 0.5))
+                for name, values in sar.items()
+            }
+        rows, columns = decibels["hh"].shape
+        distance = np.full((rows, columns), 255)
+        if zones is not None:
+            average = mean(zones, k, 0)
+            distance = np.where(np.isnan(average), 255, np.rint(average))
+        labels = None if charts is None else np.stack([majority(plane, k) for plane in charts])
+        for row in steps(rows, tile):
+            for column in steps(columns, tile):
+                window = np.s_[row : row + tile, column : column + tile]
+                valid = ~np.isnan(decibels["hh"][window]) | ~np.isnan(decibels["hv"][window])
+                if valid.mean() < 0.25 or not valid.any():
+                    continue
+
+                def cut(values: np.ndarray, fill: float, window: Any = window) -> np.ndarray:
+                    found = values[window]
+                    return np.pad(found, [(0, tile - n) for n in found.shape], constant_values=fill)
+
+                out[k, row, column] = {
+                    **{name: cut(values, np.nan) for name, values in decibels.items()},
+                    "dist": cut(distance, 255),
+                    "lab": None if labels is None else np.stack([cut(plane, 255) for plane in labels]),
+                    "aux": coarse,
+                    "cells": cells if coarse else (0, 0),
+                    "geo": points,
+                }
+    return out
+
+
+def coarse_code(name: str, value: float) -> int:
+    """The code of a value on the 2 km grid."""
+    offset, scale = OFFSETS[name]
+    return 0 if np.isnan(value) else int(np.clip(np.rint((value - offset) / scale), 0, 65534)) + 1
+
+
+def differences(tile: Any, expected: dict[str, Any]) -> list[str]:
+    """What of a stored tile is not what the literal reading says."""
+    wrong = []
+    k = tile.factor
+    for name in ("hh", "hv"):
+        codes, exact = getattr(tile, name).astype(np.float64), expected[name]
+        nothing = np.isnan(exact)
+        if ((codes == 0) != nothing).any():
+            wrong.append(f"{name}: no data in {(codes == 0).sum()} pixels, not in {nothing.sum()}")
+        stored, limited = -60 + 0.05 * (codes - 1), np.clip(exact, -60, 40)
+        if (np.abs(stored - limited)[~nothing & (codes > 0)] > 0.026).any():
+            wrong.append(f"{name}: off by {np.nanmax(np.abs(stored - limited)[codes > 0])} dB")
+    if (tile.dist != expected["dist"]).any():
+        wrong.append("dist")
+    if (tile.lab is None) != (expected["lab"] is None) or (
+        tile.lab is not None and (tile.lab != expected["lab"]).any()
+    ):
+        wrong.append("lab")
+    last = tile.hh.shape[0] - 1
+    rows, columns = ((np.asarray(at) + first + 0.5) * k * 40 / 2000 - 0.5 for at, first in (
+        (tile.aux_rows, tile.row), (tile.aux_cols, tile.col)))  # fmt: skip
+    if tile.aux.shape[1:] != (len(rows), len(columns)):
+        wrong.append("aux does not fit its coordinates")
+    for at, n, own in ((rows, expected["cells"][0], tile.aux_rows), (columns, expected["cells"][1], tile.aux_cols)):
+        whole = list(np.rint(at).astype(int))
+        if np.abs(at - whole).max(initial=0) > 1e-6 or whole != list(range(whole[0], whole[-1] + 1) if whole else []):
+            wrong.append("aux_rows or aux_cols are no cells")
+        elif n and not ((own[0] <= 0 or whole[0] == 0) and (own[-1] >= last or whole[-1] == n - 1)):
+            wrong.append("aux does not cover the tile")
+    for plane, name in zip(tile.aux, (*AMSR2, *ERA5), strict=True):
+        values = expected["aux"].get(name)
+        for i, row in enumerate(np.rint(rows).astype(int)):
+            for j, column in enumerate(np.rint(columns).astype(int)):
+                code = 0 if values is None else coarse_code(name, float(values[row, column]))
+                if abs(int(plane[i, j]) - code) > (code > 0):
+                    wrong.append(f"{name}[{row}, {column}]: code {plane[i, j]}, not {code}")
+    lines, samples = ((np.asarray(at) + first) * k + (k - 1) / 2 for at, first in (
+        (tile.geo_rows, tile.row), (tile.geo_cols, tile.col)))  # fmt: skip
+    known = {(round(line, 3), round(sample, 3)): value for (line, sample), value in expected["geo"].items()}
+    for i, line in enumerate(lines):
+        for j, sample in enumerate(samples):
+            value = known.get((round(float(line), 3), round(float(sample), 3)))
+            if value is None or not np.array_equal(tile.geo[:, i, j], value, equal_nan=True):
+                wrong.append(f"geo at {line}, {sample}: {tile.geo[:, i, j]}, not {value}")
+    if min(len(lines), len(samples)) < 2:
+        wrong.append("geo is no grid")
+    return wrong
