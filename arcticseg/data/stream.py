@@ -284,6 +284,16 @@ class SampleReader:
         chosen = self.selection
         return f"{chosen.address(chosen.shard[number])}: sample at byte {chosen.offset[number]}"
 
+    def expect(self, numbers: Sequence[int]) -> None:
+        """Have local disks begin with samples that are soon fetched, so that reading overlaps with decoding."""
+        chosen = self.selection
+        for number in numbers:
+            index, shard = chosen.shards[chosen.shard[number]]
+            source = self._sources[index]
+            if isinstance(source, Folder):
+                core = int(chosen.core[number]) if self.core_only else 0
+                source.expect(shard.name, int(chosen.offset[number]) + core, int(chosen.size[number]) - core)
+
     def fetch(self, number: int) -> bytes:
         """The bytes of a sample's range, or of its core.
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -95,9 +96,14 @@ def serve(
     connection: Connection, reader: SampleReader, layout: Layout, slots: Sequence[Arrays], status: NDArray[Any]
 ) -> None:
     """Do tasks until the connection closes; `status` [2] says which sample is being read."""
+    tasks: deque[Task] = deque()
     try:
         while True:
-            task: Task = connection.recv()
+            # All that is asked for is announced to the disk at once; it reads while this decodes.
+            while not tasks or connection.poll():
+                tasks.append(connection.recv())
+                reader.expect(tasks[-1].numbers)
+            task = tasks.popleft()
             damages: dict[int, Damage] = {}
             error: Exception | None = None
             try:

@@ -9,7 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from arcticseg.data.batch import collate
+from arcticseg.data.decode import Layout
 from arcticseg.data.manifest import read_manifest
+from arcticseg.data.ring import Ring
 from arcticseg.data.stream import SampleReader, select
 from arcticseg.data.transforms import Assemble
 from arcticseg.settings import RunConfig
@@ -25,6 +27,27 @@ def test_inputs_are_the_same_on_the_device(tiny_shards: Path) -> None:
     on_cpu, on_device = assemble(batch), assemble(batch.to(torch.device("cuda")))
     torch.testing.assert_close(on_device.x.cpu(), on_cpu.x, atol=1e-3, rtol=1e-3)
     assert torch.equal(on_device.data.cpu(), on_cpu.data)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_copied_from_page_locked_memory(tiny_shards: Path, workers: int) -> None:
+    """Slots are given back as soon as their copies have been started, and filled again while these still run."""
+    found = read_manifest(tiny_shards)
+    selection = select(tiny_shards, found, "train")
+    layout = Layout.of(found.tile, found.factors, RunConfig(steps=1).channels)
+    rows = [[(4 * step + i, (step + i) % len(selection)) for i in range(4)] for step in range(40)]
+    ring = Ring(SampleReader(selection), layout, 4, workers, 2, pin_memory=True)
+    try:
+        copies = []
+        for filled in ring.fill(iter(rows)):
+            assert filled.batch.hh.is_pinned()
+            copies.append(filled.batch.to(torch.device("cuda")))
+            ring.release(filled)
+        for copy, asked in zip(copies, rows, strict=True):
+            tiles = [SampleReader(selection).read(number) for _, number in asked]
+            assert torch.equal(copy.hh.cpu(), collate(tiles, range(4)).hh)
+    finally:
+        ring.close()
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2, 3])

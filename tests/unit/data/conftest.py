@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-_NEEDS_TORCH = ["batch", "damage", "elastic", "loader", "ring", "transforms"]
+_NEEDS_TORCH = ["batch", "damage", "elastic", "loader", "memory", "ring", "transforms"]
 collect_ignore = [] if find_spec("torch") else [f"test_{name}.py" for name in _NEEDS_TORCH]
