@@ -229,7 +229,6 @@ def fill_edges(path: Path) -> None:
     output, there is none.
     """
     import netCDF4
-    import numpy as np
 
     from arcticseg.ice.channels import SAR
 
