@@ -46,12 +46,12 @@ class Process:
     """A contestant that measures when it is told to."""
 
     def __init__(self, python: str, name: str, folder: Path) -> None:
-        self.name = name
+        self.name, self._log = name, folder / f"{name}.log"
         self._process = subprocess.Popen(
             [python, str(Path(__file__).with_name("contestants.py")), name, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=open(self._log, "w"),  # noqa: SIM115
             text=True,
         )
 
@@ -66,7 +66,7 @@ class Process:
             if line.startswith('{"samples"'):
                 found = json.loads(line)
                 return float(found["samples"] / found["seconds"])
-        raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
+        raise RuntimeError(f"{self.name} ended with status {self._process.wait()}; see {self._log}")
 
     def close(self) -> None:
         self._process.kill()

@@ -96,6 +96,13 @@ class Batch:
             )
         return replace(self, **moved)
 
+    def part(self, rows: slice) -> Batch:
+        """Some of the samples, as views."""
+        chosen: dict[str, Any] = {name: value[rows] for name, value in _tensors(self).items()}
+        if self.draws is not None:
+            chosen["draws"] = replace(self.draws, **{name: t[rows] for name, t in _tensors(self.draws).items()})
+        return replace(self, **chosen)
+
 
 def _tensors(of: Batch | Draws) -> dict[str, Tensor]:
     return {f.name: value for f in fields(of) if isinstance(value := getattr(of, f.name), Tensor)}

@@ -7,7 +7,8 @@ input is written once, in place: on a CPU, memory is what takes the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -68,6 +69,7 @@ class Assemble:
         known = {name: (channel.mean, channel.std) for name, channel in CHANNELS.items()}
         self.statistics = known | dict(statistics or {})
         self._pool = Pool()
+        self._threads: ThreadPoolExecutor | None = None
 
     @property
     def n_planes(self) -> int:
@@ -78,6 +80,34 @@ class Assemble:
         """The input planes with their labels, augmented as drawn."""
         device, shape = batch.clock.device, (len(batch), self.n_planes, batch.size, batch.size)
         x, data = self._empty(shape, torch.float32, device), self._empty(shape, torch.bool, device)
+        if device.type == "cpu":
+            self._fill_apart(batch, x, data)
+        else:
+            self._fill(batch, x, data)
+        labels = View.of(batch).pick(batch.lab)
+        if batch.draws is not None and batch.draws.mix is not None:
+            x, data, labels = (_mixed(planes, batch.draws.mix) for planes in (x, data, labels))
+        return Inputs(batch.place, x, data, self._dropped(batch), labels)
+
+    def _fill_apart(self, batch: Batch, x: Tensor, data: Tensor) -> None:
+        """Sample by sample, each in one thread: nothing waits for another thread until all are done.
+
+        What lies between fits in the caches, and costs as much as a sample's own 2 km window does, not the largest.
+        """
+        if self._threads is None:
+            count = torch.get_num_threads()
+            self._threads = ThreadPoolExecutor(count, "assemble", torch.set_num_threads, (1,))
+        inference = torch.is_inference_mode_enabled()
+
+        def fill(i: int) -> None:
+            with torch.inference_mode(inference):
+                part = slice(i, i + 1)
+                self._fill(_trimmed(batch.part(part)), x[part], data[part])
+
+        list(self._threads.map(fill, range(len(batch))))
+
+    def _fill(self, batch: Batch, x: Tensor, data: Tensor) -> None:
+        """Write all planes, x and data [B, C, H, W], before samples are mixed."""
         view = View.of(batch)
         sar = {name: view.pick(getattr(batch, name)[:, None]) for name in SAR}
         first = 0
@@ -86,8 +116,7 @@ class Assemble:
             planes = slice(first, first + len(names))
             first += len(names)
             if grid == "2km":
-                for part, window in _windows(batch):
-                    self._coarse(window, view[part], names, x[part, planes], data[part, planes])
+                self._coarse(batch, view, names, x[:, planes], data[:, planes])
             elif grid == "geo":
                 self._geo(batch, view, names, x[:, planes], data[:, planes])
             elif grid == "sar":
@@ -97,10 +126,6 @@ class Assemble:
         if self.valid_plane:
             x[:, -1:] = (sar["hh"] > 0) | (sar["hv"] > 0)
             data[:, -1] = True
-        labels = view.pick(batch.lab)
-        if batch.draws is not None and batch.draws.mix is not None:
-            x, data, labels = (_mixed(planes, batch.draws.mix) for planes in (x, data, labels))
-        return Inputs(batch.place, x, data, self._dropped(batch), labels)
 
     def _empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         if device.type == "cpu":
@@ -215,18 +240,10 @@ class Assemble:
         return torch.cat([dropped, torch.zeros_like(drop[:, : self.valid_plane])], dim=1)
 
 
-def _windows(batch: Batch) -> Iterator[tuple[slice, Batch]]:
-    """Samples and what of the batch holds their 2 km windows: all at once, but on a CPU one by one.
-
-    A CPU's work grows with the room for the largest window, and most windows are much smaller.
-    """
-    if batch.aux.device.type != "cpu":
-        yield slice(len(batch)), batch
-        return
-    used = (torch.isfinite(batch.aux_rows) | torch.isfinite(batch.aux_cols)).sum(dim=1).tolist()
-    for i, n in enumerate(used):
-        rows, cols = batch.aux_rows[i : i + 1, :n], batch.aux_cols[i : i + 1, :n]
-        yield slice(i, i + 1), replace(batch, aux=batch.aux[i : i + 1, :, :n, :n], aux_rows=rows, aux_cols=cols)
+def _trimmed(batch: Batch) -> Batch:
+    """A batch on the CPU without what is left over of its 2 km windows."""
+    n = int((torch.isfinite(batch.aux_rows) | torch.isfinite(batch.aux_cols)).sum(dim=1).max())
+    return replace(batch, aux=batch.aux[..., :n, :n], aux_rows=batch.aux_rows[:, :n], aux_cols=batch.aux_cols[:, :n])
 
 
 def _mixed(planes: Tensor, box: Tensor) -> Tensor:
