@@ -10,6 +10,7 @@ from pathlib import Path
 from arcticseg.data.manifest import SPLITS
 from arcticseg.data.stream import read_scene_list
 from arcticseg.errors import ConfigError
+from arcticseg.files import make_folder
 from arcticseg.ice.scene import list_scenes, open_scene
 from launchers.terminal import progress
 from shards import split, strata
@@ -64,6 +65,7 @@ def make_lists(arguments: argparse.Namespace) -> None:
             lists[part] = listed
             shown[part] = _differences(part, listed, train, counts)
             notes[part] = f"{_what(part, listed, train)}, {by}.\n{made}"
+    make_folder(arguments.out)
     for part in {*SPLITS, split.LEFT_OUT} - set(lists):
         # Of an earlier split; the build would read it beside the new ones.
         (arguments.out / f"{part}.txt").unlink(missing_ok=True)
