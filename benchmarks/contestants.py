@@ -151,7 +151,12 @@ class Ours:
 
 
 class Pickles:
-    """The common way: a joblib pickle of normalised full-resolution float32 arrays a sample, and a DataLoader."""
+    """The common way: a joblib pickle of a dict of full-resolution arrays a sample, and a DataLoader.
+
+    The dict holds what `build.common_way` writes: a float32 plane for each channel (normalised beforehand, which spares
+    the loader that), positions and incidence angle in float64, planes of month and day, and labels. A pickle is read
+    whole; the channels are stacked.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "pickles"
@@ -159,7 +164,7 @@ class Pickles:
     def prepare(self, tiles: Iterator[sample.Tile]) -> None:
         self.folder.mkdir()
         for number, tile in enumerate(tiles):
-            joblib.dump(floats_of(tile), self.folder / f"{number:06d}.joblib")
+            joblib.dump(fields_of_common_way(tile), self.folder / f"{number:06d}.joblib")
 
     def batches(self, table: str, workers: int) -> Batches:
         files = sorted(self.folder.glob("*.joblib"))
@@ -171,12 +176,27 @@ class Pickles:
         )
 
 
+def fields_of_common_way(tile: sample.Tile) -> Sample:
+    """The arrays of one tile as `build.common_way` has them, and the valid plane."""
+    planes, lab = floats_of(tile)
+    size = tile.hh.shape[0]
+    rows, cols = (sample.interpolation_matrix(p, size, clamp=False) for p in (tile.geo_rows, tile.geo_cols))
+    fields: Sample = {name: plane.copy() for name, plane in zip(NAMES, planes, strict=False)}
+    fields["sar_incidenceangle"] = fields["sar_incidenceangle"].astype(np.float64)
+    for name, points in zip(("latitude", "longitude"), tile.geo, strict=False):
+        fields[name] = (rows @ points @ cols.T).astype(np.float64)
+    fields |= {name: np.full((size, size), 1) for name in ("month", "day")}
+    return fields | {"valid": tile.valid} | dict(zip(CHARTS, lab, strict=True))
+
+
 class _Files(torch.utils.data.Dataset[Any]):
     def __init__(self, files: list[Path]) -> None:
         self.files = files
 
-    def __getitem__(self, number: int) -> Any:
-        return joblib.load(self.files[number])
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        fields = joblib.load(self.files[number])
+        planes = np.stack([*(fields[name] for name in NAMES), fields["valid"]], dtype=np.float32, casting="same_kind")
+        return planes, np.stack([fields[chart] for chart in CHARTS])
 
 
 class WebDataset:

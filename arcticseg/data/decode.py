@@ -6,7 +6,6 @@ sample to sample; each is written into the corner of its array. What is left ove
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import DTypeLike, NDArray
 
 from arcticseg.data.sample import SCHEMA_VERSION, decompress, split_members, unpack
@@ -147,7 +147,8 @@ def _window(row: Arrays, name: str, rows: Sequence[float], cols: Sequence[float]
         array = row[f"{name}_{axis}"]
         array[: len(points)] = points
         array[len(points) :] = math.inf
-    row[name][...] = 0
+    row[name][:, len(rows) :] = 0
+    row[name][:, : len(rows), len(cols) :] = 0
     window: NDArray[Any] = row[name][:, : len(rows), : len(cols)]
     return window
 
@@ -161,7 +162,7 @@ def decode_into(data: bytes, layout: Layout, row: Arrays) -> None:
     key, members = split_members(data)
     name = "json"
     try:
-        meta = json.loads(bytes(members[name]))
+        meta = orjson.loads(members[name])
         if meta["schema"] != SCHEMA_VERSION:
             raise ValueError(f"schema version {meta['schema']}, this program reads {SCHEMA_VERSION}")
         if meta["size"] != [layout.tile, layout.tile]:
@@ -179,7 +180,7 @@ def decode_into(data: bytes, layout: Layout, row: Arrays) -> None:
             if window.size:
                 codes = np.empty((len(COARSE), *window.shape[1:]), np.uint16)
                 unpack(members[name], codes)
-                window[...] = codes[layout.coarse_index]
+                window[...] = codes if layout.coarse == COARSE else codes[layout.coarse_index]
         if layout.geo:
             name = "geo.bin"
             window = _window(row, "geo", meta["geo_rows"], meta["geo_cols"])
