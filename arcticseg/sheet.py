@@ -38,6 +38,16 @@ def hatched(rgb: UInt8) -> UInt8:
     return rgb
 
 
+def pixel_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at pixels from a figure's upper left corner, in units of pixels with y downwards."""
+    across, down = figure.get_size_inches() * figure.dpi
+    axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+    return axes
+
+
 @dataclass(frozen=True)
 class Panel:
     """One picture at panel size, with the tags that stand in its corners."""
@@ -124,14 +134,7 @@ class Sheet:
         FigureCanvasAgg(self.figure)  # makes the figure drawable by Agg, whatever pyplot is set to
 
     def _axes_at(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes at pixels from the upper left corner, in units of pixels with y downwards."""
-        axes = self.figure.add_axes(
-            (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
-        )
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
-        axes.set_axis_off()
-        return axes
+        return pixel_axes(self.figure, left, top, width, height)
 
     def header(self, title: str, subtitle: str) -> None:
         """Title, subtitle and, if the scene is simulated, the mark that says so."""

@@ -24,7 +24,7 @@ from arcticseg.files import atomic_path
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from arcticseg.maps import chart_rgb
-from arcticseg.sheet import hatched
+from arcticseg.sheet import hatched, pixel_axes
 
 UInt8 = NDArray[np.uint8]
 
@@ -177,14 +177,7 @@ class _Page:
         FigureCanvasAgg(self.figure)
 
     def _axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes at pixels from the upper left corner, in pixels with y downwards."""
-        axes = self.figure.add_axes(
-            (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
-        )
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
-        axes.set_axis_off()
-        return axes
+        return pixel_axes(self.figure, left, top, width, height)
 
     def _left(self, column: int) -> int:
         return _LEFT + column * (_EDGE + _GAP)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from arcticseg.engine.deepspeed_engine import full_state_dict
-from arcticseg.engine.process_group import Ranks, barrier
-from arcticseg.errors import ConfigError, OutputError
+from arcticseg.engine.process_group import Ranks, agree, barrier
+from arcticseg.errors import ArcticSegError, ConfigError, OutputError
 from arcticseg.files import atomic_path, make_folder, output_errors, write_text
 
 _LAST = "last"
@@ -102,16 +102,22 @@ def suited(checkpoint: Path, zero_stage: int, ranks: Ranks) -> tuple[Path, bool]
             f"{ranks.world_size}; start as many, or train with stage 0, 1 or 2, which go on with any number"
         )
     universal = checkpoint.with_name(f"{checkpoint.name}-universal")
+    error = None
     if ranks.is_main and not universal.exists():
-        _make_universal(checkpoint, universal)
-    barrier()
-    if not universal.exists():
-        raise OutputError(f"{universal}: rank 0 could not write it; see its error, mend it, and start again")
+        try:
+            _make_universal(checkpoint, universal)
+        except ArcticSegError as found:
+            error = found
+    agree(error, ranks.device)
     return universal, True
 
 
 def _make_universal(checkpoint: Path, universal: Path) -> None:
-    """Convert with DeepSpeed's own program, in a process of its own, since it prints and forks."""
+    """Convert with DeepSpeed's own program, in a process of its own, since it prints and forks.
+
+    Raises:
+        OutputError: with what the program said last.
+    """
     half = universal.with_name(f".{universal.name}.tmp")
     shutil.rmtree(half, ignore_errors=True)
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
@@ -122,8 +128,10 @@ def _make_universal(checkpoint: Path, universal: Path) -> None:
     if done.returncode:
         shutil.rmtree(half, ignore_errors=True)
         reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        print(f"{checkpoint}: cannot be brought to another number of ranks ({reason})", file=sys.stderr)
-        return
+        raise OutputError(
+            f"{checkpoint}: cannot be brought to another number of ranks ({reason}); see that the disk has room, or "
+            "start as many ranks as before"
+        )
     with output_errors(universal):
         shutil.copyfile(checkpoint / "state.json", half / "state.json")
         half.rename(universal)
