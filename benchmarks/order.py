@@ -45,18 +45,20 @@ def make_orders() -> dict[str, Callable[[], Order]]:
 
 
 def position_cost(order: Order) -> tuple[float, float]:
-    """Microseconds a sample: of a rank that goes on, and of a rank that starts anywhere, its first step included."""
+    """Microseconds a sample: of a rank that goes on, 16 steps at a time, and of single steps anywhere."""
     random = np.random.default_rng(0)
-    going = [place for step in range(200) for place in rank_places(step * GLOBAL, GLOBAL, 517, RANKS)]
+    at_once = [
+        [place for step in range(first, first + 16) for place in rank_places(step * GLOBAL, GLOBAL, 517, RANKS)]
+        for first in range(0, 800, 16)
+    ]
     began = time.perf_counter()
-    for place in going:
-        order.sample(place)
-    on = (time.perf_counter() - began) / len(going)
+    for places in at_once:
+        order.samples(places)
+    on = (time.perf_counter() - began) / (len(at_once) * len(at_once[0]))
     starts = random.integers(0, 3 * SAMPLES // GLOBAL, 200).tolist()
     began = time.perf_counter()
     for step in starts:
-        for place in rank_places(step * GLOBAL, GLOBAL, 517, RANKS):
-            order.sample(place)
+        order.samples(rank_places(step * GLOBAL, GLOBAL, 517, RANKS))
     return on * 1e6, (time.perf_counter() - began) / (len(starts) * SHARE) * 1e6
 
 
@@ -72,7 +74,7 @@ def distinct_scenes(window: int, scattered: bool, scenes: int = 200, tiles: int 
     if scattered:
         scene = np.random.default_rng(0).permutation(scene)
     order = Order("f", (Stream(range(n), tuple(range(0, n + 1, tiles)) if window else (), window or 1),), 1)
-    drawn = scene[[order.sample(place) for place in range(n)]].reshape(-1, 16)
+    drawn = scene[order.samples(range(n))].reshape(-1, 16)
     distinct = np.mean([len(set(batch)) for batch in drawn.tolist()])
     return float(distinct), scenes * (1 - (1 - 1 / scenes) ** 16)
 
@@ -86,7 +88,7 @@ def main() -> int:
     for name, make in make_orders().items():
         began = time.perf_counter()
         order = make()
-        order.sample(0)
+        order.samples([0])
         seconds = time.perf_counter() - began
         on, anywhere = position_cost(order)
         print(f"{name}: planned in {seconds:.3f} s; {on:.1f} us a sample going on, {anywhere:.1f} us from anywhere")

@@ -21,7 +21,7 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import xxhash
@@ -38,6 +38,8 @@ _OPEN = 2
 _LATELY = 60.0
 # Seconds after which a shard that had no room is tried again.
 _AGAIN = 10.0
+# Places whose shards are found at once.
+_PLANNED = 256
 
 
 class NoRoomError(Exception):
@@ -287,13 +289,13 @@ class Prefetch:
     """Brings shards into a cache before their samples are asked for, in a thread of its own.
 
     Args:
-        needed: place in training -> source and shard.
+        needed: places in training -> source and shard of each.
         consumed: the place that training is at, kept up to date by the loader.
         ahead: how many places to look ahead.
     """
 
     def __init__(
-        self, cache: Cache, needed: Callable[[int], tuple[Source, ShardEntry]], consumed: int, ahead: int
+        self, cache: Cache, needed: Callable[[range], Iterable[tuple[Source, ShardEntry]]], consumed: int, ahead: int
     ) -> None:
         # Open files are one thread's own.
         self._cache = copy.copy(cache)
@@ -306,16 +308,18 @@ class Prefetch:
         place, known = self.consumed, ""
         while not self._stopped.is_set():
             place = max(place, self.consumed)
-            if place >= self.consumed + self._ahead:
+            end = min(place + _PLANNED, self.consumed + self._ahead)
+            if place >= end:
                 self._stopped.wait(0.05)
                 continue
-            source, shard = self._needed(place)
-            place += 1
-            if shard.xxh3 != known:
-                known = shard.xxh3
-                # What cannot be had is the business of whoever needs it; here it would stop nobody.
-                with contextlib.suppress(ShardError):
-                    self._cache.fetch(source, shard)
+            for at, (source, shard) in enumerate(self._needed(range(place, end)), place):
+                # Those whose turn came meanwhile have been had by whoever needed them.
+                if shard.xxh3 != known and at >= self.consumed and not self._stopped.is_set():
+                    known = shard.xxh3
+                    # What cannot be had is the business of whoever needs it; here it would stop nobody.
+                    with contextlib.suppress(ShardError):
+                        self._cache.fetch(source, shard)
+            place = end
 
     def stop(self) -> None:
         """End when the shard on its way is here."""

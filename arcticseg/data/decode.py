@@ -7,17 +7,19 @@ sample to sample; each is written into the corner of its array. What is left ove
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import DTypeLike, NDArray
 
-from arcticseg.data.sample import SCHEMA_VERSION, decompress, split_members, unpack
+from arcticseg.data.sample import SCHEMA_VERSION, Bytes, decompress, flat, split_members, unpack
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import CHANNELS, COARSE, COARSE_SPACING, SAR
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
@@ -29,6 +31,8 @@ MAX_POINTS = 32
 _PAGE = 4096
 
 Arrays = Mapping[str, NDArray[Any]]
+# A member to be decoded: its name, how, its bytes and where to.
+_Step = tuple[str, Callable[[Bytes, NDArray[Any]], None], Bytes, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -109,16 +113,16 @@ class Layout:
             offset += _pages(count * dtype.itemsize)
         return arrays
 
-    @cached_property
-    def coarse_index(self) -> list[int]:
-        """Where the 2 km channels stand in the member `aux.b2`."""
-        return [COARSE.index(name) for name in self.coarse]
+    def rows(self, views: Arrays) -> list[Row]:
+        """The samples of such arrays."""
+        return [Row(self, {name: array[i] for name, array in views.items()}) for i in range(len(views["clock"]))]
 
 
 def _pages(size: int) -> int:
     return -(-size // _PAGE) * _PAGE
 
 
+@lru_cache(maxsize=4096)
 def clock(time: str | None) -> tuple[float, float]:
     """Month and day of the year of an ISO 8601 time; NaN where there is none."""
     if time is None:
@@ -127,69 +131,120 @@ def clock(time: str | None) -> tuple[float, float]:
     return at.month, at.timetuple().tm_yday
 
 
-def blank(row: Arrays) -> None:
-    """Fill a sample's arrays with no data and masked labels."""
-    for name, array in row.items():
-        array[...] = 0
-        if name.endswith(("_rows", "_cols")):
-            array[...] = math.inf
-    row["dist"][...] = IGNORE_INDEX
-    row["clock"][...] = math.nan
-    row["lab"][...] = IGNORE_INDEX
+class _Grid:
+    """A coarse grid's array of one sample, and its points, infinite where there are no more."""
+
+    def __init__(self, arrays: Arrays, name: str) -> None:
+        self._array = arrays[name]
+        self._lines, self._samples = (arrays[f"{name}_{axis}"].data for axis in ("rows", "cols"))
+
+    def window(self, rows: list[float], cols: list[float]) -> NDArray[Any]:
+        """The corner that a window fills; its points are written, the rest is emptied.
+
+        Raises:
+            ValueError: there is no room for it.
+        """
+        height, width = len(rows), len(cols)
+        room = len(self._lines), len(self._samples)
+        if height > room[0] or width > room[1]:
+            raise ValueError(f"a window of {height} x {width} where there is room for {room[0]} x {room[1]}")
+        # Only what the sample before it filled has to be emptied; its points say how far that goes. They change after
+        # the emptying and before the window, so that they are never too few, wherever a process is killed.
+        last_line, last_sample = bisect_left(self._lines, math.inf), bisect_left(self._samples, math.inf)
+        if last_line > height:
+            self._array[:, height:last_line, :last_sample] = 0
+        if last_sample > width:
+            self._array[:, :height, width:last_sample] = 0
+        for points, values in ((self._lines, rows), (self._samples, cols)):
+            points[:] = array("d", values + [math.inf] * (len(points) - len(values)))
+        found: NDArray[Any] = self._array[:, :height, :width]
+        return found
 
 
-def _window(row: Arrays, name: str, rows: Sequence[float], cols: Sequence[float]) -> NDArray[Any]:
-    """The corner of a coarse grid's array that a window fills; its points are written, the rest is emptied."""
-    room = row[name].shape[1:]
-    if len(rows) > room[0] or len(cols) > room[1]:
-        raise ValueError(f"a window of {len(rows)} x {len(cols)} where there is room for {room[0]} x {room[1]}")
-    for axis, points in (("rows", rows), ("cols", cols)):
-        array = row[f"{name}_{axis}"]
-        array[: len(points)] = points
-        array[len(points) :] = math.inf
-    row[name][:, len(rows) :] = 0
-    row[name][:, : len(rows), len(cols) :] = 0
-    window: NDArray[Any] = row[name][:, : len(rows), : len(cols)]
-    return window
+class Row:
+    """One sample's arrays, and how a sample is decoded into them.
 
+    Decoders let go of the interpreter's lock and leave nothing else in a core's caches. So several samples are opened
+    first, and then their large members are decoded one after another.
 
-def decode_into(data: bytes, layout: Layout, row: Arrays) -> None:
-    """Decode a sample, or its core where the layout needs no more, into one sample's arrays.
-
-    Raises:
-        ShardError: a member is missing, damaged, of another schema version or larger than the layout has room for.
+    Args:
+        arrays: hold zeros, or what a sample before left there.
     """
-    key, members = split_members(data)
-    name = "json"
-    try:
-        meta = orjson.loads(members[name])
-        if meta["schema"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {meta['schema']}, this program reads {SCHEMA_VERSION}")
-        if meta["size"] != [layout.tile, layout.tile]:
-            raise ValueError(f"{meta['size']} pixels, the manifest says {layout.tile}")
-        row["clock"][:] = clock(meta["time"])
-        for sar in layout.sar:
-            name = f"{sar}.b2"
-            unpack(members[name], row[sar])
-        if layout.dist:
-            name = "dist.zst"
-            decompress(members[name], row["dist"])
-        if layout.coarse:
-            name = "aux.b2"
-            window = _window(row, "aux", meta["aux_rows"], meta["aux_cols"])
-            if window.size:
-                codes = np.empty((len(COARSE), *window.shape[1:]), np.uint16)
-                unpack(members[name], codes)
-                window[...] = codes if layout.coarse == COARSE else codes[layout.coarse_index]
-        if layout.geo:
-            name = "geo.bin"
-            window = _window(row, "geo", meta["geo_rows"], meta["geo_cols"])
-            window[...] = np.frombuffer(members[name], "<f4").reshape(window.shape)
-        if layout.lab:
+
+    def __init__(self, layout: Layout, arrays: Arrays) -> None:
+        self._layout, self._arrays = layout, arrays
+        self._bytes = {name: flat(arrays[name]) for name in ("hh", "hv", "dist", "lab")}
+        self._aux, self._geo = (_Grid(arrays, name) for name in ("aux", "geo"))
+        self._planes = None if layout.coarse == COARSE else [COARSE.index(name) for name in layout.coarse]
+        self._key = ""
+        self._left: list[_Step] = []
+
+    def blank(self) -> None:
+        """No data and masked labels."""
+        for name, values in self._arrays.items():
+            values[...] = math.inf if name.endswith(("_rows", "_cols")) else 0
+        self._arrays["dist"][...] = IGNORE_INDEX
+        self._arrays["clock"][...] = math.nan
+        self._arrays["lab"][...] = IGNORE_INDEX
+
+    def open(self, data: bytes) -> None:
+        """Decode what is small of a sample, or of its core where the layout needs no more.
+
+        Raises:
+            ShardError: a member is missing, damaged, of another schema version or larger than there is room for.
+        """
+        layout = self._layout
+        self._key, members = split_members(data)
+        name = "json"
+        try:
+            meta = orjson.loads(members[name])
+            if meta["schema"] != SCHEMA_VERSION:
+                raise ValueError(f"schema version {meta['schema']}, this program reads {SCHEMA_VERSION}")
+            if meta["size"] != [layout.tile, layout.tile]:
+                raise ValueError(f"{meta['size']} pixels, the manifest says {layout.tile}")
+            self._arrays["clock"][:] = clock(meta["time"])
+            left: list[_Step] = []
+            for sar in layout.sar:
+                name = f"{sar}.b2"
+                left.append((name, unpack, members[name], self._bytes[sar]))
+            if layout.dist:
+                name = "dist.zst"
+                left.append((name, decompress, members[name], self._bytes["dist"]))
+            if layout.coarse:
+                name = "aux.b2"
+                window = self._aux.window(meta["aux_rows"], meta["aux_cols"])
+                left.append((name, self._unpack_coarse, members[name], window))
+            if layout.geo:
+                name = "geo.bin"
+                window = self._geo.window(meta["geo_rows"], meta["geo_cols"])
+                window[...] = np.frombuffer(members[name], "<f4").reshape(window.shape)
             name = "lab.zst"
-            if name in members:
-                decompress(members[name], row["lab"])
+            if layout.lab and name in members:
+                left.append((name, decompress, members[name], self._bytes["lab"]))
             else:
-                row["lab"][...] = IGNORE_INDEX
-    except Exception as error:  # each codec has errors of its own; all mean the same here
-        raise ShardError(f"sample {key}: member {name} cannot be decoded ({error!r}); build the shards anew") from error
+                self._bytes["lab"][...] = IGNORE_INDEX
+        except Exception as error:  # each codec has errors of its own; all mean the same here
+            raise self._error(name, error) from error
+        self._left = left
+
+    def finish(self) -> None:
+        """Decode the large members of the sample that was opened.
+
+        Raises:
+            ShardError: one is damaged, or of another size.
+        """
+        for name, decode, data, out in self._left:
+            try:
+                decode(data, out)
+            except Exception as error:
+                raise self._error(name, error) from error
+        self._left = []
+
+    def _unpack_coarse(self, data: Bytes, window: NDArray[np.uint16]) -> None:
+        if window.size:
+            codes = np.empty((len(COARSE), *window.shape[1:]), np.uint16)
+            unpack(data, flat(codes))
+            window[...] = codes if self._planes is None else codes[self._planes]
+
+    def _error(self, member: str, error: Exception) -> ShardError:
+        return ShardError(f"sample {self._key}: member {member} cannot be decoded ({error!r}); build the shards anew")

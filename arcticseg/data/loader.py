@@ -15,11 +15,16 @@ import numpy as np
 from arcticseg.data.batch import Augment, Batch
 from arcticseg.data.cache import Prefetch
 from arcticseg.data.decode import Layout
+from arcticseg.data.manifest import ShardEntry
 from arcticseg.data.order import Order, Stream, quotas, rank_places
 from arcticseg.data.quarantine import Damage, Quarantine
 from arcticseg.data.ring import Filled, Ring, Rows
+from arcticseg.data.source import Source
 from arcticseg.data.stream import SampleReader, Selection
 from arcticseg.errors import ArcticSegError, ConfigError, ShardError
+
+# Places whose samples are found at once.
+_PLANNED = 256
 
 # What every rank has to say, from every rank: `process_group.gather`.
 Gather = Callable[[Any], list[Any]]
@@ -156,15 +161,24 @@ class Loader:
     def _rows(self) -> Iterator[Rows]:
         """Rows of each micro batch of this rank, without end."""
         consumed = self.consumed
+        # Samples of many places are found at once, which costs little more than those of one.
+        steps = range(math.ceil(_PLANNED / (self.micro_steps * self.micro_batch)))
         while True:
-            places = rank_places(consumed, self.global_batch, self.rank, self.world_size)
-            for first in range(0, len(places), self.micro_batch):
-                yield [(place, self._number(place)) for place in places[first : first + self.micro_batch]]
-            consumed += self.global_batch
+            starts = (consumed + step * self.global_batch for step in steps)
+            places = [
+                place for start in starts for place in rank_places(start, self.global_batch, self.rank, self.world_size)
+            ]
+            rows = list(zip(places, self.order.samples(places), strict=True))
+            for first in range(0, len(rows), self.micro_batch):
+                yield [self._sound(*row) for row in rows[first : first + self.micro_batch]]
+            consumed += len(steps) * self.global_batch
 
-    def _number(self, place: int) -> int:
+    def _sound(self, place: int, number: int) -> tuple[int, int]:
+        """A place and its sample, or another sample where that is in quarantine by now."""
+        if number not in self.quarantine:
+            return place, number
         try:
-            return self.order.sample(place, self.quarantine)
+            return place, self.order.samples([place], self.quarantine)[0]
         except LookupError as error:
             raise ShardError(f"{error.args[0]}; restore the shards") from error
 
@@ -173,7 +187,7 @@ class Loader:
         for filled in self._held:
             for row, (place, number) in enumerate(filled.rows):
                 if number in self.quarantine:
-                    self._ring.refill(filled, row, self._number(place))
+                    self._ring.refill(filled, row, self._sound(place, number)[1])
 
     def _news(self) -> list[Damage]:
         found = (damage for filled in self._held for damage in filled.damages.values())
@@ -188,9 +202,10 @@ class Loader:
         chosen = self.selection
         ahead = max(4 * self.global_batch, len(chosen) * self.window // len(chosen.shards))
 
-        def needed(place: int) -> tuple[Any, Any]:
-            index, shard = chosen.shards[chosen.shard[self.order.sample(place)]]
-            return chosen.sources[index], shard
+        def needed(places: range) -> Iterator[tuple[Source, ShardEntry]]:
+            for number in self.order.samples(places):
+                index, shard = chosen.shards[chosen.shard[number]]
+                yield chosen.sources[index], shard
 
         return Prefetch(self.reader.cache, needed, self.consumed, ahead)
 

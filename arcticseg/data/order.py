@@ -8,13 +8,12 @@ samples consumed, and resume is exact on any number of ranks and workers.
 each stream (a stream is the samples of one resolution of one shard set), shuffled within the block; each stream runs
 through its own permutation, drawn anew on each pass.
 
-A permutation is computed position by position (a Feistel network over pairs of digits, and steps along its cycles
+A permutation is computed where it is asked for (a Feistel network over pairs of digits, and steps along its cycles
 until they end inside), so 10^8 samples cost no memory and nothing at the start of an epoch.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,8 +25,9 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.integer]
 
-_MASK = (1 << 64) - 1
 _ROUNDS = 6
+_29, _31, _32 = (np.uint64(bits) for bits in (29, 31, 32))
+_FACTORS = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
 # A network over a handful of values has few keys that differ; over this many squared it has enough.
 _LEAST_DIGIT = 8
 
@@ -42,31 +42,33 @@ def generator(*key: object) -> np.random.Generator:
 
 
 @lru_cache(maxsize=256)
-def _round_keys(*key: object) -> tuple[int, ...]:
-    return tuple(_digest(*key, i) & _MASK for i in range(_ROUNDS))
+def _round_keys(*key: object) -> tuple[np.uint64, ...]:
+    return tuple(np.uint64(_digest(*key, i) % (1 << 64)) for i in range(_ROUNDS))
 
 
-def _scramble(value: int) -> int:
+def _scramble(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """A bijection of 64 bits in which each bit of the result depends on all of the value."""
-    value = ((value ^ value >> 31) * 0xD6E8FEB86659FD93) & _MASK
-    value = ((value ^ value >> 29) * 0xA0761D6478BD642F) & _MASK
-    return value ^ value >> 32
+    values = (values ^ values >> _31) * _FACTORS[0]
+    values = (values ^ values >> _29) * _FACTORS[1]
+    return values ^ values >> _32
 
 
-def permute(position: int, size: int, *key: object) -> int:
-    """Where a permutation of `size` positions, drawn by the key, sends one of them."""
+def permute(positions: Indices, size: int, *key: object) -> NDArray[np.int64]:
+    """Where a permutation of `size` positions, drawn by the key, sends some of them; int64 [N] -> [N]."""
+    found = np.array(positions, np.uint64)
     if size < 2:
-        return position
+        return found.astype(np.int64)
     keys = _round_keys(*key)
-    base = max(isqrt(size - 1) + 1, _LEAST_DIGIT)
-    while True:
-        high, low = divmod(position, base)
+    base = np.uint64(max(isqrt(size - 1) + 1, _LEAST_DIGIT))
+    outside = np.arange(len(found))
+    while len(outside):
+        high, low = np.divmod(found[outside], base)
         for round_key in keys:
-            high, low = low, (high + _scramble(low ^ round_key)) % base
-        position = high * base + low
+            high, low = low, (high + _scramble(low ^ round_key) % base) % base
+        found[outside] = high * base + low
         # The network permutes base x base positions; following its cycle leads back to one of the first `size`.
-        if position < size:
-            return position
+        outside = outside[found[outside] >= size]
+    return found.astype(np.int64)
 
 
 def quotas(weights: Sequence[float], block: int) -> tuple[int, ...]:
@@ -103,25 +105,38 @@ class Stream:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def at(self, position: int, *key: object) -> int:
-        """The sample at a position, counted over all passes."""
-        turn, place = divmod(position, len(self.samples))
+    def at(self, positions: Indices, *key: object) -> NDArray[np.int64]:
+        """The samples at positions, counted over all passes; int64 [N] -> [N]."""
+        turns, places = np.divmod(positions, len(self.samples))
+        found = np.empty(len(positions), np.int64)
+        for turn in set(turns.tolist()):
+            chosen = turns == turn
+            found[chosen] = self._of_pass(places[chosen], *key, turn)
+        if isinstance(self.samples, range):
+            return self.samples.start + self.samples.step * found
+        return self.samples[found].astype(np.int64)
+
+    def _of_pass(self, places: Indices, *key: object) -> NDArray[np.int64]:
+        """Places of a pass -> positions in `samples`."""
         if not len(self.starts):
-            return int(self.samples[permute(place, len(self.samples), *key, turn)])
-        shards, begins = _walk(self, *key, turn)
-        first = (bisect_right(begins, place) - 1) // self.window * self.window
-        begin, end = begins[first], begins[min(first + self.window, len(shards))]
-        place = begin + permute(place - begin, end - begin, *key, turn, first)
-        found = bisect_right(begins, place) - 1
-        return int(self.samples[int(self.starts[shards[found]]) + place - begins[found]])
+            return permute(places, len(self.samples), *key)
+        shards, begins = _walk(self, *key)
+        firsts = (np.searchsorted(begins, places, side="right") - 1) // self.window * self.window
+        shuffled = np.empty(len(places), np.int64)
+        for first in set(firsts.tolist()):
+            chosen = firsts == first
+            begin, end = int(begins[first]), int(begins[min(first + self.window, len(shards))])
+            shuffled[chosen] = begin + permute(places[chosen] - begin, end - begin, *key, first)
+        at = np.searchsorted(begins, shuffled, side="right") - 1
+        return np.asarray(self.starts)[shards[at]] + shuffled - begins[at]
 
 
 @lru_cache(maxsize=32)
-def _walk(stream: Stream, *key: object) -> tuple[list[int], list[int]]:
+def _walk(stream: Stream, *key: object) -> tuple[Indices, Indices]:
     """The shards in the order of a pass, and where each begins in it, with the end."""
     sizes = np.diff(stream.starts)
     shards = generator("shards", *key).permutation(len(sizes))
-    return shards.tolist(), [0, *np.cumsum(sizes[shards]).tolist()]
+    return shards, np.concatenate([[0], np.cumsum(sizes[shards])])
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,33 +157,49 @@ class Order:
     weights: tuple[float, ...] = ()
     block: int = 1024
 
-    def _find(self, place: int) -> tuple[int, int]:
-        """Stream of a place, and position in the stream."""
+    def _find(self, places: Indices) -> tuple[Indices, Indices]:
+        """Streams of places, and positions in the streams."""
         if not self.weights:
-            return 0, place
+            return np.zeros(len(places), np.int64), places
         quota = _quotas(self.weights, self.block)
-        block, offset = divmod(place, self.block)
-        streams, ranks = _block(quota, self.fingerprint, self.seed, block)
-        stream = int(streams[offset])
-        return stream, block * quota[stream] + int(ranks[offset])
+        blocks, offsets = np.divmod(places, self.block)
+        streams, positions = np.empty((2, len(places)), np.int64)
+        for block in set(blocks.tolist()):
+            chosen = blocks == block
+            of_block, ranks = _block(quota, self.fingerprint, self.seed, block)
+            streams[chosen] = of_block[offsets[chosen]]
+            positions[chosen] = block * np.array(quota)[streams[chosen]] + ranks[offsets[chosen]]
+        return streams, positions
 
-    def sample(self, place: int, quarantine: Collection[int] = ()) -> int:
-        """The number of the sample at a place, 0 <= place.
+    def samples(self, places: Sequence[int] | Indices, quarantine: Collection[int] = ()) -> list[int]:
+        """The numbers of the samples at places, 0 <= place; many at a time cost little more than one.
 
         Args:
             quarantine: numbers of samples not to use. Where one stands, another of its stream is drawn by the place.
 
         Raises:
-            LookupError: all samples of the stream are in quarantine.
+            LookupError: all samples of a stream are in quarantine.
         """
-        index, position = self._find(place)
-        stream = self.streams[index]
-        number = stream.at(position, self.fingerprint, self.seed, index)
-        if number not in quarantine:
-            return number
+        asked = np.asarray(places, np.int64)
+        streams, positions = self._find(asked)
+        numbers = np.empty(len(asked), np.int64)
+        for index in set(streams.tolist()):
+            chosen = streams == index
+            numbers[chosen] = self.streams[index].at(positions[chosen], self.fingerprint, self.seed, index)
+        found: list[int] = numbers.tolist()
+        if quarantine:
+            for i, number in enumerate(found):
+                if number in quarantine:
+                    found[i] = self._substitute(self.streams[streams[i]], int(asked[i]), quarantine)
+        return found
+
+    def _substitute(self, stream: Stream, place: int, quarantine: Collection[int]) -> int:
+        """Another sample of a stream, drawn by the place."""
         for attempt in range(len(stream)):
-            drawn = permute(attempt, len(stream), self.fingerprint, self.seed, "substitute", place)
-            if (number := int(stream.samples[drawn])) not in quarantine:
+            at = np.array([attempt])
+            drawn = permute(at, len(stream), self.fingerprint, self.seed, "substitute", place)
+            number = int(stream.samples[drawn.item()])
+            if number not in quarantine:
                 return number
         raise LookupError(f"all {len(stream)} samples of a stream are in quarantine")
 
@@ -188,8 +219,7 @@ def _block(quota: tuple[int, ...], fingerprint: str, seed: int, block: int) -> t
     streams = np.repeat(np.arange(len(quota)), quota)
     streams = streams[generator("block", fingerprint, seed, block).permutation(len(streams))]
     ranks = np.empty(len(streams), np.int64)
-    for stream, count in enumerate(quota):
-        ranks[streams == stream] = np.arange(count)
+    ranks[np.argsort(streams, kind="stable")] = np.concatenate([np.arange(count) for count in quota])
     return streams, ranks
 
 

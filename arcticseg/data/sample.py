@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,9 +52,22 @@ SAR_MAX_CODE = round((SAR_HIGH - SAR_LOW) / SAR_STEP) + 1
 _COARSE_OFFSET = np.array([CHANNELS[name].offset for name in COARSE], np.float64)[:, None, None]
 _COARSE_SCALE = np.array([CHANNELS[name].scale for name in COARSE], np.float64)[:, None, None]
 
-# Both take any buffers, which their annotations do not say.
+# It takes any buffers, which its annotations do not say.
 _blosc2_decode: Callable[..., Any] = imagecodecs.blosc2_decode
-_zstd_decode: Callable[..., Any] = imagecodecs.zstd_decode
+
+
+# Of a tar header: name and size.
+_HEADER = struct.Struct("100s24x12s")
+
+
+class _Decoders(threading.local):
+    """Of each thread: making one costs as much as decoding a small member."""
+
+    def __init__(self) -> None:
+        self.zstd = zstandard.ZstdDecompressor()
+
+
+_decoders = _Decoders()
 
 UInt16 = NDArray[np.uint16]
 Bytes = bytes | memoryview
@@ -172,24 +187,24 @@ def split_members(data: bytes) -> tuple[str, dict[str, memoryview]]:
     """
     members: dict[str, memoryview] = {}
     view = memoryview(data)
-    keys: set[str] = set()
+    keys: set[bytes] = set()
     place = 0
     while place < len(data):
-        header = data[place : place + 512]
-        name = header[:100].rstrip(b"\0").decode("ascii", "replace")
         try:
-            size = int(header[124:136].rstrip(b"\0 "), 8)
+            name, digits = _HEADER.unpack_from(data, place)
+            size = int(digits.rstrip(b"\0 "), 8)
             if size < 0:
                 raise ValueError(f"size {size}")
-        except ValueError as error:
+        except (struct.error, ValueError) as error:
             raise ShardError(f"no tar header at byte {place} of a sample; build the shards anew") from error
-        key, _, member = name.rpartition("/")[2].partition(".")
+        key, _, member = name.rstrip(b"\0").partition(b".")
         keys.add(key)
-        members[member] = view[place + 512 : place + 512 + size]
-        place += 512 + (size + 511) // 512 * 512
+        place += 512
+        members[member.decode("ascii", "replace")] = view[place : place + size]
+        place += size + -size % 512
     if len(keys) != 1 or place != len(data):
         raise ShardError(f"a sample's range holds the keys {sorted(keys)}; expected one; build the shards anew")
-    return keys.pop(), members
+    return keys.pop().decode("ascii", "replace"), members
 
 
 def cut(layers: Layers, row: int, col: int, size: int) -> Tile:
@@ -271,8 +286,13 @@ def _pack(array: NDArray) -> bytes:
     return bytes(blosc2.compress2(raw, **parameters))
 
 
-def unpack(data: Bytes, out: UInt16) -> None:
-    """Decode a member `.b2` into a C-ordered array.
+def flat(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of a C-ordered array, a view."""
+    return array.reshape(-1).view(np.uint8)
+
+
+def unpack(data: Bytes, out: NDArray[np.uint8]) -> None:
+    """Decode a member `.b2` into the bytes of an array.
 
     Raises:
         ValueError: it holds another number of bytes, or is damaged.
@@ -281,20 +301,23 @@ def unpack(data: Bytes, out: UInt16) -> None:
         return
     # A chunk's own header says how much it holds; the decoder fills a larger array in part.
     size = int.from_bytes(data[4:8], "little")
-    if size != out.nbytes:
-        raise ValueError(f"{size} bytes for an array of shape {out.shape}")
-    _blosc2_decode(data, out=out.reshape(-1).view(np.uint8), numthreads=1)
+    if size != out.size:
+        raise ValueError(f"{size} bytes where there is room for {out.size}")
+    _blosc2_decode(data, out=out, numthreads=1)
 
 
 def decompress(data: Bytes, out: NDArray[np.uint8]) -> None:
-    """Decode a member `.zst` into a C-ordered array.
+    """Decode a member `.zst` into the bytes of an array.
 
     Raises:
-        ValueError: it holds another number of bytes, or is damaged.
+        ValueError: it holds another number of bytes.
+        zstandard.ZstdError: it is damaged.
     """
-    size = len(_zstd_decode(data, out=out.reshape(-1)))
+    size = zstandard.frame_content_size(data)
+    if size == out.size:
+        size = _decoders.zstd.stream_reader(data).readinto(out)
     if size != out.size:
-        raise ValueError(f"{size} bytes for an array of shape {out.shape}")
+        raise ValueError(f"{size} bytes where there is room for {out.size}")
 
 
 def encode(tile: Tile) -> dict[str, bytes]:
@@ -351,11 +374,11 @@ def decode(key: str, members: Mapping[str, Bytes]) -> Tile:
         found: dict[str, Any] = {}
         for name, shape in (("hh.b2", (rows, cols)), ("hv.b2", (rows, cols)), ("aux.b2", (len(COARSE), *cells))):
             found[name] = np.empty(shape, np.uint16)
-            unpack(members[name], found[name])
+            unpack(members[name], flat(found[name]))
         for name, shape in (("dist.zst", (rows, cols)), ("lab.zst", (len(CHARTS), rows, cols))):
             if name in members or name != "lab.zst":
                 found[name] = np.empty(shape, np.uint8)
-                decompress(members[name], found[name])
+                decompress(members[name], flat(found[name]))
         name = "geo.bin"
         points = (3, len(axes["geo_rows"]), len(axes["geo_cols"]))
         found[name] = np.frombuffer(members[name], "<f4").reshape(points)

@@ -288,11 +288,11 @@ class SampleReader:
         """Have local disks begin with samples that are soon fetched, so that reading overlaps with decoding."""
         chosen = self.selection
         for number in numbers:
-            index, shard = chosen.shards[chosen.shard[number]]
+            index, shard = chosen.shards[chosen.shard.item(number)]
             source = self._sources[index]
             if isinstance(source, Folder):
-                core = int(chosen.core[number]) if self.core_only else 0
-                source.expect(shard.name, int(chosen.offset[number]) + core, int(chosen.size[number]) - core)
+                core = chosen.core.item(number) if self.core_only else 0
+                source.expect(shard.name, chosen.offset.item(number) + core, chosen.size.item(number) - core)
 
     def fetch(self, number: int) -> bytes:
         """The bytes of a sample's range, or of its core.
@@ -302,10 +302,10 @@ class SampleReader:
             ShardError: the shard cannot be read.
         """
         chosen = self.selection
-        index, shard = chosen.shards[chosen.shard[number]]
-        core = int(chosen.core[number]) if self.core_only else 0
-        start, size = int(chosen.offset[number]) + core, int(chosen.size[number]) - core
-        expected = int((chosen.core_xxh3 if self.core_only else chosen.xxh3)[number])
+        index, shard = chosen.shards[chosen.shard.item(number)]
+        core = chosen.core.item(number) if self.core_only else 0
+        start, size = chosen.offset.item(number) + core, chosen.size.item(number) - core
+        expected = (chosen.core_xxh3 if self.core_only else chosen.xxh3).item(number)
         source = self._sources[index]
         data = self.cache.read_range(source, shard, start, size) if self.cache else None
         if data is not None:

@@ -19,17 +19,20 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.data.decode import Arrays, Layout, blank, decode_into
+from arcticseg.data.decode import Arrays, Layout, Row
 from arcticseg.data.stream import Damage, DamagedSample, SampleReader
 from arcticseg.errors import ArcticSegError
 
 # Of each worker: the sample being read, counted from 1 (0 = none), and since when, in ns of the monotonic clock.
 _STATUS_BYTES = 16
+# Samples that a worker opens before it decodes them; their bytes are held meanwhile.
+_AT_A_TIME = 8
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,49 @@ class Done:
     ticket: int
     damages: dict[int, Damage]
     error: Exception | None = None
+
+
+class Mailbox:
+    """Tasks for a thread, and its answers: what it does with them is what a process does with a `Connection`."""
+
+    def __init__(self, answers: SimpleQueue[Done]) -> None:
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._answers = answers
+        self._closed = False
+
+    def give(self, task: Task) -> None:
+        """A task for the thread."""
+        self._tasks.put(task)
+
+    def close(self) -> None:
+        """No more tasks, nor answers to those that were given."""
+        self._closed = True
+        self._tasks.put(None)
+
+    def poll(self) -> bool:
+        """Whether `recv` has something at once."""
+        return not self._tasks.empty()
+
+    def recv(self) -> Task:
+        """The next task.
+
+        Raises:
+            EOFError: there is no more.
+        """
+        task = self._tasks.get()
+        if task is None:
+            raise EOFError
+        return task
+
+    def send(self, done: Done) -> None:
+        """An answer.
+
+        Raises:
+            OSError: nobody waits for it.
+        """
+        if self._closed:
+            raise OSError("closed")
+        self._answers.put(done)
 
 
 @dataclass(frozen=True)
@@ -78,47 +124,67 @@ class Setup:
         return slots, np.frombuffer(memory, np.int64, 2 * self.workers, self.slots * size).reshape(-1, 2)
 
 
-def read(reader: SampleReader, layout: Layout, number: int, row: Arrays) -> Damage | None:
-    """Read a sample into a row; where it is damaged, the row holds no data and masked labels.
+def read(
+    reader: SampleReader, numbers: Sequence[int], rows: Sequence[Row], status: NDArray[Any] | None = None
+) -> dict[int, Damage]:
+    """Read samples, each into a row; a row whose sample is damaged holds no data and masked labels.
+
+    Returns:
+        what is wrong, by position in `numbers`.
 
     Raises:
         ShardError: the source is out, or what was built cannot be decoded.
     """
-    try:
-        decode_into(reader.fetch(number), layout, row)
-    except DamagedSample as error:
-        blank(row)
-        return error.damage
-    return None
+    damages: dict[int, Damage] = {}
+    status = np.zeros(2, np.int64) if status is None else status
+    for first in range(0, len(numbers), _AT_A_TIME):
+        fetched = []
+        for i in range(first, min(first + _AT_A_TIME, len(numbers))):
+            status[1] = time.monotonic_ns()
+            status[0] = numbers[i] + 1
+            try:
+                fetched.append((i, reader.fetch(numbers[i])))
+            except DamagedSample as error:
+                rows[i].blank()
+                damages[i] = error.damage
+        for i, data in fetched:
+            rows[i].open(data)
+        for i, _ in fetched:
+            status[0] = numbers[i] + 1
+            rows[i].finish()
+    status[0] = 0
+    return damages
 
 
 def serve(
-    connection: Connection, reader: SampleReader, layout: Layout, slots: Sequence[Arrays], status: NDArray[Any]
+    connection: Connection | Mailbox,
+    reader: SampleReader,
+    layout: Layout,
+    slots: Sequence[Arrays],
+    status: NDArray[Any],
+    announce: bool,
 ) -> None:
     """Do tasks until the connection closes; `status` [2] says which sample is being read."""
+    rows = [layout.rows(slot) for slot in slots]
     tasks: deque[Task] = deque()
     try:
         while True:
-            # All that is asked for is announced to the disk at once; it reads while this decodes.
             while not tasks or connection.poll():
                 tasks.append(connection.recv())
-                reader.expect(tasks[-1].numbers)
+                # All that is asked for is announced to the disk at once; it reads while this decodes. Of threads, one
+                # reads while others decode, and each announcement would cost them the interpreter's lock.
+                if announce:
+                    reader.expect(tasks[-1].numbers)
             task = tasks.popleft()
             damages: dict[int, Damage] = {}
             error: Exception | None = None
             try:
-                for row, number in enumerate(task.numbers, task.first):
-                    status[1] = time.monotonic_ns()
-                    status[0] = number + 1
-                    arrays = {name: array[row] for name, array in slots[task.slot].items()}
-                    damage = read(reader, layout, number, arrays)
-                    if damage is not None:
-                        damages[row] = damage
+                found = read(reader, task.numbers, rows[task.slot][task.first :], status)
+                damages = {task.first + i: damage for i, damage in found.items()}
             except ArcticSegError as found:
                 error = found
             except Exception:
                 error = RuntimeError(f"a loader worker failed:\n{traceback.format_exc()}")
-            status[0] = 0
             connection.send(Done(task.ticket, damages, error))
     except (EOFError, OSError):
         pass  # the ring was closed
@@ -151,4 +217,4 @@ def main() -> None:
     setup: Setup = pickle.loads(mmap.mmap(described, 0, access=mmap.ACCESS_READ))
     memory = mmap.mmap(shared, setup.bytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     slots, status = setup.views(memoryview(memory))
-    serve(connection, setup.reader, setup.layout, slots, status[index])
+    serve(connection, setup.reader, setup.layout, slots, status[index], announce=True)

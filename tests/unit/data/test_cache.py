@@ -259,7 +259,9 @@ def test_a_cached_shard_that_the_disk_damages_is_fetched_anew(tmp_path: Path) ->
 
 def test_shards_are_brought_before_they_are_asked_for(source: Counting, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
-    ahead = Prefetch(cache, lambda place: (source, entry(source, place // 10)), consumed=10, ahead=20)
+    ahead = Prefetch(
+        cache, lambda places: ((source, entry(source, place // 10)) for place in places), consumed=10, ahead=20
+    )
 
     def wait_for(count: int) -> list[str]:
         end = time.monotonic() + 10

@@ -20,6 +20,7 @@ pytest.importorskip("obstore")
 
 from arcticseg.data import manifest as manifests
 from arcticseg.data.cache import Cache
+from arcticseg.data.crew import Processes
 from arcticseg.data.decode import Layout
 from arcticseg.data.loader import Evaluation, Loader, make_order
 from arcticseg.data.quarantine import Damage
@@ -325,8 +326,9 @@ def test_a_killed_worker_changes_no_batch(folder: Path, pristine: Path, world: C
     found = world(workers=1)
     rows, _ = found.train(2)
     for loader in found.loaders:
-        for each in loader._ring._workers:
-            assert each.process is not None
+        crew = loader._ring._crew
+        assert isinstance(crew, Processes)
+        for each in crew.workers:
             os.kill(each.process.pid, signal.SIGKILL)
     more, _ = found.train(3)
     assert rows | more == expected(pristine, damaged)

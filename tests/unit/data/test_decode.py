@@ -6,7 +6,7 @@ import made
 import numpy as np
 import pytest
 
-from arcticseg.data.decode import Layout, blank, decode_into
+from arcticseg.data.decode import Layout
 from arcticseg.data.sample import CORE, Tile, decode, encode, split_members
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import COARSE, GROUPS, SAR, expand
@@ -27,19 +27,25 @@ def packed(tile: Tile, core: bool = False) -> bytes:
     return stream.getvalue()[:end]
 
 
-def decoded(tile: Tile, layout: Layout, core: bool = False) -> dict[str, np.ndarray]:
-    """Decoded into memory that held something else."""
-    memory = memoryview(bytearray(b"\xa5" * layout.bytes(2)))
-    arrays = {name: array[1] for name, array in layout.views(memory, 2).items()}
-    decode_into(packed(tile, core), layout, arrays)
-    return arrays
+def decoded(tile: Tile, layout: Layout, core: bool = False, before: Tile | None = None) -> dict[str, np.ndarray]:
+    """Decoded into memory that held another sample, or none."""
+    memory = memoryview(bytearray(layout.bytes(2)))
+    views = layout.views(memory, 2)
+    row = layout.rows(views)[1]
+    for each in (before, tile):
+        if each is not None:
+            row.open(packed(each, core))
+            row.finish()
+    return {name: array[1] for name, array in views.items()}
 
 
 @pytest.mark.parametrize("cells", [0, 2, 4])
 @pytest.mark.parametrize("labelled", [True, False])
-def test_arrays_hold_what_the_tile_does(cells: int, labelled: bool) -> None:
+@pytest.mark.parametrize("before", [None, 1, 4])
+def test_arrays_hold_what_the_tile_does(cells: int, labelled: bool, before: int | None) -> None:
     tile = made.tile(5, cells=cells, labelled=labelled)
-    found = decoded(tile, Layout.of(made.SIZE, [4, 2], EVERY))
+    other = None if before is None else made.tile(6, cells=before)
+    found = decoded(tile, Layout.of(made.SIZE, [4, 2], EVERY), before=other)
     expected = decode(*split_members(packed(tile)))
     for name in ("hh", "hv", "dist"):
         np.testing.assert_array_equal(found[name], getattr(expected, name))
@@ -117,10 +123,28 @@ def test_what_does_not_fit_is_an_error(change: dict[str, np.ndarray], message: s
 
 def test_an_empty_row_has_no_data() -> None:
     layout = Layout.of(made.SIZE, [4], EVERY)
-    row = {name: array[0] for name, array in layout.views(memoryview(bytearray(b"\xa5" * layout.bytes(1))), 1).items()}
-    blank(row)
+    views = layout.views(memoryview(bytearray(b"\xa5" * layout.bytes(1))), 1)
+    layout.rows(views)[0].blank()
+    row = {name: array[0] for name, array in views.items()}
     assert not any(row[name].any() for name in ("hh", "hv", "aux", "geo"))
     assert (row["dist"] == 255).all()
     assert (row["lab"] == 255).all()
     assert np.isinf(row["aux_rows"]).all()
     assert np.isnan(row["clock"]).all()
+
+
+def test_a_window_cut_short_leaves_nothing_behind() -> None:
+    """A process that is killed while it decodes leaves points that cover what it wrote; the next clears it."""
+    layout = Layout.of(made.SIZE, [4], EVERY)
+    views = layout.views(memoryview(bytearray(layout.bytes(1))), 1)
+    row = layout.rows(views)[0]
+    row.open(packed(made.tile(0, cells=1)))
+    row.finish()
+    row.open(packed(made.tile(1, cells=4)))
+    views["aux"][0, :, :4, :2] = 7  # in part
+    other = layout.rows(views)[0]
+    other.open(packed(made.tile(2, cells=2)))
+    other.finish()
+    expected = decode(*split_members(packed(made.tile(2, cells=2)))).aux
+    np.testing.assert_array_equal(views["aux"][0][:, :2, : expected.shape[2]], expected)
+    assert views["aux"].sum(dtype=np.int64) == expected.sum(dtype=np.int64)

@@ -60,7 +60,7 @@ def test_batches_hold_the_samples_of_the_order(selection: Selection) -> None:
     for _ in range(4):
         for batch in source.step():
             for i, place in enumerate(batch.place.tolist()):
-                number = order.sample(place)
+                (number,) = order.samples([place])
                 np.testing.assert_array_equal(batch.hh[i].numpy(), made.tile(number).hh.astype(np.int16))
         source.stepped()
 
@@ -103,7 +103,7 @@ def test_the_global_batch_may_change(selection: Selection) -> None:
     order = make_order(selection, "none", {}, 10, seed=1)
     places = [place for batch in seen for place in batch]
     assert places == list(range(24))
-    assert sorted(order.sample(place) for place in places[:21]) == list(range(21))
+    assert sorted(order.samples(places[:21])) == list(range(21))
 
 
 def test_a_state_of_other_samples_is_refused(selection: Selection) -> None:
@@ -160,7 +160,7 @@ def test_streams_are_factors(selection: Selection) -> None:
     order = make_order(selection, "weights", {8: 3.0, 2: 1.0}, 8, seed=0)
     assert [set(selection.factor[stream.samples]) for stream in order.streams] == [{2}, {8}]
     assert order.weights == (1.0, 3.0)
-    drawn = selection.factor[[order.sample(place) for place in range(80)]]
+    drawn = selection.factor[order.samples(range(80))]
     assert (drawn == 8).sum() == 60
     equal = make_order(selection, "weights", {}, 8, seed=0)
     assert equal.weights == (1.0, 1.0)
@@ -172,12 +172,12 @@ def test_streams_of_several_sets(tmp_path: Path) -> None:
     made.write(tmp_path / "b", [made.tile(i, scene="other", factor=2) for i in range(6)])
     both = select_from([open_set(str(tmp_path / name)) for name in "ab"], "train")
     order = make_order(both, "weights", {2: 1.0, 8: 1.0}, 80, seed=0, set_weights=(3.0, 1.0))
-    drawn = [order.sample(place) for place in range(80)]
+    drawn = order.samples(range(80))
     of_set = np.array([both.shards[both.shard[number]][0] for number in drawn])
     factors = both.factor[drawn]
     assert [((of_set == i) & (factors == k)).sum() for i, k in ((0, 2), (1, 2), (0, 8))] == [30, 10, 40]
     whole = make_order(both, "none", {}, 80, seed=0)
-    assert sorted(whole.sample(place) for place in range(26)) == list(range(26))
+    assert sorted(whole.samples(range(26))) == list(range(26))
 
 
 @pytest.mark.parametrize("mix", ["none", "weights"])
@@ -185,7 +185,7 @@ def test_shuffling_by_blocks_of_shards(selection: Selection, mix: str) -> None:
     """With a window of one shard, a stream's samples of a shard stand together."""
     order = make_order(selection, mix, {}, 10, seed=0, shuffle="blocks", window=1)
     for stream in range(len(order.streams)):
-        numbers = [order.sample(place) for place in range(200)]
+        numbers = order.samples(range(200))
         drawn = [number for number in numbers if number in order.streams[stream].samples][: len(order.streams[stream])]
         shards = selection.shard[drawn].tolist()
         assert len(list(groupby(shards))) == len(set(shards)) > 2

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,12 +40,36 @@ def mixes(draw: st.DrawFn) -> Order:
 
 @given(st.integers(1, 3000), seeds)
 def test_a_permutation_takes_each_position_once(size: int, seed: int) -> None:
-    assert sorted(permute(position, size, "key", seed) for position in range(size)) == list(range(size))
+    assert sorted(permute(np.arange(size), size, "key", seed)) == list(range(size))
+
+
+def plainly(position: int, size: int, *key: object) -> int:
+    """The same permutation, one position at a time in whole numbers without end."""
+    mask = 2**64 - 1
+    base = max(math.isqrt(size - 1) + 1, 8)
+    while True:
+        high, low = divmod(position, base)
+        for i in range(6):
+            mixed = low ^ (xxhash.xxh3_128_intdigest("\x1f".join(map(str, (*key, i))).encode()) & mask)
+            mixed = ((mixed ^ (mixed >> 31)) * 0xD6E8FEB86659FD93) & mask
+            mixed = ((mixed ^ (mixed >> 29)) * 0xA0761D6478BD642F) & mask
+            high, low = low, (high + (mixed ^ (mixed >> 32))) % base
+        position = high * base + low
+        if position < size:
+            return position
+
+
+@given(st.integers(2, 2**62), st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=20), seeds)
+def test_permutations_are_those_of_plain_arithmetic(size: int, shares: list[float], seed: int) -> None:
+    positions = [min(int(share * size), size - 1) for share in shares]
+    assert permute(np.array(positions), size, "key", seed).tolist() == [
+        plainly(position, size, "key", seed) for position in positions
+    ]
 
 
 def test_all_permutations_of_four_are_equally_likely() -> None:
-    n = 4800
-    counts = Counter(tuple(permute(i, 4, "key", seed) for i in range(4)) for seed in range(n))
+    n = 1200
+    counts = Counter(tuple(permute(np.arange(4), 4, "key", seed)) for seed in range(n))
     expected = n / math.factorial(4)
     # chi squared of 23 degrees of freedom: 49.7 is exceeded once in a thousand times
     assert len(counts) == 24
@@ -53,13 +78,13 @@ def test_all_permutations_of_four_are_equally_likely() -> None:
 
 def test_large_permutations_are_computed_in_place() -> None:
     size = 10**8
-    drawn = np.array([permute(position, size, "key") for position in range(0, size, size // 20000)])
+    drawn = permute(np.arange(0, size, size // 20000), size, "key")
     assert len(np.unique(drawn)) == len(drawn)
     # Uniform: 100 bins of some 200 each, chi squared of 99 degrees of freedom
     counts = np.bincount(drawn * 100 // size, minlength=100)
     assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 148
     # Neighbours go to unrelated places: the difference of two uniform ones is a third of the size, on average
-    near = np.array([permute(position, size, "key") for position in range(5000)])
+    near = permute(np.arange(5000), size, "key")
     assert np.abs(np.diff(near)).mean() / size == pytest.approx(1 / 3, abs=0.02)
 
 
@@ -68,7 +93,7 @@ def test_large_permutations_are_computed_in_place() -> None:
 def test_every_sample_once_an_epoch(fingerprint: str, seed: int, stream: Stream, epoch: int) -> None:
     order = Order(fingerprint, (stream,), seed)
     n = len(order)
-    found = [order.sample(place) for place in range(epoch * n, (epoch + 1) * n)]
+    found = order.samples(range(epoch * n, (epoch + 1) * n))
     assert sorted(found) == list(range(n))
     assert all(type(number) is int for number in found)
 
@@ -77,7 +102,7 @@ def test_epochs_and_seeds_and_fingerprints_differ() -> None:
     samples = (Stream(range(100)),)
 
     def first(order: Order, epoch: int = 0) -> list[int]:
-        return [order.sample(100 * epoch + place) for place in range(100)]
+        return order.samples(range(100 * epoch, 100 * epoch + 100))
 
     orders = [first(Order("a", samples, 0)), first(Order("a", samples, 0), 1)]
     orders += [first(Order("a", samples, 1)), first(Order("b", samples, 0))]
@@ -94,7 +119,7 @@ def test_shuffling_by_blocks_stays_within_a_window_of_shards(
     starts = np.array([0, *np.cumsum(sizes)])
     order = Order("a", (Stream(range(starts[-1]), starts, window),), seed)
     places = range(turn * len(order), (turn + 1) * len(order))
-    shards = [int(np.searchsorted(starts, order.sample(place), side="right")) - 1 for place in places]
+    shards = (np.searchsorted(starts, order.samples(places), side="right") - 1).tolist()
     seen: list[int] = []
     while shards:
         # The shards of a window, then those of the next: none comes back.
@@ -108,7 +133,7 @@ def test_shuffling_by_blocks_stays_within_a_window_of_shards(
 def test_windows_are_mixed_and_differ_from_pass_to_pass() -> None:
     starts = np.arange(0, 1001, 50)
     order = Order("a", (Stream(range(1000), starts, 4),), 0)
-    passes = [[order.sample(turn * 1000 + place) // 50 for place in range(200)] for turn in range(3)]
+    passes = [[number // 50 for number in order.samples(range(turn * 1000, turn * 1000 + 200))] for turn in range(3)]
     assert len({frozenset(shards) for shards in passes}) == 3
     for shards in passes:
         assert len(set(shards)) == 4
@@ -120,8 +145,8 @@ def test_windows_are_mixed_and_differ_from_pass_to_pass() -> None:
 def test_every_block_has_exact_quotas(order: Order, block: int) -> None:
     exact = np.array(order.weights) / sum(order.weights) * order.block
     found = Counter(
-        next(i for i, stream in enumerate(order.streams) if order.sample(place) in stream.samples)
-        for place in range(block * order.block, (block + 1) * order.block)
+        next(i for i, stream in enumerate(order.streams) if number in stream.samples)
+        for number in order.samples(range(block * order.block, (block + 1) * order.block))
     )
     counts = [found[i] for i in range(len(order.streams))]
     assert sum(counts) == order.block
@@ -132,7 +157,7 @@ def test_every_block_has_exact_quotas(order: Order, block: int) -> None:
 @few
 @given(mixes())
 def test_every_sample_once_a_pass_of_its_stream(order: Order) -> None:
-    drawn = [order.sample(place) for place in range(4 * order.block)]
+    drawn = order.samples(range(4 * order.block))
     for stream in order.streams:
         of_stream = [number for number in drawn if number in stream.samples]
         for first in range(0, len(of_stream) - len(stream) + 1, len(stream)):
@@ -141,13 +166,13 @@ def test_every_sample_once_a_pass_of_its_stream(order: Order) -> None:
 
 def test_passes_of_a_stream_are_shuffled_anew() -> None:
     order = Order("a", (Stream(range(50)), Stream(range(50, 60))), 0, weights=(1, 1), block=100)
-    drawn = [number for number in map(order.sample, range(200)) if number < 50]
+    drawn = [number for number in order.samples(range(200)) if number < 50]
     assert drawn[:50] != drawn[50:]
 
 
 def test_streams_are_mixed_within_a_block() -> None:
     order = Order("a", (Stream(range(1000)), Stream(range(1000, 2000))), 0, weights=(1, 1), block=100)
-    blocks = [[order.sample(100 * block + place) < 1000 for place in range(100)] for block in range(3)]
+    blocks = [[n < 1000 for n in order.samples(range(100 * block, 100 * block + 100))] for block in range(3)]
     assert blocks[0] != blocks[1] != blocks[2]
     for block in blocks:
         assert 30 < sum(a != b for a, b in pairwise(block)) < 70
@@ -157,7 +182,7 @@ def test_streams_are_mixed_within_a_block() -> None:
 @given(mixes(), st.integers(0, 10**9))
 def test_any_place_is_found_without_those_before_it(order: Order, place: int) -> None:
     again = Order(order.fingerprint, order.streams, order.seed, order.weights, order.block)
-    assert again.sample(place) == order.sample(place)
+    assert again.samples([place]) == order.samples(range(place - place % 300, place + 1))[-1:]
 
 
 @few
@@ -166,29 +191,31 @@ def test_substitutes_are_of_the_same_stream_and_leave_the_others_alone(order: Or
     numbers = range(len(order))
     bad = data.draw(st.sets(st.sampled_from(numbers), max_size=len(order) - 1))
     places = range(200)
-    plain = [order.sample(place) for place in places]
+    plain = order.samples(places)
     for stream in order.streams:
         if set(stream.samples.tolist()) <= bad:
             bad -= {int(stream.samples[0])}
-    mended = [order.sample(place, bad) for place in places]
+    mended = order.samples(places, bad)
     assert not set(mended) & bad
     for before, after in zip(plain, mended, strict=True):
         assert after == before or before in bad
         assert any(before in stream.samples and after in stream.samples for stream in order.streams)
     # A pure function of place and set, whatever came before.
-    assert [order.sample(place, frozenset(bad)) for place in reversed(places)] == mended[::-1]
+    assert order.samples(places[::-1], frozenset(bad)) == mended[::-1]
 
 
 def test_substitutes_differ_from_place_to_place() -> None:
     order = Order("a", (Stream(range(50)),), 0)
     bad = set(range(25))
-    assert len({order.sample(place, bad) for place in range(5000) if order.sample(place) == 3}) > 10
+    places = [place for place, number in enumerate(order.samples(range(5000))) if number == 3]
+    assert len(places) == 100
+    assert len(set(order.samples(places, bad))) > 10
 
 
 def test_no_substitute_is_left() -> None:
     order = Order("a", (Stream(range(5)), Stream(range(5, 8))), 0, weights=(1, 1), block=2)
     with pytest.raises(LookupError, match="all 3 samples of a stream are in quarantine"):
-        [order.sample(place, {5, 6, 7}) for place in range(2)]
+        order.samples(range(2), {5, 6, 7})
 
 
 @few
@@ -204,8 +231,7 @@ def test_a_changed_batch_size_loses_and_repeats_nothing(
         consumed += batch
     assert places == list(range(consumed))
     for order in (Order("a", (Stream(range(n)),), seed), mix):
-        drawn = [order.sample(place) for place in places]
-        assert drawn == [order.sample(place) for place in range(consumed)]
+        assert order.samples(places) == [order.samples([place])[0] for place in range(consumed)]
 
 
 @pytest.mark.parametrize("window", [0, 8])
@@ -215,7 +241,7 @@ def test_scenes_in_a_batch_are_as_mixed_as_in_a_perfect_shuffle(window: int) -> 
     scene = np.random.default_rng(0).integers(0, scenes, n)
     starts = tuple(range(0, n + 1, per_shard)) if window else ()
     order = Order("a", (Stream(range(n), starts, window or 1),), 0)
-    drawn = scene[[order.sample(place) for place in range(n)]].reshape(-1, 16)
+    drawn = scene[order.samples(range(n))].reshape(-1, 16)
     distinct = np.mean([len(set(batch)) for batch in drawn.tolist()])
     perfect = scenes * (1 - (1 - 1 / scenes) ** 16)
     assert distinct == pytest.approx(perfect, rel=0.05)
@@ -260,11 +286,11 @@ def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
 def test_the_order_is_this_one() -> None:
     """Written down: another order would silently change what a resumed training sees."""
     order = Order("f", (Stream(range(5)),), 7)
-    assert [order.sample(place) for place in range(10)] == [2, 1, 4, 0, 3, 0, 3, 1, 4, 2]
+    assert order.samples(range(10)) == [2, 1, 4, 0, 3, 0, 3, 1, 4, 2]
     mix = Order("f", (Stream(range(5)), Stream(range(5, 8))), 7, weights=(2.0, 1.0), block=6)
-    assert [mix.sample(place) for place in range(12)] == [2, 6, 1, 4, 0, 7, 3, 5, 0, 3, 1, 6]
+    assert mix.samples(range(12)) == [2, 6, 1, 4, 0, 7, 3, 5, 0, 3, 1, 6]
     blocks = Order("f", (Stream(range(6), (0, 2, 3, 6), 2),), 7)
-    assert [blocks.sample(place, {1}) for place in range(12)] == [5, 4, 3, 2, 0, 3, 2, 0, 2, 4, 5, 3]
+    assert blocks.samples(range(12), {1}) == [5, 4, 3, 2, 0, 3, 2, 0, 2, 4, 5, 3]
     assert generator("augment", 3, 4).integers(1000) == 497
 
 
@@ -272,11 +298,11 @@ def test_the_order_does_not_depend_on_the_process() -> None:
     code = (
         "from arcticseg.data.order import Order, Stream;"
         "o = Order('f', (Stream(range(50)), Stream(range(50, 90), (0, 10, 40), 1)), 3, (1.0, 2.0), 30);"
-        "print([o.sample(p) for p in range(100)])"
+        "print(o.samples(range(100)))"
     )
     order = Order("f", (Stream(range(50)), Stream(range(50, 90), (0, 10, 40), 1)), 3, (1.0, 2.0), 30)
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == str([order.sample(place) for place in range(100)])
+    assert printed.strip() == str(order.samples(range(100)))
 
 
 def test_generator_keys_are_told_apart() -> None:

@@ -16,6 +16,7 @@ import torch
 from readers import Odd
 
 from arcticseg.data.batch import Batch, collate
+from arcticseg.data.crew import Processes
 from arcticseg.data.decode import Layout
 from arcticseg.data.manifest import read_manifest
 from arcticseg.data.ring import Filled, Ring, Rows
@@ -99,7 +100,8 @@ def ended(pid: int, seconds: float = 10) -> bool:
 
 
 def pids(ring: Ring) -> list[int]:
-    return [worker.process.pid for worker in ring._workers if worker.process is not None]
+    assert isinstance(ring._crew, Processes)
+    return [worker.process.pid for worker in ring._crew.workers]
 
 
 @WORKERS
@@ -259,7 +261,7 @@ def test_workers_end_with_their_parent(selection: Selection, tmp_path: Path, han
         f"ring = Ring(reader, {LAYOUT!r}, 2, 2, 3)\n"
         "batches = ring.fill(iter([[(0, 0)], [(1, 1), (2, 2)]]))\n"
         "next(batches)\n"
-        "print(*(worker.process.pid for worker in ring._workers), flush=True)\n"
+        "print(*(worker.process.pid for worker in ring._crew.workers), flush=True)\n"
         "time.sleep(60)\n"
     )
     path = os.pathsep.join(filter(None, sys.path))
