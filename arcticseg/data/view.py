@@ -118,10 +118,9 @@ class View:
         share = rows.share.float()[:, None, :, None]
         for i in range(batch):
             lows, counts = torch.unique_consecutive(rows.low[i], return_counts=True)
-            first = 0
-            for low, last in zip(lows.tolist(), counts.cumsum(0).tolist(), strict=True):
-                high = int(rows.high[i, first])
-                at = slice(first, last)
-                torch.lerp(lines[i, :, low, None], lines[i, :, high, None], share[i, :, at], out=out[i, :, at])
-                first = last
+            highs = rows.high[i, counts.cumsum(0) - 1]
+            line, runs = lines[i].split(1, dim=1), counts.tolist()
+            shares, pixels = share[i].split(runs, dim=1), out[i].split(runs, dim=1)
+            for low, high, weight, target in zip(lows.tolist(), highs.tolist(), shares, pixels, strict=True):
+                torch.lerp(line[low], line[high], weight, out=target)
         return out
