@@ -168,6 +168,20 @@ class _NamedRun:
     colour: int
     run: Run
 
+    @property
+    def data(self) -> str:
+        """What the training data came to, by the run's last summary; empty where it has none."""
+        summaries = [event for event in self.run.event if event.get("event") == "summary"]
+        words = {
+            "samples": "samples",
+            "damaged": "damaged and replaced",
+            "dropped": "left out at the end, too few for a step",
+            "padded": "repeated to fill the last step",
+        }
+        return ", ".join(
+            f"{last[key]:,} {said}" for last in summaries[-1:] for key, said in words.items() if last.get(key)
+        )
+
 
 def _runs(evaluations: Sequence[Evaluation], folders: Sequence[Path]) -> list[_NamedRun]:
     """The runs of the evaluations, then the others, each once; a model's curve has the model's colour."""

@@ -81,6 +81,7 @@ class Run:
     config: str
     train: tuple[Mapping[str, Any], ...]
     validation: tuple[Mapping[str, Any], ...]
+    event: tuple[Mapping[str, Any], ...]
 
 
 def read_evaluations(paths: Sequence[Path]) -> list[Evaluation]:
@@ -140,8 +141,8 @@ def _scene(record: _Record, folder: Path) -> SceneResult:
 def read_run(folder: Path) -> Run:
     """Read config.yaml and metrics.jsonl of a run folder.
 
-    A last line that was cut off, as by a crash while it was written, is left out; kinds other than "train" and
-    "validation" are skipped.
+    A last line that was cut off, as by a crash while it was written, is left out; kinds other than "train",
+    "validation" and "event" are skipped.
 
     Raises:
         ReportError: a file is missing or a line is no JSON object.
@@ -152,7 +153,7 @@ def read_run(folder: Path) -> Run:
     lines = text.splitlines()
     if lines and not text.endswith("\n"):
         lines.pop()
-    records: dict[str, list[Mapping[str, Any]]] = {"train": [], "validation": []}
+    records: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in ("train", "validation", "event")}
     for number, line in enumerate(lines, start=1):
         try:
             value = json.loads(line)
@@ -162,7 +163,7 @@ def read_run(folder: Path) -> Run:
             raise ReportError(f"{metrics}: line {number} is no record: {_short(line)}; remove the line")
         if value.get("kind") in records and "step" in value:
             records[value["kind"]].append(value)
-    return Run(folder, config, tuple(records["train"]), tuple(records["validation"]))
+    return Run(folder, config, tuple(records["train"]), tuple(records["validation"]), tuple(records["event"]))
 
 
 def find_run(evaluation: Evaluation) -> Path | None:

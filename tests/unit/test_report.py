@@ -77,7 +77,10 @@ def make_run(folder: Path, *, labelled: bool = True) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("optim:\n  lr: 0.000123  # <written>\n")
     lines = [{"step": s, "kind": "train", "loss": 3 / s, "lr": 1e-4} for s in range(1, 31)]
-    lines.append({"step": 30, "kind": "event", "text": "checkpoint"})
+    for samples, damaged in ((512, 1), (1234, 2)):  # stopped, and then finished
+        rest = {"dropped": 5, "padded": 0} if damaged == 2 else {}
+        lines.append({"step": 30, "kind": "event", "event": "summary", "samples": samples, "damaged": damaged} | rest)
+    lines.append({"step": 30, "kind": "event", "event": "damaged validation sample, left out", "number": 3})
     if labelled:
         lines.append({"step": 30, "kind": "validation", **scores(50.0, None, float("nan"), 40.0)})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -207,6 +210,11 @@ def test_runs_bring_curves_and_configs(vit: Path, tmp_path: Path) -> None:
     assert page.text.count("lr: 0.000123 # <written>") == 2
     assert "Config of ViT, pretrained" in page.text
     assert "Config of mae" in page.text
+    data = "1,234 samples, 2 damaged and replaced, 5 left out at the end, too few for a step"
+    assert f"ViT, pretrained: {data}" in page.text
+    assert f"mae: {data}" in page.text
+    assert "512 samples" not in page.text
+    assert "repeated" not in page.text
 
 
 def test_a_run_that_is_gone_is_said_and_one_that_is_asked_for_must_be_there(vit: Path, tmp_path: Path) -> None:
