@@ -137,22 +137,23 @@ def read(
     """
     damages: dict[int, Damage] = {}
     status = np.zeros(2, np.int64) if status is None else status
-    for first in range(0, len(numbers), _AT_A_TIME):
-        fetched = []
-        for i in range(first, min(first + _AT_A_TIME, len(numbers))):
-            status[1] = time.monotonic_ns()
-            status[0] = numbers[i] + 1
-            try:
-                fetched.append((i, reader.fetch(numbers[i])))
-            except DamagedSample as error:
-                rows[i].blank()
-                damages[i] = error.damage
-        for i, data in fetched:
-            rows[i].open(data)
-        for i, _ in fetched:
-            status[0] = numbers[i] + 1
-            rows[i].finish()
-    status[0] = 0
+    try:
+        for first in range(0, len(numbers), _AT_A_TIME):
+            fetched = []
+            for i in range(first, min(first + _AT_A_TIME, len(numbers))):
+                status[:] = numbers[i] + 1, time.monotonic_ns()
+                try:
+                    fetched.append((i, reader.fetch(numbers[i])))
+                except DamagedSample as error:
+                    rows[i].blank()
+                    damages[i] = error.damage
+            for i, data in fetched:
+                rows[i].open(data)
+            for i, _ in fetched:
+                status[:] = numbers[i] + 1, time.monotonic_ns()
+                rows[i].finish()
+    finally:
+        status[0] = 0
     return damages
 
 

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from itertools import count, islice
@@ -230,6 +231,17 @@ def test_a_read_that_hangs_is_named_and_then_given_up(make: Callable[..., Ring],
     with pytest.warns(UserWarning, match="is slow"), pytest.raises(ShardError, match=r"not read within 1 s; check"):
         next(ring.fill(iter([[(0, 4)]])))
     assert time.monotonic() - began < 5
+
+
+@WORKERS
+def test_a_sample_that_ended_in_an_error_is_not_taken_for_a_slow_one(make: Callable[..., Ring], workers: int) -> None:
+    ring = make(workers, patience=0.4, out=(3,), hangs={5: 0.2})
+    with pytest.raises(ShardError, match="the source is out"):
+        next(ring.fill(iter([[(0, 1), (1, 3)]])))  # one to each worker
+    time.sleep(0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert same(next(ring.fill(iter([[(1, 5)]]))), [(1, 5)])
 
 
 def test_workers_know_no_torch_and_end_with_the_ring(make: Callable[..., Ring]) -> None:
