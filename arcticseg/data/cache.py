@@ -27,6 +27,7 @@ from pathlib import Path
 import xxhash
 
 from arcticseg.data.manifest import ShardEntry
+from arcticseg.data.order import AT_ONCE
 from arcticseg.data.source import BrokenOffError, Source
 from arcticseg.errors import ShardError
 from arcticseg.files import make_folder
@@ -38,8 +39,6 @@ _OPEN = 2
 _LATELY = 60.0
 # Seconds after which a shard that had no room is tried again.
 _AGAIN = 10.0
-# Places whose shards are found at once.
-_PLANNED = 256
 
 
 class NoRoomError(Exception):
@@ -308,7 +307,7 @@ class Prefetch:
         place, known = self.consumed, ""
         while not self._stopped.is_set():
             place = max(place, self.consumed)
-            end = min(place + _PLANNED, self.consumed + self._ahead)
+            end = min(place + AT_ONCE, self.consumed + self._ahead)
             if place >= end:
                 self._stopped.wait(0.05)
                 continue

@@ -16,15 +16,12 @@ from arcticseg.data.batch import Augment, Batch
 from arcticseg.data.cache import Prefetch
 from arcticseg.data.decode import Layout
 from arcticseg.data.manifest import ShardEntry
-from arcticseg.data.order import Order, Stream, quotas, rank_places
+from arcticseg.data.order import AT_ONCE, Order, Stream, quotas, rank_places
 from arcticseg.data.quarantine import Damage, Quarantine
 from arcticseg.data.ring import Filled, Ring, Rows
 from arcticseg.data.source import Source
 from arcticseg.data.stream import SampleReader, Selection
 from arcticseg.errors import ArcticSegError, ConfigError, ShardError
-
-# Places whose samples are found at once.
-_PLANNED = 256
 
 # What every rank has to say, from every rank: `process_group.gather`.
 Gather = Callable[[Any], list[Any]]
@@ -161,8 +158,7 @@ class Loader:
     def _rows(self) -> Iterator[Rows]:
         """Rows of each micro batch of this rank, without end."""
         consumed = self.consumed
-        # Samples of many places are found at once, which costs little more than those of one.
-        steps = range(math.ceil(_PLANNED / (self.micro_steps * self.micro_batch)))
+        steps = range(math.ceil(AT_ONCE / (self.micro_steps * self.micro_batch)))
         while True:
             starts = (consumed + step * self.global_batch for step in steps)
             places = [

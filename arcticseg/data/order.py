@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.integer]
 
+# Places to ask for at once where many are needed: then one costs next to nothing.
+AT_ONCE = 256
+
 _ROUNDS = 6
 _29, _31, _32 = (np.uint64(bits) for bits in (29, 31, 32))
 _FACTORS = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)

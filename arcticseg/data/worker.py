@@ -180,8 +180,8 @@ def serve(
             damages: dict[int, Damage] = {}
             error: Exception | None = None
             try:
-                found = read(reader, task.numbers, rows[task.slot][task.first :], status)
-                damages = {task.first + i: damage for i, damage in found.items()}
+                met = read(reader, task.numbers, rows[task.slot][task.first :], status)
+                damages = {task.first + i: damage for i, damage in met.items()}
             except ArcticSegError as found:
                 error = found
             except Exception:
