@@ -123,23 +123,24 @@ class Stream:
         """Places of a pass -> positions in `samples`."""
         if not len(self.starts):
             return permute(places, len(self.samples), *key)
-        shards, begins = _walk(self, *key)
+        starts, begins = _walk(self, *key)
         firsts = (np.searchsorted(begins, places, side="right") - 1) // self.window * self.window
         shuffled = np.empty(len(places), np.int64)
         for first in set(firsts.tolist()):
             chosen = firsts == first
-            begin, end = int(begins[first]), int(begins[min(first + self.window, len(shards))])
+            begin, end = int(begins[first]), int(begins[min(first + self.window, len(starts))])
             shuffled[chosen] = begin + permute(places[chosen] - begin, end - begin, *key, first)
         at = np.searchsorted(begins, shuffled, side="right") - 1
-        return np.asarray(self.starts)[shards[at]] + shuffled - begins[at]
+        return starts[at] + shuffled - begins[at]
 
 
 @lru_cache(maxsize=32)
 def _walk(stream: Stream, *key: object) -> tuple[Indices, Indices]:
-    """The shards in the order of a pass, and where each begins in it, with the end."""
-    sizes = np.diff(stream.starts)
+    """Where in `samples` each shard starts, in the order of a pass, and where it begins in the pass, with the end."""
+    starts = np.asarray(stream.starts)
+    sizes = np.diff(starts)
     shards = generator("shards", *key).permutation(len(sizes))
-    return shards, np.concatenate([[0], np.cumsum(sizes[shards])])
+    return starts[shards], np.concatenate([[0], np.cumsum(sizes[shards])])
 
 
 @dataclass(frozen=True, eq=False)
