@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from arcticseg.data import manifest as manifests
 from arcticseg.data.order import generator
-from arcticseg.data.sample import Tile, decode_sar, interpolation_matrix
-from arcticseg.data.stream import SampleReader, select
+from arcticseg.data.reader import SampleReader
+from arcticseg.data.select import select
+from arcticseg.data.tile import Tile, decode_sar, interpolation_matrix
 from arcticseg.ice.channels import CHANNELS, SAR
 from arcticseg.ice.geo import interpolate
 from arcticseg.ice.layers import Layers

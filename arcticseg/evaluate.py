@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg import maps
 from arcticseg.baselines import LOGISTIC, MAJORITY, fit_logistic
 from arcticseg.errors import SceneError
 from arcticseg.files import make_folder, write_text
@@ -21,18 +20,16 @@ from arcticseg.ice import layers as scene_layers
 from arcticseg.ice.layers import LayerConfig, Layers
 from arcticseg.ice.reference import check_reference, find_references, read_reference, reference_of
 from arcticseg.ice.resample import coarse_shape
-from arcticseg.ice.scene import Scene, open_scene
+from arcticseg.ice.scenes.open import open_scene
+from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.score import Confusion, confusion, empty_confusions, majority, scores
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
-from arcticseg.predict import (
-    PRODUCT_FACTOR,
-    Predictor,
-    fields_to_charts,
-    product_positions,
-    write_geotiff,
-    write_netcdf,
-)
-from arcticseg.results import EVALUATION_FILE, FORMAT
+from arcticseg.pictures import maps
+from arcticseg.pictures.results import EVALUATION_FILE, FORMAT
+from arcticseg.products.charts import PRODUCT_FACTOR, fields_to_charts, product_positions
+from arcticseg.products.geotiff import write_geotiff
+from arcticseg.products.netcdf import write_netcdf
+from arcticseg.products.predictor import Predictor
 
 
 def count(labels: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> dict[str, Confusion]:

@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from arcticseg.files import output_errors, write_text
-from arcticseg.settings import TrackingConfig
 
 METRICS = "metrics.jsonl"
 
@@ -102,3 +102,15 @@ def make_trackers(
     if cfg.wandb != "off":
         trackers.append(Wandb(folder, cfg, config, name))
     return trackers
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Logs besides metrics.jsonl."""
+
+    # auto: online with a key in WANDB_API_KEY, else offline.
+    wandb: Literal["auto", "offline", "off"] = "auto"
+    project: str = "arcticseg"
+    group: str | None = None
+    # Steps between log lines.
+    every: int = 10

@@ -58,7 +58,7 @@ def common_way(path: Path, out: Path) -> int:
     from torch.nn.functional import avg_pool2d, interpolate
 
     from arcticseg.ice.channels import COARSE, SAR
-    from arcticseg.ice.scene import open_scene
+    from arcticseg.ice.scenes.open import open_scene
 
     def resized(field: Any, size: tuple[int, int], mode: str) -> Any:
         options = {"align_corners": False} if mode == "bilinear" else {}
@@ -128,7 +128,8 @@ def stages(path: Path, out: Path) -> dict[str, float]:
     from arcticseg.ice import chart as charts
     from arcticseg.ice import resample
     from arcticseg.ice.layers import read_layers
-    from arcticseg.ice.scene import RawScene, open_scene
+    from arcticseg.ice.scenes.netcdf import RawScene
+    from arcticseg.ice.scenes.open import open_scene
     from shards import stats
     from shards.part import BuildConfig, build_part, samples
 

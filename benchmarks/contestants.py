@@ -24,7 +24,9 @@ import torch
 from arcticseg.data import sample
 from arcticseg.data.batch import Batch, collate
 from arcticseg.data.manifest import read_manifest
-from arcticseg.data.stream import SampleReader, Selection, select
+from arcticseg.data.reader import SampleReader
+from arcticseg.data.select import Selection, select
+from arcticseg.data.tile import Tile, decode_coarse, decode_sar, interpolation_matrix
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 
@@ -46,7 +48,7 @@ def selection_of(folder: Path) -> Selection:
     return select(shards, read_manifest(shards), "train")
 
 
-def tiles_of(folder: Path) -> Iterator[sample.Tile]:
+def tiles_of(folder: Path) -> Iterator[Tile]:
     """All samples, decoded, in the order of the shards."""
     reader = SampleReader(selection_of(folder))
     yield from map(reader.read, range(len(reader.selection)))
@@ -61,19 +63,19 @@ def normalised(values: np.ndarray, name: str) -> np.ndarray:
     return np.nan_to_num((values - channel.mean) / channel.std).astype(np.float32)
 
 
-def floats_of(tile: sample.Tile) -> tuple[np.ndarray, np.ndarray]:
+def floats_of(tile: Tile) -> tuple[np.ndarray, np.ndarray]:
     """float32 [25, H, W]: the normalised channels and the valid plane, 0 where there is no data; and labels."""
     size = tile.hh.shape[0]
     planes = np.empty((len(NAMES) + 1, size, size), np.float32)
     for name, codes in ((SAR["hh"], tile.hh), (SAR["hv"], tile.hv)):
-        planes[NAMES.index(name)] = normalised(sample.decode_sar(codes), name)
-    rows, cols = (sample.interpolation_matrix(p, size, clamp=False) for p in (tile.geo_rows, tile.geo_cols))
+        planes[NAMES.index(name)] = normalised(decode_sar(codes), name)
+    rows, cols = (interpolation_matrix(p, size, clamp=False) for p in (tile.geo_rows, tile.geo_cols))
     planes[NAMES.index("sar_incidenceangle")] = normalised(rows @ tile.geo[2] @ cols.T, "sar_incidenceangle")
     zones = np.where(tile.dist == IGNORE_INDEX, np.nan, tile.dist)
     planes[NAMES.index("distance_map")] = normalised(zones, "distance_map")
     first = NAMES.index(COARSE[0])
-    rows, cols = (sample.interpolation_matrix(p, size, clamp=True) for p in (tile.aux_rows, tile.aux_cols))
-    coarse = sample.decode_coarse(tile.aux)
+    rows, cols = (interpolation_matrix(p, size, clamp=True) for p in (tile.aux_rows, tile.aux_cols))
+    coarse = decode_coarse(tile.aux)
     there = np.isfinite(coarse)
     values = np.stack([normalised(plane, name) for plane, name in zip(coarse, COARSE, strict=True)])
     total = np.matmul(rows @ values, cols.T, out=planes[first : first + len(COARSE)])
@@ -85,7 +87,7 @@ def floats_of(tile: sample.Tile) -> tuple[np.ndarray, np.ndarray]:
     return planes, lab
 
 
-def to_batch(tiles: Sequence[sample.Tile]) -> Batch:
+def to_batch(tiles: Sequence[Tile]) -> Batch:
     """Codes on their native grids, stacked; coarse windows filled up to the largest."""
     return collate(tiles, range(len(tiles)))
 
@@ -100,16 +102,16 @@ ARRAYS = ("hh", "hv", "dist", "aux", "aux_rows", "aux_cols", "geo", "geo_rows", 
 FACTS = ("key", "scene", "factor", "row", "col", "pixel_spacing", "time", "ice_service", "simulated")
 
 
-def to_fields(tile: sample.Tile) -> Sample:
+def to_fields(tile: Tile) -> Sample:
     """The tile as arrays and one text, as libraries with a format of their own store it."""
     return {name: np.ascontiguousarray(getattr(tile, name)) for name in ARRAYS} | {
         "facts": json.dumps({name: getattr(tile, name) for name in FACTS})
     }
 
 
-def from_fields(fields: Sample) -> sample.Tile:
+def from_fields(fields: Sample) -> Tile:
     """The inverse."""
-    return sample.Tile(**json.loads(fields["facts"]), **{name: fields[name] for name in ARRAYS})
+    return Tile(**json.loads(fields["facts"]), **{name: fields[name] for name in ARRAYS})
 
 
 class Finish:
@@ -119,7 +121,7 @@ class Finish:
         self.one = floats_of if table == "floats" else None
         self.stack: Callable[[Any], Any] = to_tensors if table == "floats" else to_batch
 
-    def __call__(self, tile: sample.Tile) -> Any:
+    def __call__(self, tile: Tile) -> Any:
         return tile if self.one is None else self.one(tile)
 
 
@@ -161,7 +163,7 @@ class Pickles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "pickles"
 
-    def prepare(self, tiles: Iterator[sample.Tile]) -> None:
+    def prepare(self, tiles: Iterator[Tile]) -> None:
         self.folder.mkdir()
         for number, tile in enumerate(tiles):
             joblib.dump(fields_of_common_way(tile), self.folder / f"{number:06d}.joblib")
@@ -176,11 +178,11 @@ class Pickles:
         )
 
 
-def fields_of_common_way(tile: sample.Tile) -> Sample:
+def fields_of_common_way(tile: Tile) -> Sample:
     """The arrays of one tile as `build.common_way` has them, and the valid plane."""
     planes, lab = floats_of(tile)
     size = tile.hh.shape[0]
-    rows, cols = (sample.interpolation_matrix(p, size, clamp=False) for p in (tile.geo_rows, tile.geo_cols))
+    rows, cols = (interpolation_matrix(p, size, clamp=False) for p in (tile.geo_rows, tile.geo_cols))
     fields: Sample = {name: plane.copy() for name, plane in zip(NAMES, planes, strict=False)}
     fields["sar_incidenceangle"] = fields["sar_incidenceangle"].astype(np.float64)
     for name, points in zip(("latitude", "longitude"), tile.geo, strict=False):
@@ -235,7 +237,7 @@ class LitData:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "litdata"
 
-    def prepare(self, tiles: Iterator[sample.Tile]) -> None:
+    def prepare(self, tiles: Iterator[Tile]) -> None:
         from litdata.streaming.writer import BinaryWriter
 
         self.folder.mkdir()
@@ -269,7 +271,7 @@ class Mosaic:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "mds"
 
-    def prepare(self, tiles: Iterator[sample.Tile]) -> None:
+    def prepare(self, tiles: Iterator[Tile]) -> None:
         from streaming import MDSWriter
 
         columns = dict.fromkeys(ARRAYS, "ndarray") | {"facts": "str"}

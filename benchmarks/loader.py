@@ -86,7 +86,7 @@ def contestants(python: str, names: tuple[str, ...], folder: Path) -> Iterator[d
 
 def prepare(python: str, folder: Path, scenes: int, size: int) -> None:
     """Scenes, shards and the peers' files, what of them is not there."""
-    from arcticseg.ice.scene import list_scenes
+    from arcticseg.ice.scenes.open import list_scenes
     from shards.build import build
     from shards.part import BuildConfig
     from shards.simulate import simulate_archive
@@ -161,7 +161,8 @@ def cold(folder: Path, workers: int) -> float:
     from arcticseg.data.decode import Layout
     from arcticseg.data.loader import Loader, make_order
     from arcticseg.data.manifest import read_manifest
-    from arcticseg.data.stream import SampleReader, select
+    from arcticseg.data.reader import SampleReader
+    from arcticseg.data.select import select
 
     found = read_manifest(folder)
     chosen = select(folder, found, "train")

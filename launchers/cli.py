@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from arcticseg.errors import ArcticSegError
+from launchers.status import guarded
 
 # Verb -> what it does, in one line; the module of the same name in `launchers.verbs` does it.
 VERBS = {
@@ -55,34 +54,6 @@ class _Version(argparse.Action):
 
         print(f"arcticseg {version('arcticseg')}")
         parser.exit()
-
-
-def guarded(body: Callable[[], int | None]) -> int:
-    """Run a command; an error that the user can mend becomes one line on stderr and status 2."""
-    try:
-        return body() or 0
-    except ArcticSegError as error:
-        # Every rank of a job meets the same error; one line of it is enough.
-        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
-            print(f"arcticseg: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("arcticseg: stopped", file=sys.stderr)
-        return 130
-    except ModuleNotFoundError as error:
-        extras = {
-            "torch": "train",
-            "deepspeed": "train",
-            "timm": "train",
-            "wandb": "train",
-            "safetensors": "train",
-            "ray": "sweep",
-        }
-        extra = extras.get((error.name or "").split(".")[0])
-        if extra is None:
-            raise
-        print(f"arcticseg: error: {error.name} is not installed; pip install 'arcticseg[{extra}]'", file=sys.stderr)
-        return 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from arcticseg.data.manifest import SPLITS
-from arcticseg.data.stream import read_scene_list
+from arcticseg.data.select import read_scene_list
 from arcticseg.errors import ConfigError
 from arcticseg.files import make_folder
-from arcticseg.ice.scene import list_scenes, open_scene
+from arcticseg.ice.scenes.open import list_scenes, open_scene
 from launchers.terminal import progress
 from shards import split, strata
 

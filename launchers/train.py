@@ -21,20 +21,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def start(arguments: argparse.Namespace) -> int:
     """Check the config, then train in this process; status 3 when a signal stopped the run after a checkpoint."""
-    from arcticseg import config, settings
+    from arcticseg import config
+    from arcticseg.run import config as run_config
 
-    cfg = settings.load(arguments.config, arguments.overrides)
+    cfg = run_config.load(arguments.config, arguments.overrides)
     if arguments.dry_run:
         print(config.dump(cfg), end="")
         return 0
-    from arcticseg.run import run
+    from arcticseg.run.start import run
 
     return 0 if run(cfg, arguments.resume) else 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of one rank."""
-    from launchers.cli import guarded
+    from launchers.status import guarded
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)

@@ -13,8 +13,9 @@ import xxhash
 from arcticseg.data import manifest as manifests
 from arcticseg.data import sample
 from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
+from arcticseg.data.tile import SAR_MAX_CODE, Tile, tile_key
 from arcticseg.errors import ShardError
-from arcticseg.ice.scene import LAST_ZONE
+from arcticseg.ice.scenes.netcdf import LAST_ZONE
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from shards.assemble import stray_shards
 from shards.part import END_OF_TAR
@@ -113,7 +114,7 @@ def check_sample(data: bytes, entry: SampleEntry, found: Manifest) -> Iterator[s
     except ShardError as error:
         yield str(error)
         return
-    place = sample.tile_key(tile.scene, tile.factor, tile.row, tile.col)
+    place = tile_key(tile.scene, tile.factor, tile.row, tile.col)
     if not key == entry.key == place:
         yield f"{name} holds {key}, of {place}"
     said = json.loads(bytes(members["json"]))
@@ -132,11 +133,11 @@ def check_sample(data: bytes, entry: SampleEntry, found: Manifest) -> Iterator[s
     yield from (f"{name}: {text}" for text in _check_values(tile))
 
 
-def _check_values(tile: sample.Tile) -> Iterator[str]:
+def _check_values(tile: Tile) -> Iterator[str]:
     """Numbers that no builder writes."""
     for name, codes in (("hh", tile.hh), ("hv", tile.hv)):
-        if codes.max(initial=0) > sample.SAR_MAX_CODE:
-            yield f"{name} holds code {codes.max()}, the last is {sample.SAR_MAX_CODE}"
+        if codes.max(initial=0) > SAR_MAX_CODE:
+            yield f"{name} holds code {codes.max()}, the last is {SAR_MAX_CODE}"
     if ((tile.dist > LAST_ZONE) & (tile.dist != IGNORE_INDEX)).any():
         yield f"dist holds a zone above {LAST_ZONE}"
     latitude, longitude = tile.geo[:2].astype(np.float64)

@@ -17,12 +17,13 @@ import xxhash
 
 from arcticseg.data import sample
 from arcticseg.data.manifest import SampleEntry
+from arcticseg.data.tile import Tile, cut
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.files import atomic_path, write_text
 from arcticseg.ice import layers as scene_layers
 from arcticseg.ice import threads
 from arcticseg.ice.layers import LayerConfig
-from arcticseg.ice.scene import open_scene
+from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.tiling import windows
 from shards import stats
 
@@ -65,7 +66,7 @@ class BuildConfig:
                 raise ConfigError(f"key '{key}' is {attrgetter(key)(self)!r}; {remedy}")
 
 
-def cut_tiles(layers: scene_layers.Layers, config: BuildConfig) -> Iterator[sample.Tile]:
+def cut_tiles(layers: scene_layers.Layers, config: BuildConfig) -> Iterator[Tile]:
     """The tiles of one scene at one factor that hold enough SAR data."""
     for window in windows(layers.shape, config.tile, config.overlap):
         tile = _cut(layers, window, config)
@@ -73,10 +74,10 @@ def cut_tiles(layers: scene_layers.Layers, config: BuildConfig) -> Iterator[samp
             yield tile
 
 
-def _cut(layers: scene_layers.Layers, window: tuple[int, int], config: BuildConfig) -> sample.Tile | None:
+def _cut(layers: scene_layers.Layers, window: tuple[int, int], config: BuildConfig) -> Tile | None:
     """The tile at (row, column); None where it holds too little SAR data."""
     row, col = window
-    tile = sample.cut(layers, row, col, config.tile)
+    tile = cut(layers, row, col, config.tile)
     # A tile larger than its scene is judged by the scene's own pixels.
     inside = min(config.tile, layers.shape[0] - row) * min(config.tile, layers.shape[1] - col)
     share = np.count_nonzero(tile.valid) / inside
@@ -143,7 +144,7 @@ def samples(
     yield from (found for found in threads.in_order(made, places, n_threads) if found is not None)
 
 
-def _sample(tile: sample.Tile) -> tuple[SampleEntry, bytes]:
+def _sample(tile: Tile) -> tuple[SampleEntry, bytes]:
     members = sample.encode(tile)
     data, core = tar_range(tile.key, members)
     counts = json.loads(members["json"])["counts"]

@@ -24,7 +24,9 @@ from arcticseg.ice.chart import IndexedChart
 from arcticseg.ice.geo import GeoGrid, interpolate
 from arcticseg.ice.reference import short_name
 from arcticseg.ice.resample import coarse_shape
-from arcticseg.ice.scene import GEO_POINTS, RTT_SPACING, RawScene, RttScene, open_scene
+from arcticseg.ice.scenes.netcdf import RawScene, RttScene
+from arcticseg.ice.scenes.open import open_scene
+from arcticseg.ice.scenes.scene import GEO_POINTS, RTT_SPACING
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from shards.resources import cores
 from shards.workers import Job, LostError, Outcome, Workers

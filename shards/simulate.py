@@ -19,13 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from arcticseg.errors import ConfigError
 from arcticseg.files import atomic_path, make_folder
 from shards.simulation.backscatter import Radar, backscatter_class, swath_edges
-from shards.simulation.charted import charted_ground, charted_place, open_chart
 from shards.simulation.land import MARGIN_CELLS
 from shards.simulation.layout import Ground, edge_displacement, simulated_ground
 from shards.simulation.netcdf import SceneFile
 from shards.simulation.noise import Array
 from shards.simulation.passive import simulate_passive
 from shards.simulation.place import Place, geolocation, place_scene
+from shards.simulation.under_chart import charted_ground, charted_place, open_chart
 from shards.simulation.weather import melt_of, simulate_weather
 from shards.workers import Job, Workers
 

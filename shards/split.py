@@ -17,10 +17,10 @@ from pathlib import Path
 import xxhash
 
 from arcticseg.data.manifest import SPLITS
-from arcticseg.data.stream import read_scene_list
+from arcticseg.data.select import read_scene_list
 from arcticseg.errors import ConfigError
 from arcticseg.files import make_folder, write_text
-from arcticseg.ice.scene import time_of
+from arcticseg.ice.scenes.scene import time_of
 
 # The list of scenes that no split can hold without parting a pass.
 LEFT_OUT = "left_out"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.data.sample import SAR_LOW, SAR_MAX_CODE, SAR_STEP
+from arcticseg.data.tile import SAR_LOW, SAR_MAX_CODE, SAR_STEP
 from arcticseg.errors import ConfigError
 from arcticseg.files import atomic_path
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from arcticseg.data.manifest import MANIFEST, read_manifest
 from arcticseg.errors import ConfigError
 from arcticseg.ice.reference import short_name
-from arcticseg.ice.scene import list_scenes, open_scene, service_of, time_of
+from arcticseg.ice.scenes.open import list_scenes, open_scene
+from arcticseg.ice.scenes.scene import service_of, time_of
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from shards.split import passes_of
 from shards.workers import Job, Workers

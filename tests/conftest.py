@@ -30,7 +30,7 @@ def tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_shards(tiny_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of `tiny_archive`: 32 x 32 pixel tiles at factor 4; three scenes train, one validates, one tests."""
-    from arcticseg.ice.scene import list_scenes
+    from arcticseg.ice.scenes.open import list_scenes
     from shards import split
     from shards.build import build
     from shards.part import BuildConfig

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launchers.verbs.train import command
+from launchers.command import command
 
 # Small enough for seconds on one core; the learning rate moves the weights well in a few steps.
 COMMON = {

@@ -7,7 +7,7 @@ makes the weights that interpolate to pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from arcticseg.data.decode import clock
-from arcticseg.data.order import generator
-from arcticseg.data.sample import Tile
-from arcticseg.ice.channels import COARSE, GROUPS
+from arcticseg.data.tile import Tile
+from arcticseg.ice.channels import COARSE
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 
 
@@ -108,68 +107,6 @@ def _tensors(of: Batch | Draws) -> dict[str, Tensor]:
     return {f.name: value for f in fields(of) if isinstance(value := getattr(of, f.name), Tensor)}
 
 
-@dataclass(frozen=True)
-class Augment:
-    """What is drawn for each sample; see `settings.AugmentConfig`."""
-
-    seed: int = 0
-    flips: bool = False
-    quarter_turns: bool = False
-    drop_groups: tuple[tuple[str, float], ...] = ()
-    crop: float = 1.0
-    cutmix: float = 0.0
-
-    def draw(self, place: int, size: int) -> dict[str, Any]:
-        """Values of `Draws` for the sample at a place, its tile size x size pixels."""
-        random = generator("augment", self.seed, place)
-        flip_rows, flip_cols = (bool(random.integers(2)) and self.flips for _ in range(2))
-        turns = int(random.integers(4)) if self.quarter_turns else 0
-        # A turn by 90 degrees is a transposition and a flip of the rows, by 180 both flips, by 270 the other flip.
-        flip_rows ^= turns in (1, 2)
-        flip_cols ^= turns in (2, 3)
-        drop = np.zeros(len(GROUPS), bool)
-        for group, share in self.drop_groups:
-            drop[GROUPS.index(group)] = random.random() < share
-        found = {"transpose": turns % 2 == 1, "flip_rows": flip_rows, "flip_cols": flip_cols, "drop": drop}
-        if self.crop < 1:
-            edge = round(size * random.uniform(self.crop, 1))
-            found["crop"] = np.array([*random.integers(0, size - edge + 1, 2), edge])
-        if self.cutmix > 0:
-            found["mix"] = self._box(place, size)
-        return found
-
-    def _box(self, place: int, size: int) -> NDArray[np.int64]:
-        """The box of CutMix: its share of the tile uniform in [0, 1), its centre anywhere, the same for both partners.
-
-        Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
-        """
-        random = generator("cutmix", self.seed, place // 2)
-        half = size * np.sqrt(random.random()) / 2
-        centre = size * random.random(2)
-        if random.random() >= self.cutmix:
-            return np.zeros(4, np.int64)
-        first, last = np.rint(np.clip([centre - half, centre + half], 0, size)).astype(np.int64)
-        return np.stack([first, last], axis=1).ravel()
-
-    def __call__(self, batch: Batch) -> Batch:
-        """The batch with what is drawn for its places; as it is where nothing is to be drawn.
-
-        Raises:
-            ValueError: CutMix is asked for, and the batch parts a pair of places (2 i, 2 i + 1).
-        """
-        if self == Augment(self.seed):
-            return batch
-        places = batch.place.tolist()
-        if self.cutmix > 0 and (
-            places[::2] != [place - 1 for place in places[1::2]] or any(p % 2 for p in places[::2])
-        ):
-            raise ValueError(f"CutMix needs whole pairs of places, not {places}; use micro batches of an even size")
-        draws = [self.draw(place, batch.size) for place in places]
-        none: dict[str, Any] = {"crop": None, "mix": None}
-        arrays = {name: torch.from_numpy(np.array([draw[name] for draw in draws])) for name in draws[0]}
-        return replace(batch, draws=Draws(**none | arrays))
-
-
 def make_batch(arrays: Mapping[str, NDArray[Any]], coarse: tuple[str, ...], size: int) -> Batch:
     """A batch whose tensors are views of arrays, among them `place`; those of uint16 become int16."""
     tensors: dict[str, Any] = {
@@ -190,7 +127,7 @@ def _stack_padded(arrays: Sequence[NDArray[Any]], fill: float = 0) -> NDArray[An
     return out
 
 
-def collate(tiles: Sequence[Tile], places: Sequence[int], augment: Augment | None = None) -> Batch:
+def collate(tiles: Sequence[Tile], places: Sequence[int], augment: Callable[[Batch], Batch] | None = None) -> Batch:
     """A batch from tiles of equal size and their places."""
     size = tiles[0].hh.shape[0]
     masked = np.full((len(CHARTS), size, size), IGNORE_INDEX, np.uint8)

@@ -18,7 +18,8 @@ from typing import Any
 
 import xxhash
 
-from arcticseg.data.sample import GEO, SAR_LOW, SAR_STEP, SCHEMA_VERSION
+from arcticseg.data.sample import SCHEMA_VERSION
+from arcticseg.data.tile import GEO, SAR_LOW, SAR_STEP
 from arcticseg.errors import ShardError
 from arcticseg.files import write_text
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR

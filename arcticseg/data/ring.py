@@ -23,7 +23,8 @@ from arcticseg.data import worker
 from arcticseg.data.batch import Batch, make_batch
 from arcticseg.data.crew import Crew, Processes, Threads
 from arcticseg.data.decode import Layout, Row
-from arcticseg.data.stream import Damage, SampleReader
+from arcticseg.data.quarantine import Damage
+from arcticseg.data.reader import SampleReader
 from arcticseg.data.worker import Setup, Task
 from arcticseg.errors import ShardError
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from arcticseg.data.batch import Batch
 from arcticseg.data.memory import Pool
-from arcticseg.data.sample import SAR_LOW, SAR_STEP
+from arcticseg.data.tile import SAR_LOW, SAR_STEP
 from arcticseg.data.view import Taps, View
 from arcticseg.ice.channels import CHANNELS, GROUPS, SAR
 

@@ -16,11 +16,13 @@ from typing import Any
 import xxhash
 
 from arcticseg.data import sample
-from arcticseg.data.batch import Augment, Batch, collate
+from arcticseg.data.augment import Augment
+from arcticseg.data.batch import Batch, collate
 from arcticseg.data.loader import Gather
 from arcticseg.data.quarantine import Damage
+from arcticseg.data.select import Selection
 from arcticseg.data.source import is_remote
-from arcticseg.data.stream import Selection
+from arcticseg.data.tile import Tile
 from arcticseg.errors import ArcticSegError, ConfigError
 
 # Samples held to shuffle among; a shard's own order is shuffled already when it is built.
@@ -30,7 +32,7 @@ _BUFFER = 256
 class _Decode:
     """A sample as webdataset gives it -> Tile."""
 
-    def __call__(self, found: dict[str, Any]) -> sample.Tile:
+    def __call__(self, found: dict[str, Any]) -> Tile:
         key = found["__key__"]
         return sample.decode(key, {name: data for name, data in found.items() if not name.startswith("__")})
 
@@ -45,7 +47,7 @@ class _Chosen:
         return xxhash.xxh3_64_intdigest(found["__key__"].encode()) in self.keys
 
 
-def _as_list(tiles: Sequence[sample.Tile]) -> list[sample.Tile]:
+def _as_list(tiles: Sequence[Tile]) -> list[Tile]:
     return list(tiles)
 
 

@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.data.decode import Arrays, Layout, Row
-from arcticseg.data.stream import Damage, DamagedSample, SampleReader
+from arcticseg.data.quarantine import Damage, DamagedSample
+from arcticseg.data.reader import SampleReader
 from arcticseg.errors import ArcticSegError
 
 # Of each worker: the sample being read, counted from 1 (0 = none), and since when, in ns of the monotonic clock.

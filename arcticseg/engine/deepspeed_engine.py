@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from arcticseg.engine.config import EngineConfig, OptimConfig, accumulation_steps
 from arcticseg.engine.optim import make_optimizer
 from arcticseg.engine.process_group import Ranks
-from arcticseg.settings import EngineConfig, OptimConfig, accumulation_steps
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,14 +50,3 @@ def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: 
         dist_init_required=False,
     )
     return engine
-
-
-def full_state_dict(engine: Any) -> dict[str, torch.Tensor] | None:
-    """All weights in float32 on the CPU of rank 0, None on the others; every rank must call it."""
-    if engine.zero_optimization_stage() < 3:
-        found = engine.module.state_dict()
-    else:
-        found = engine._zero3_consolidated_16bit_state_dict()
-    if engine.global_rank != 0:
-        return None
-    return {name: value.detach().float().cpu().contiguous() for name, value in found.items()}

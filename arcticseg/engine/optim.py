@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from arcticseg.settings import OptimConfig
+from arcticseg.engine.config import OptimConfig
 
 # Positions and tokens are no weights of a linear map, so decay would only pull them to 0.
 _NO_DECAY = ("pos_embed", "cls_token", "mask_token", "reg_token")

@@ -14,19 +14,21 @@ import xxhash
 from torch import Tensor
 
 from arcticseg.data.batch import Batch
-from arcticseg.data.loader import Evaluation, Loader
+from arcticseg.data.loader import Loader
 from arcticseg.data.quarantine import Damage
 from arcticseg.data.transforms import Assemble, Inputs
+from arcticseg.data.validation import Evaluation
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine import checkpoint
 from arcticseg.engine.checkpoint import Progress
 from arcticseg.engine.deepspeed_engine import DTYPES
-from arcticseg.engine.hooks import Hook
+from arcticseg.engine.hooks.hook import Hook
 from arcticseg.engine.length import Length
 from arcticseg.engine.optim import learning_rate
 from arcticseg.engine.process_group import Ranks, agree, gather, sum_array, sum_over_ranks
+from arcticseg.engine.weights import save_weights
 from arcticseg.errors import ArcticSegError
-from arcticseg.settings import RunConfig
+from arcticseg.run.config import RunConfig
 from arcticseg.tasks.task import Task
 
 # Numbers of the signals that ask for a checkpoint and a clean end: SLURM sends them before it kills.
@@ -114,7 +116,7 @@ class Trainer:
         self._tell("summary", self._summary())
         if self.progress.step < self._total:
             return False
-        checkpoint.save_weights(self.engine, self.out / "weights" / "last.safetensors", self.metadata)
+        save_weights(self.engine, self.out / "weights" / "last.safetensors", self.metadata)
         return True
 
     def _next_step(self) -> tuple[list[Inputs], Tensor, bool]:
@@ -202,7 +204,7 @@ class Trainer:
             value = scores[name]
             if value is not None and value > self.progress.best.get(name, float("-inf")):
                 self.progress.best[name] = value
-                checkpoint.save_weights(self.engine, self.out / "weights" / f"best-{name}.safetensors", self.metadata)
+                save_weights(self.engine, self.out / "weights" / f"best-{name}.safetensors", self.metadata)
 
     def _on_all_ranks(self, batches: Iterator[tuple[Batch, int]]) -> Iterator[tuple[Batch, int]]:
         """The items of an iterator that is as long on all ranks.

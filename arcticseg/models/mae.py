@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from arcticseg.errors import ConfigError
-from arcticseg.models.vit import Block, ViTEncoder
+from arcticseg.models.encoders.vit import Block, ViTEncoder
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:

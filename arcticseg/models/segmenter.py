@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import cast
 
 import torch.nn.functional as F
@@ -11,15 +9,10 @@ from torch import Tensor, nn
 
 from arcticseg.errors import ConfigError
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
-from arcticseg.models.decoders import LightDecoder, UPerDecoder
-from arcticseg.models.unet import UNetDecoder, UNetEncoder
-from arcticseg.models.vit import build_vit
 
 UNET = "unet"
 SIC_MODES = ("regression", "classification")
 DECODER_CHANNELS = {"light": 256, "upernet": 768}
-
-_PREFIX = "encoder."
 
 # The middle of SIC classes 0..10.
 _SIC_MIDDLE = (N_CLASSES["SIC"] - 1) / 2
@@ -77,70 +70,3 @@ class Segmenter(nn.Module):
                 scores = _SIC_MIDDLE * (1 + scores)
             logits[chart] = scores[..., :height, :width]
         return logits
-
-
-def build_segmenter(
-    encoder: str,
-    in_chans: int,
-    img_size: int,
-    decoder: str = "light",
-    sic: str = "regression",
-    drop_path: float = 0.0,
-    patch_size: int | None = None,
-    embed_dim: int | None = None,
-    depth: int | None = None,
-    num_heads: int | None = None,
-    unet_filters: Sequence[int] = (16, 32, 64, 64),
-    decoder_channels: int | None = None,
-) -> Segmenter:
-    """Build a segmenter with random weights.
-
-    encoder: "unet", which brings its own decoder and takes only in_chans, sic and unet_filters, or the name of a
-    vision transformer of timm (see `build_vit`). decoder: "light" (one for all charts) or "upernet" (one a chart).
-    decoder_channels: their width; 256 and 768 if None. Raises ConfigError for what cannot be built.
-    """
-    if encoder == UNET:
-        down = UNetEncoder(in_chans, unet_filters)
-        return Segmenter(down, UNetDecoder(down.dims), sic)
-    if decoder not in DECODER_CHANNELS:
-        raise ConfigError(f"decoder {decoder!r} is unknown; set one of {', '.join(DECODER_CHANNELS)}")
-    channels = DECODER_CHANNELS[decoder] if decoder_channels is None else decoder_channels
-    if channels < 4 or channels % 4:
-        raise ConfigError(f"decoder_channels {channels} must be a positive multiple of 4")
-    vit = build_vit(encoder, in_chans, img_size, drop_path, patch_size, embed_dim, depth, num_heads)
-    if decoder == "light":
-        return Segmenter(vit, LightDecoder(vit.dims, channels), sic)
-    return Segmenter(vit, nn.ModuleDict({chart: UPerDecoder(vit.dims, channels) for chart in CHARTS}), sic)
-
-
-def load_encoder(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> list[str]:
-    """Give `model` the encoder of a pretrained autoencoder or segmenter; the rest stays as it is.
-
-    state_dict: theirs; only its `encoder.*` is used. path: where it came from, for the message. Returns the names
-    loaded. Raises ConfigError if the encoders differ in any name or shape; the model is unchanged then.
-    """
-    given = {name: value for name, value in state_dict.items() if name.startswith(_PREFIX)}
-    own = {name: value for name, value in model.state_dict().items() if name.startswith(_PREFIX)}
-    if not given:
-        raise ConfigError(
-            f"{path}: no encoder weights in it ({len(state_dict)} entries); give a pretraining checkpoint"
-        )
-    differing = [name for name in own if name in given and given[name].shape != own[name].shape]
-    if differing:
-        name = differing[0]
-        hint = {
-            "encoder.pos_embed": "set the same tile and patch size",
-            "encoder.patch_embed.proj.weight": "set the same input channels and patch size",
-        }.get(name, "set the same encoder")
-        raise ConfigError(
-            f"{path}: {name} has shape {tuple(given[name].shape)}, the model needs {tuple(own[name].shape)} "
-            f"({len(differing)} of {len(own)} encoder weights differ); {hint} as in the pretraining"
-        )
-    if own.keys() != given.keys():
-        missing, surplus = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-        raise ConfigError(
-            f"{path}: another encoder: {len(missing)} weights missing ({missing[0] if missing else '-'}), "
-            f"{len(surplus)} unknown ({surplus[0] if surplus else '-'}); set the same encoder as in the pretraining"
-        )
-    model.load_state_dict(given, strict=False)
-    return list(given)

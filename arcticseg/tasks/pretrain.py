@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from arcticseg.data.order import generator
 from arcticseg.data.transforms import Inputs
 from arcticseg.models.mae import patchify, random_mask
-from arcticseg.tasks.losses import reconstruction_sum
+from arcticseg.tasks.losses.pixel import reconstruction_sum
 
 
 class Pretrain:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from arcticseg.data.transforms import Inputs
 from arcticseg.ice.score import confusion, scores
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
-from arcticseg.tasks.losses import cross_entropy_sum, squared_error_sum
+from arcticseg.tasks.losses.pixel import cross_entropy_sum, squared_error_sum
 
 
 def classes_of(logits: Mapping[str, Tensor]) -> Tensor:

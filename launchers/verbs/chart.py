@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Chart."""
     from launchers.terminal import plain_warnings
-    from shards.charted import chart_scene
+    from shards.chart import chart_scene
 
     with plain_warnings():
         made = chart_scene(arguments.scene, arguments.chart, arguments.out, arguments.ct_ranges, arguments.polarisation)

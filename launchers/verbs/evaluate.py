@@ -47,8 +47,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     # torch takes seconds to load; what is wrong with the arguments is said before.
     from arcticseg.evaluate import evaluate
-    from arcticseg.predict import load_predictor
-    from arcticseg.report import score_table
+    from arcticseg.pictures.report import score_table
+    from arcticseg.products.predictor import load_predictor
 
     with plain_warnings():
         found = evaluate(

@@ -44,7 +44,7 @@ def _check_names(paths: list[Path], out: Path) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Predict."""
     from arcticseg.files import make_folder
-    from arcticseg.ice.scene import list_scenes, open_scene
+    from arcticseg.ice.scenes.open import list_scenes, open_scene
     from launchers.terminal import plain_warnings, progress
 
     paths = [path for place in arguments.scenes for path in list_scenes(place)]
@@ -53,7 +53,9 @@ def main(arguments: argparse.Namespace) -> None:
 
     # torch takes seconds to load; what is wrong with the arguments is said before.
     from arcticseg.evaluate import draw
-    from arcticseg.predict import load_predictor, write_geotiff, write_netcdf
+    from arcticseg.products.geotiff import write_geotiff
+    from arcticseg.products.netcdf import write_netcdf
+    from arcticseg.products.predictor import load_predictor
 
     predictor = load_predictor(arguments.run, arguments.factor, arguments.device)
     for path in paths:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Write the report."""
-    from arcticseg.report import score_table, write_report
+    from arcticseg.pictures.report import score_table, write_report
 
     written = write_report(arguments.evaluations, arguments.out, arguments.run)
     print(score_table(arguments.evaluations))

@@ -142,7 +142,7 @@ def run_build(arguments: argparse.Namespace) -> None:
     """`arcticseg shards build`."""
     from arcticseg.data.manifest import SPLITS
     from arcticseg.ice.layers import LayerConfig
-    from arcticseg.ice.scene import list_scenes
+    from arcticseg.ice.scenes.open import list_scenes
     from launchers.terminal import note, progress
     from shards import resources, split
     from shards.build import Machine, build
@@ -214,7 +214,7 @@ def run_info(arguments: argparse.Namespace) -> None:
 
     print(summary(arguments.shards))
     if arguments.picture:
-        from shards.picture import picture
+        from arcticseg.pictures.tiles import picture
 
         picture(arguments.shards, arguments.picture, arguments.tiles, arguments.seed)
         print(f"\n{arguments.picture}")

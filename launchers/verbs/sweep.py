@@ -23,6 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the sweep."""
-    from launchers.sweep import sweep
+    from launchers.sweep.ray import sweep
 
     return sweep(arguments.config, arguments.overrides, arguments.dry_run, arguments.resume, arguments.address)

@@ -11,10 +11,11 @@ torch = pytest.importorskip("torch")
 from arcticseg.data.batch import collate
 from arcticseg.data.decode import Layout
 from arcticseg.data.manifest import read_manifest
+from arcticseg.data.reader import SampleReader
 from arcticseg.data.ring import Ring
-from arcticseg.data.stream import SampleReader, select
+from arcticseg.data.select import select
 from arcticseg.data.transforms import Assemble
-from arcticseg.settings import RunConfig
+from arcticseg.run.config import RunConfig
 from tests.training import VIT, empty_config, lines, overrides, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -227,8 +227,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from safetensors.torch import save_file
 
     from arcticseg import config
-    from arcticseg.run import build_model
-    from arcticseg.settings import ModelConfig, RunConfig
+    from arcticseg.models.config import ModelConfig
+    from arcticseg.run.build import build_model
+    from arcticseg.run.config import RunConfig
 
     cfg = RunConfig(steps=1, model=ModelConfig(encoder="unet", unet_filters=(4, 8)))
     facts = {"config": config.to_dict(cfg), "statistics": {}, "tile": TILE, "factors": [4], "simulated": True}

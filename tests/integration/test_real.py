@@ -11,7 +11,7 @@ import pytest
 import rasterio
 import xarray as xr
 
-from arcticseg.ice.scene import open_scene
+from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.vector import read_chart
 from tests.training import UNET, empty_config, overrides, train
 

@@ -50,5 +50,5 @@ def test_dry_run_of_a_shipped_config_in_an_empty_folder(installed: Path, tmp_pat
 def test_the_wheel_holds_every_config_template_and_script(installed: Path) -> None:
     for name in config.shipped():
         assert (installed / "configs" / name).is_file()
-    assert (installed / "arcticseg" / "templates" / "report.html.j2").is_file()
+    assert (installed / "arcticseg" / "pictures" / "templates" / "report.html.j2").is_file()
     assert (installed / "launchers" / "slurm" / "train.sbatch").is_file()

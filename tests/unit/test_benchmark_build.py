@@ -9,7 +9,7 @@ import pytest
 
 from arcticseg.ice import geo
 from arcticseg.ice.channels import COARSE
-from arcticseg.ice.scene import open_scene
+from arcticseg.ice.scenes.open import open_scene
 from tests import scenes
 
 joblib = pytest.importorskip("joblib")

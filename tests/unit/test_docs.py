@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 import yaml
 
-from arcticseg import config, settings
-from arcticseg.settings import RunConfig
+from arcticseg import config
+from arcticseg.run import config as run_config
+from arcticseg.run.config import RunConfig
 from launchers import train
 from launchers.cli import make_parser
 
@@ -113,7 +114,7 @@ def test_commands_parse_and_their_configs_are_whole(page: Path, capsys: pytest.C
             assert {word for word in words[1:] if "=" not in word} <= targets, shown
         if getattr(arguments, "verb", "") == "train" and f"{arguments.config}.yaml" in config.shipped():
             # A shell's variable stands for a value that is not known here.
-            settings.load(arguments.config, [text for text in arguments.overrides if "$" not in text])
+            run_config.load(arguments.config, [text for text in arguments.overrides if "$" not in text])
 
 
 def test_the_plain_webdataset_pipeline_reads_shards(

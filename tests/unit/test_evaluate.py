@@ -14,8 +14,8 @@ from arcticseg.data.transforms import Assemble
 from arcticseg.errors import SceneError
 from arcticseg.evaluate import evaluate
 from arcticseg.ice.layers import LayerConfig
-from arcticseg.predict import Predictor
-from arcticseg.settings import RunConfig
+from arcticseg.products.predictor import Predictor
+from arcticseg.run.config import RunConfig
 from shards.rtt import write_ready
 from tests import scenes
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from arcticseg.settings import TrackingConfig
-from arcticseg.tracking import Jsonl, Wandb, make_trackers
+from arcticseg.tracking import Jsonl, TrackingConfig, Wandb, make_trackers
 
 
 def test_jsonl_keeps_what_a_checkpoint_covers_and_drops_half_lines(tmp_path: Path) -> None:

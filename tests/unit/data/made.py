@@ -12,7 +12,8 @@ import xxhash
 
 from arcticseg.data import manifest as manifests
 from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
-from arcticseg.data.sample import Tile, encode, tile_key
+from arcticseg.data.sample import encode
+from arcticseg.data.tile import Tile, tile_key
 from arcticseg.ice.channels import COARSE
 
 SIZE = 16

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from arcticseg.data.quarantine import Damage, DamagedSample
-from arcticseg.data.stream import SampleReader, Selection
+from arcticseg.data.reader import SampleReader
+from arcticseg.data.select import Selection
 from arcticseg.errors import ShardError
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from arcticseg.data.batch import Augment, Batch, collate
+from arcticseg.data.augment import Augment
+from arcticseg.data.batch import Batch, collate
 from arcticseg.ice.channels import GROUPS
 
 SIZE = made.SIZE

@@ -15,8 +15,9 @@ import pytest
 
 from arcticseg.data.cache import Cache, Prefetch
 from arcticseg.data.manifest import ShardEntry, hash_file, read_manifest
+from arcticseg.data.reader import SampleReader
+from arcticseg.data.select import select
 from arcticseg.data.source import Folder
-from arcticseg.data.stream import SampleReader, select
 from arcticseg.errors import ShardError
 
 SIZE = 100_000

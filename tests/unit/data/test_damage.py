@@ -22,10 +22,12 @@ from arcticseg.data import manifest as manifests
 from arcticseg.data.cache import Cache
 from arcticseg.data.crew import Processes
 from arcticseg.data.decode import Layout
-from arcticseg.data.loader import Evaluation, Loader, make_order
+from arcticseg.data.loader import Loader, make_order
 from arcticseg.data.quarantine import Damage
+from arcticseg.data.reader import SampleReader
+from arcticseg.data.select import open_set, select_from
 from arcticseg.data.source import Folder, Patience
-from arcticseg.data.stream import SampleReader, open_set, select_from
+from arcticseg.data.validation import Evaluation
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import expand
 from tests.served import Server, serve, serve_s3

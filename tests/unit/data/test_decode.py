@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from arcticseg.data.decode import Layout
-from arcticseg.data.sample import CORE, Tile, decode, encode, split_members
+from arcticseg.data.sample import CORE, decode, encode, split_members
+from arcticseg.data.tile import Tile
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import COARSE, GROUPS, SAR, expand
 

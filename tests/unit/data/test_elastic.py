@@ -13,10 +13,11 @@ import pytest
 import torch
 from made import hashes
 
-from arcticseg.data.batch import Augment
+from arcticseg.data.augment import Augment
 from arcticseg.data.decode import Layout
 from arcticseg.data.loader import Loader, make_order
-from arcticseg.data.stream import SampleReader, open_set, select_from
+from arcticseg.data.reader import SampleReader
+from arcticseg.data.select import open_set, select_from
 from arcticseg.ice.channels import expand
 
 GLOBAL, STEPS, SAMPLES = 24, 6, 50

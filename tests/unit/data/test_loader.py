@@ -10,11 +10,13 @@ import pytest
 import torch
 from made import hashes
 
-from arcticseg.data.batch import Augment
+from arcticseg.data.augment import Augment
 from arcticseg.data.decode import Layout
-from arcticseg.data.loader import Evaluation, Loader, make_order
+from arcticseg.data.loader import Loader, make_order
 from arcticseg.data.manifest import read_manifest
-from arcticseg.data.stream import SampleReader, Selection, open_set, select, select_from
+from arcticseg.data.reader import SampleReader
+from arcticseg.data.select import Selection, open_set, select, select_from
+from arcticseg.data.validation import Evaluation
 from arcticseg.errors import ConfigError
 from arcticseg.ice.channels import expand
 

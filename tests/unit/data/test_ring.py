@@ -21,7 +21,7 @@ from arcticseg.data.crew import Processes
 from arcticseg.data.decode import Layout
 from arcticseg.data.manifest import read_manifest
 from arcticseg.data.ring import Filled, Ring, Rows
-from arcticseg.data.stream import Selection, select
+from arcticseg.data.select import Selection, select
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import GROUPS, expand
 
@@ -266,7 +266,7 @@ def test_workers_end_with_their_parent(selection: Selection, tmp_path: Path, han
         "from arcticseg.data.decode import Layout\n"
         "from arcticseg.data.manifest import read_manifest\n"
         "from arcticseg.data.ring import Ring\n"
-        "from arcticseg.data.stream import select\n"
+        "from arcticseg.data.select import select\n"
         "from readers import Odd\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "reader = Odd(select(folder, read_manifest(folder), 'train'), folder, hangs={1: float(sys.argv[2])})\n"

@@ -13,12 +13,23 @@ import webdataset
 from scipy.interpolate import RegularGridInterpolator
 
 from arcticseg.data import sample
-from arcticseg.data.sample import Tile, cut, decode, decode_coarse, decode_sar, encode, encode_coarse, encode_sar
+from arcticseg.data.sample import decode, encode
+from arcticseg.data.tile import (
+    Tile,
+    acquisition,
+    cut,
+    decode_coarse,
+    decode_sar,
+    encode_coarse,
+    encode_sar,
+    interpolation_matrix,
+    tile_key,
+)
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import CHANNELS, COARSE
 from arcticseg.ice.geo import GeoGrid, positions, unit_vectors
 from arcticseg.ice.layers import Layers, read_layers
-from arcticseg.ice.scene import open_scene
+from arcticseg.ice.scenes.open import open_scene
 from tests import scenes
 
 SIZE = 64
@@ -85,7 +96,7 @@ def test_round_trip_without_chart_and_weather() -> None:
     tile = cut(layers, 3, 4, SIZE)
     assert tile.lab is None
     assert tile.class_counts() == {}
-    assert sample.acquisition(tile) is None
+    assert acquisition(tile) is None
     members = encode(tile)
     assert "lab.zst" not in members
     assert_same(tile, decode(tile.key, members))
@@ -102,7 +113,7 @@ def test_cut_takes_the_window() -> None:
     np.testing.assert_array_equal(tile.lab, layers.labels[(slice(None), *window)])
     assert (tile.scene, tile.factor, tile.row, tile.col) == (layers.scene, 3, 30, 50)
     assert (tile.pixel_spacing, tile.simulated, tile.ice_service) == (120, True, "cis")
-    assert sample.acquisition(tile) == layers.time
+    assert acquisition(tile) == layers.time
 
 
 def test_beyond_the_scene_there_is_no_data() -> None:
@@ -159,8 +170,8 @@ def test_coarse_windows_interpolate_as_the_whole_grid_does(factor: int) -> None:
     corners += [(int(random.integers(last[0])), int(random.integers(last[1]))) for _ in range(5)]
     for row, col in corners:
         tile = cut(layers, row, col, SIZE)
-        rows = sample.interpolation_matrix(tile.aux_rows, SIZE, clamp=True)
-        columns = sample.interpolation_matrix(tile.aux_cols, SIZE, clamp=True)
+        rows = interpolation_matrix(tile.aux_rows, SIZE, clamp=True)
+        columns = interpolation_matrix(tile.aux_cols, SIZE, clamp=True)
         found = np.einsum("ri,cij,sj->crs", rows, decode_coarse(tile.aux), columns)
         # Full-resolution position of the pixels' centres; beyond the outermost cells the edge is held.
         lines, samples = (
@@ -183,8 +194,8 @@ def test_positions_are_kept_to_within_ten_metres(factor: int) -> None:
     plane = pyproj.Proj(proj="stere", lat_0=72, lon_0=179)
     for row, col in ((0, 0), (10_000 // factor - size, 10_400 // factor - size), (611, 903)):
         tile = decode("key", encode(cut(layers, row, col, size)))
-        rows = sample.interpolation_matrix(tile.geo_rows, size, clamp=False).astype(np.float64)
-        columns = sample.interpolation_matrix(tile.geo_cols, size, clamp=False).astype(np.float64)
+        rows = interpolation_matrix(tile.geo_rows, size, clamp=False).astype(np.float64)
+        columns = interpolation_matrix(tile.geo_cols, size, clamp=False).astype(np.float64)
         vectors = unit_vectors(tile.geo[0].astype(np.float64), tile.geo[1].astype(np.float64))
         latitude, longitude = positions(np.einsum("ri,ijx,sj->rsx", rows, vectors, columns))
         line, sample_ = (factor * (first + np.arange(size)) + (factor - 1) / 2 for first in (row, col))
@@ -216,8 +227,8 @@ def test_positions_are_those_of_the_whole_grid(factor: int) -> None:
     random = np.random.default_rng(factor)
     for row, col in random.integers(8, np.array(shape) - size - 8, (8, 2)).tolist():
         tile = decode("key", encode(cut(layers, row, col, size)))
-        rows = sample.interpolation_matrix(tile.geo_rows, size, clamp=False).astype(np.float64)
-        columns = sample.interpolation_matrix(tile.geo_cols, size, clamp=False).astype(np.float64)
+        rows = interpolation_matrix(tile.geo_rows, size, clamp=False).astype(np.float64)
+        columns = interpolation_matrix(tile.geo_cols, size, clamp=False).astype(np.float64)
         vectors = unit_vectors(tile.geo[0].astype(np.float64), tile.geo[1].astype(np.float64))
         found = positions(np.einsum("ri,ijx,sj->rsx", rows, vectors, columns))
         at = (factor * (first + np.arange(size)) + (factor - 1) / 2 for first in (row, col))
@@ -227,11 +238,11 @@ def test_positions_are_those_of_the_whole_grid(factor: int) -> None:
 
 
 def test_interpolation_matrix_of_few_points() -> None:
-    assert sample.interpolation_matrix(np.array([]), 4, clamp=True).shape == (4, 0)
-    assert sample.interpolation_matrix(np.array([7.0]), 3, clamp=True).tolist() == [[1], [1], [1]]
-    held = sample.interpolation_matrix(np.array([1.0, 3.0]), 5, clamp=True)
+    assert interpolation_matrix(np.array([]), 4, clamp=True).shape == (4, 0)
+    assert interpolation_matrix(np.array([7.0]), 3, clamp=True).tolist() == [[1], [1], [1]]
+    held = interpolation_matrix(np.array([1.0, 3.0]), 5, clamp=True)
     np.testing.assert_allclose(held, [[1, 0], [1, 0], [0.5, 0.5], [0, 1], [0, 1]])
-    on = sample.interpolation_matrix(np.array([1.0, 3.0]), 5, clamp=False)
+    on = interpolation_matrix(np.array([1.0, 3.0]), 5, clamp=False)
     np.testing.assert_allclose(on @ [1.0, 3.0], np.arange(5))
 
 
@@ -329,7 +340,7 @@ def test_split_members_refuses_what_is_no_sample() -> None:
 
 @pytest.mark.parametrize("scene", [scenes.RAW_NAME, "x" * 200, "a.b.c", "Grönland 3/4", "søndag_k02_1_2"])
 def test_keys_fit_a_tar_header_and_hold_no_dot(scene: str) -> None:
-    key = sample.tile_key(scene, 10, 99_999, 99_999)
+    key = tile_key(scene, 10, 99_999, 99_999)
     assert len(f"{key}.dist.zst") <= 100
     assert key.isascii()
     assert not set(key) & set("./ ")
@@ -337,7 +348,7 @@ def test_keys_fit_a_tar_header_and_hold_no_dot(scene: str) -> None:
 
 def test_keys_are_unique() -> None:
     keys = {
-        sample.tile_key(scene, factor, row, col)
+        tile_key(scene, factor, row, col)
         for scene in (scenes.RAW_NAME, scenes.RAW_NAME + "b", "a.b", "a-b")
         for factor in (2, 10, 100)
         for row in (0, 10)

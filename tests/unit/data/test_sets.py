@@ -12,16 +12,16 @@ import pytest
 
 pytest.importorskip("torch")
 
-from arcticseg import settings
 from arcticseg.errors import ConfigError
-from arcticseg.run import open_sets, statistics_of
-from arcticseg.settings import RunConfig
+from arcticseg.run import config as run_config
+from arcticseg.run.build import open_sets, statistics_of
+from arcticseg.run.config import RunConfig
 
 
 def config(tmp_path: Path, *more: str) -> RunConfig:
     (tmp_path / "plain.yaml").write_text("steps: 1\n")
     places = f"data.shards=[{tmp_path / 'a'}, {tmp_path / 'b'}]"
-    return settings.load(tmp_path / "plain.yaml", [places, *more])
+    return run_config.load(tmp_path / "plain.yaml", [places, *more])
 
 
 def change(folder: Path, **values: Any) -> None:

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from arcticseg.data.batch import Augment, Batch, Draws, collate
-from arcticseg.data.sample import Tile, decode_coarse, decode_sar
+from arcticseg.data.augment import Augment
+from arcticseg.data.batch import Batch, Draws, collate
+from arcticseg.data.tile import Tile, decode_coarse, decode_sar
 from arcticseg.data.transforms import Assemble, Inputs
 from arcticseg.ice.channels import CHANNELS, COARSE, GROUPS, expand
 from arcticseg.ice.geo import positions, unit_vectors

@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from arcticseg.data.stream import SampleReader, open_set, select_from
+from arcticseg.data.reader import SampleReader
+from arcticseg.data.select import open_set, select_from
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.errors import ShardError
 from tests.served import serve

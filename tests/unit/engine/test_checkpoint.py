@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
-from arcticseg.engine.checkpoint import suited
 from arcticseg.engine.process_group import Ranks
+from arcticseg.engine.reshard import suited
 from arcticseg.errors import OutputError
 
 

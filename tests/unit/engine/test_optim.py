@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn
 
+from arcticseg.engine.config import OptimConfig
 from arcticseg.engine.optim import learning_rate, make_optimizer, parameter_groups
-from arcticseg.settings import OptimConfig
 
 
 def test_learning_rate_warms_up_linearly_and_ends_at_the_floor() -> None:

@@ -10,7 +10,8 @@ from arcticseg.ice.channels import CHANNELS, COARSE
 from arcticseg.ice.chart import IndexedChart, index_planes
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.layers import LayerConfig, official_labels, read_layers, step_of
-from arcticseg.ice.scene import Scene, open_scene
+from arcticseg.ice.scenes.open import open_scene
+from arcticseg.ice.scenes.scene import Scene
 from tests import scenes
 
 STATISTICS = {name: (channel.mean, channel.std) for name, channel in CHANNELS.items()}

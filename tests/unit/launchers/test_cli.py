@@ -6,7 +6,8 @@ from importlib.metadata import version
 import pytest
 
 from arcticseg.errors import ConfigError, SceneError
-from launchers.cli import VERBS, guarded, main, make_parser
+from launchers.cli import VERBS, main, make_parser
+from launchers.status import guarded
 from launchers.verbs.shards import parse_factors
 from launchers.verbs.simulate import parse_size
 
@@ -183,9 +184,9 @@ def test_other_ends_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_dry_run_prints_a_config_that_loads(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
     from pathlib import Path
 
-    from arcticseg import settings
+    from arcticseg.run import config as run_config
 
     assert main(["train", "--config", "scratch_unet", "--dry-run", "optim.lr=2e-3", "tracking.wandb=off"]) == 0
     (Path(str(tmp_path)) / "a.yaml").write_text(capsys.readouterr().out)
-    expected = settings.load("scratch_unet", ["optim.lr=0.002", "tracking.wandb=off"])
-    assert settings.load(Path(str(tmp_path)) / "a.yaml") == expected
+    expected = run_config.load("scratch_unet", ["optim.lr=0.002", "tracking.wandb=off"])
+    assert run_config.load(Path(str(tmp_path)) / "a.yaml") == expected

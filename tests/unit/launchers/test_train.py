@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launchers.verbs.train import command
+from launchers.command import command
 
 
 def test_several_ranks_get_a_port_and_the_devices_that_are_lent(monkeypatch: pytest.MonkeyPatch) -> None:

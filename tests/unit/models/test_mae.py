@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from arcticseg.errors import ConfigError
+from arcticseg.models.encoders.vit import build_vit
 from arcticseg.models.mae import MaskedAutoencoder, patchify, random_mask, sincos_positions, unpatchify
-from arcticseg.models.vit import build_vit
 
 
 def small_mae(channels: int = 3) -> MaskedAutoencoder:

@@ -7,9 +7,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.flop_counter import FlopCounterMode
 
 from arcticseg.errors import ConfigError
+from arcticseg.models.build import build_segmenter
+from arcticseg.models.encoders.vit import build_vit
 from arcticseg.models.mae import MaskedAutoencoder
-from arcticseg.models.segmenter import Segmenter, build_segmenter, load_encoder
-from arcticseg.models.vit import build_vit
+from arcticseg.models.segmenter import Segmenter
+from arcticseg.models.weights import load_encoder
 
 TINY: dict[str, Any] = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
 KINDS: dict[str, dict[str, Any]] = {

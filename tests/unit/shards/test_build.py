@@ -15,10 +15,11 @@ from archive import write as write_archive
 
 from arcticseg.data import sample
 from arcticseg.data.manifest import read_index, read_manifest
+from arcticseg.data.tile import encode_sar
 from arcticseg.errors import ConfigError, OutputError, SceneError
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.layers import LayerConfig, read_layers
-from arcticseg.ice.scene import open_scene
+from arcticseg.ice.scenes.open import open_scene
 from shards import build as builder
 from shards.build import Machine, build
 from shards.part import BuildConfig, build_part, cut_tiles
@@ -164,7 +165,7 @@ def test_statistics_are_over_all_valid_pixels_of_training_scenes(built: Path, sp
         with open_scene(path) as scene:
             layers = next(iter(read_layers(scene, [2])))
             for name, polarisation in SAR.items():
-                codes = sample.encode_sar(layers.sar[name]).astype(float)
+                codes = encode_sar(layers.sar[name]).astype(float)
                 values[polarisation].append(np.where(codes > 0, -60 + 0.05 * (codes - 1), np.nan))
             values["distance_map"].append(np.where(layers.distance == 255, np.nan, layers.distance))
             for name in COARSE:

@@ -6,15 +6,15 @@ from archive import InThisProcess
 from archive import write as write_archive
 from PIL import Image
 
-from arcticseg.colours import COLOURS, MASKED, NO_DATA
 from arcticseg.data.manifest import read_index, read_manifest
 from arcticseg.data.sample import decode, split_members
 from arcticseg.errors import ConfigError, ShardError
+from arcticseg.pictures.colours import COLOURS, MASKED, NO_DATA
+from arcticseg.pictures.tiles import _choose, picture, planes
 from launchers.cli import main
 from shards import build as builder
 from shards.info import summary
 from shards.part import BuildConfig
-from shards.picture import _choose, picture, planes
 from tests import scenes
 
 

@@ -30,7 +30,7 @@ SCENES = 8
 SERVER = """
 import contextlib, ctypes, multiprocessing, os, sys
 from pathlib import Path
-from arcticseg.ice.scene import list_scenes
+from arcticseg.ice.scenes.open import list_scenes
 from shards import build, part, workers
 import webdataset
 

@@ -10,8 +10,9 @@ import webdataset
 import xxhash
 
 from arcticseg.data import sample
+from arcticseg.data.tile import decode_sar
 from arcticseg.ice.layers import LayerConfig, read_layers
-from arcticseg.ice.scene import open_scene
+from arcticseg.ice.scenes.open import open_scene
 from shards.part import BuildConfig, build_part, cut_tiles, samples, tar_range
 from tests import scenes
 
@@ -86,7 +87,7 @@ def test_stored_backscatter_is_the_exact_average(tmp_path: Path, average: str) -
         for layers in read_layers(scene, config.factors, config.layers):
             k = layers.factor
             for tile in cut_tiles(layers, config):
-                found = sample.decode_sar(sample.decode(tile.key, sample.encode(tile)).hh)
+                found = decode_sar(sample.decode(tile.key, sample.encode(tile)).hh)
                 for i, j in random.integers(0, 64, (40, 2)):
                     row, column = (tile.row + i) * k, (tile.col + j) * k
                     block = exact[row : row + k, column : column + k].ravel().tolist()

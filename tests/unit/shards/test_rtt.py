@@ -13,7 +13,8 @@ from arcticseg.errors import ConfigError, OutputError, SceneError
 from arcticseg.ice.channels import CHANNELS, COARSE
 from arcticseg.ice.geo import interpolate
 from arcticseg.ice.layers import official_labels, read_layers
-from arcticseg.ice.scene import RttScene, open_scene
+from arcticseg.ice.scenes.netcdf import RttScene
+from arcticseg.ice.scenes.open import open_scene
 from launchers.cli import main
 from shards.rtt import make_ready, ready_name, write_ready
 from shards.simulate import simulate_scene

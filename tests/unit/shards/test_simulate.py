@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from arcticseg.errors import ConfigError, OutputError, SceneError
-from arcticseg.ice.scene import open_scene
+from arcticseg.ice.scenes.open import open_scene
 from shards.simulate import SimulationConfig, simulate_archive, simulate_scene
 
 SIZE = (500, 600)

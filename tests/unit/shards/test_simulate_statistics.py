@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arcticseg.ice.scene import open_scene
+from arcticseg.ice.scenes.open import open_scene
 from shards.simulate import simulate_archive
 
 pytestmark = pytest.mark.slow

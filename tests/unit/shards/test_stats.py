@@ -8,7 +8,7 @@ from archive import leaves
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arcticseg.data.sample import decode_sar, encode_sar
+from arcticseg.data.tile import decode_sar, encode_sar
 from arcticseg.errors import ConfigError
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.geo import GeoGrid

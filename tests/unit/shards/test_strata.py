@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from arcticseg.data.manifest import Manifest, write_manifest
 from arcticseg.errors import ConfigError
-from arcticseg.ice.scene import open_scene
+from arcticseg.ice.scenes.open import open_scene
 from shards import split, strata
 from shards.strata import Counts
 

@@ -60,10 +60,13 @@ def modules(*packages: str) -> list[str]:
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     folder = tmp_path_factory.mktemp("base")
     (folder / "script.py").write_text(SCRIPT)
-    names = modules("shards", "shards/simulation", "arcticseg/ice", "launchers/verbs")
-    names += [f"arcticseg.data.{name}" for name in ("sample", "manifest", "order", "stream")]
-    torch_free = ("config", "settings", "files", "errors", "maps", "report", "results", "sheet", "colours", "curves")
-    names += [f"arcticseg.{name}" for name in (*torch_free, "tracking")]
+    names = modules("shards", "shards/simulation", "arcticseg/ice", "arcticseg/ice/scenes", "launchers/verbs")
+    names += modules("arcticseg/pictures")
+    names += [
+        f"arcticseg.data.{name}" for name in ("config", "sample", "tile", "manifest", "order", "select", "reader")
+    ]
+    names += [f"arcticseg.{room}.config" for room in ("models", "tasks", "engine", "run")]
+    names += [f"arcticseg.{name}" for name in ("config", "files", "errors", "tracking")]
     done = subprocess.run(
         [sys.executable, str(folder / "script.py"), json.dumps(names), str(folder)],
         capture_output=True,

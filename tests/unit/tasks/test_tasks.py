@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from arcticseg.data.transforms import Inputs
 from arcticseg.models.mae import patchify
-from arcticseg.tasks.losses import cross_entropy_sum, squared_error_sum
+from arcticseg.tasks.losses.pixel import cross_entropy_sum, squared_error_sum
 from arcticseg.tasks.pretrain import Pretrain
 from arcticseg.tasks.segment import Segment, classes_of
 

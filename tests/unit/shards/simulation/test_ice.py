@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
-from shards.simulation.charted import concentration, egg_of
 from shards.simulation.eggs import HEADER, Egg, Partial, code_row, egg_classes, month_weights, pool
 from shards.simulation.facts import ICE_SIC, ICE_SOD
 from shards.simulation.floes import BIG, FAST, KINDS, MEDIUM, MIXTURE, SMALL, VAST, Floes, floe_kind
+from shards.simulation.under_chart import concentration, egg_of
 
 ALL = np.arange(1000.0)
 

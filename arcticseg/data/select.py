@@ -1,0 +1,259 @@
+"""Sets of shards, and which of their samples a run uses."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from arcticseg.data import manifest as manifests
+from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
+from arcticseg.data.source import Folder, Patience, Source, is_remote, open_source
+from arcticseg.errors import ConfigError, ShardError
+
+_INDICES_AT_A_TIME = 8
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """A folder of shards, anywhere, and what it says of itself."""
+
+    source: Source
+    manifest: Manifest
+
+    def index(self, shard: ShardEntry) -> list[SampleEntry]:
+        """The samples of a shard.
+
+        Raises:
+            ShardError: the index is missing, damaged or another shard's.
+        """
+        name = manifests.index_path(Path(shard.name)).name
+        where = f"{self.source.address}/{name}"
+        found = manifests.parse_index(self.source.read(name), shard.name, where)
+        if len(found) != shard.samples:
+            raise ShardError(
+                f"{where}: lists {len(found)} samples, the manifest {shard.samples}; build the shards anew"
+            )
+        return found
+
+
+def open_set(place: str, patience: Patience = Patience()) -> ShardSet:
+    """The shards of a local folder or at an address.
+
+    Raises:
+        ShardError: there are none, or their manifest is damaged.
+    """
+    source = open_source(place, patience)
+    if not is_remote(place):
+        return ShardSet(source, manifests.read_manifest(Path(place)))
+    where = f"{source.address}/{manifests.MANIFEST}"
+    return ShardSet(source, manifests.parse_manifest(source.read(manifests.MANIFEST), where))
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The samples that a run uses, in the order of the sets and their shards, as columns of N values.
+
+    Attributes:
+        sources: of each set.
+        shards: (set, shard) of each shard that is used.
+        scenes: names of the scenes that are used.
+        shard, scene: int32 [N], positions in `shards` and `scenes`.
+        factor: int32 [N].
+        offset, size: int64 [N], the sample's range in its shard.
+        core: int64 [N], where in the range SAR, metadata and labels begin.
+        xxh3, core_xxh3, key: uint64 [N], xxh3-64 of the range, of its core, and of the sample's key.
+        fingerprint: changes when any selected sample does.
+    """
+
+    sources: tuple[Source, ...]
+    shards: tuple[tuple[int, ShardEntry], ...]
+    scenes: tuple[str, ...]
+    shard: NDArray[np.int32]
+    scene: NDArray[np.int32]
+    factor: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    core: NDArray[np.int64]
+    xxh3: NDArray[np.uint64]
+    core_xxh3: NDArray[np.uint64]
+    key: NDArray[np.uint64]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def address(self, shard: int) -> str:
+        """Where a shard lies."""
+        index, entry = self.shards[shard]
+        return f"{self.sources[index].address}/{entry.name}"
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """What a checkpoint keeps to tell what has changed: numbers of samples, scenes, shards, and of each factor."""
+        factors = Counter(self.factor.tolist())
+        return {
+            "samples": len(self),
+            "scenes": len(self.scenes),
+            "shards": len(self.shards),
+            "factors": {str(factor): factors[factor] for factor in sorted(factors)},
+        }
+
+
+def nested_scenes(names: Sequence[str], fraction: float, seed: int = 0) -> list[str]:
+    """A share of the scenes, at least one, drawn by seed; a smaller share is a subset of a larger one."""
+    drawn = sorted(names, key=lambda name: xxhash.xxh3_64_intdigest(f"{seed} {name}".encode()))
+    return sorted(drawn[: max(1, math.ceil(fraction * len(drawn) - 1e-9))])
+
+
+def read_scene_list(path: Path) -> list[str]:
+    """Scene names of a text file, one a line (what follows `#` is a comment), or of a JSON file, an array of names.
+
+    Raises:
+        ConfigError: no such file, it is empty or no list of names.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such list of scenes; give a text file of scene names")
+    text = path.read_text(encoding="utf-8")
+    try:
+        found = json.loads(text) if path.suffix == ".json" else [line.partition("#")[0] for line in text.splitlines()]
+    except ValueError as error:
+        raise ConfigError(f"{path}: is no list of scenes ({error}); give a JSON array of scene names") from error
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ConfigError(f"{path}: is no list of scenes; give a JSON array of scene names")
+    names = [name.strip().removesuffix(".nc") for name in found if name.strip()]
+    if not names:
+        raise ConfigError(f"{path}: the file is empty; list one scene a line")
+    return names
+
+
+def select(folder: Path, found: Manifest, split: str, *args: Any, **options: Any) -> Selection:
+    """`select_from` one local folder."""
+    return select_from([ShardSet(Folder(folder), found)], split, *args, **options)
+
+
+def select_from(
+    sets: Sequence[ShardSet],
+    split: str,
+    factors: Sequence[int] = (),
+    scenes: Sequence[str] | None = None,
+    fraction: float = 1.0,
+    labelled: bool = False,
+) -> Selection:
+    """The samples of a split that a run asks for.
+
+    Args:
+        factors: downsampling factors; empty: all.
+        scenes: names to use; None: all.
+        fraction: share of these scenes.
+        labelled: only samples with a chart.
+
+    Raises:
+        ConfigError: the shards hold none such.
+        ShardError: an index cannot be read.
+    """
+    where = ", ".join(found.source.address for found in sets)
+    held = sorted({factor for found in sets for factor in found.manifest.factors})
+    lacking = sorted(set(factors) - set(held))
+    if lacking:
+        raise ConfigError(f"key 'data.factors' asks for {lacking}; {where} holds {held}; set some of these")
+    splits = {name: None for found in sets for name in found.manifest.splits}
+    if split not in splits:
+        raise ConfigError(f"{where}: holds no split '{split}', only {', '.join(splits)}; build it with one")
+    shards = [(index, shard) for index, found in enumerate(sets) for shard in found.manifest.splits.get(split, ())]
+
+    def rows(number: int) -> _Rows:
+        index, shard = shards[number]
+        entries = (
+            entry
+            for entry in sets[index].index(shard)
+            if (not factors or entry.factor in factors) and (entry.labelled or not labelled)
+        )
+        return _Rows.of(number, entries)
+
+    # Many small files of a server, of which several are asked for at a time.
+    with ThreadPoolExecutor(_INDICES_AT_A_TIME) as pool:
+        asked = _Rows.join(list(pool.map(rows, range(len(shards)))))
+    present = sorted(set(asked.scene))
+    if scenes is not None:
+        known = {name for found in sets for name in found.manifest.scenes}
+        unknown = sorted(set(scenes) - known)
+        if unknown:
+            raise ConfigError(f"key 'data.scenes' lists {unknown[0]}, which {where} does not hold; mend the list")
+        present = sorted(set(present) & set(scenes))
+    if not present:
+        raise ConfigError(
+            f"{where}: split '{split}' has no {'labelled ' if labelled else ''}sample of the scenes and factors asked "
+            "for; set others, or build shards that hold them"
+        )
+    return asked.chosen([found.source for found in sets], shards, nested_scenes(present, fraction))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Samples while they are selected: what `Selection` holds, with names. An index has a hundred times the bytes."""
+
+    numbers: NDArray[np.int64]  # [N, 5]: shard, factor, offset, size, core
+    hashes: NDArray[np.uint64]  # [N, 2]: xxh3, core_xxh3
+    scene: list[str]
+    key: list[str]
+
+    @staticmethod
+    def of(shard: int, entries: Iterable[SampleEntry]) -> _Rows:
+        kept = list(entries)
+        numbers = [(shard, entry.factor, entry.offset, entry.size, entry.core) for entry in kept]
+        hashes = [(int(entry.xxh3, 16), int(entry.core_xxh3, 16)) for entry in kept]
+        return _Rows(
+            np.array(numbers, np.int64).reshape(-1, 5),
+            np.array(hashes, np.uint64).reshape(-1, 2),
+            [sys.intern(entry.scene) for entry in kept],
+            [entry.key for entry in kept],
+        )
+
+    @staticmethod
+    def join(parts: Sequence[_Rows]) -> _Rows:
+        return _Rows(
+            np.concatenate([part.numbers for part in parts]),
+            np.concatenate([part.hashes for part in parts]),
+            [name for part in parts for name in part.scene],
+            [name for part in parts for name in part.key],
+        )
+
+    def chosen(
+        self, sources: Sequence[Source], shards: Sequence[tuple[int, ShardEntry]], scenes: Sequence[str]
+    ) -> Selection:
+        """The samples of some scenes; shards without one are left out."""
+        position = {name: i for i, name in enumerate(scenes)}
+        scene = np.array([position.get(name, -1) for name in self.scene], np.int32)
+        kept = np.flatnonzero(scene >= 0)
+        used, shard = np.unique(self.numbers[kept, 0], return_inverse=True)
+        _, factor, offset, size, core = self.numbers[kept].T
+        xxh3, core_xxh3 = self.hashes[kept].T
+        keys = [self.key[i] for i in kept]
+        checksums = (f"{digest:016x}" for digest in xxh3.tolist())
+        return Selection(
+            sources=tuple(sources),
+            shards=tuple(shards[i] for i in used),
+            scenes=tuple(scenes),
+            shard=shard.astype(np.int32),
+            scene=scene[kept],
+            factor=factor.astype(np.int32),
+            offset=offset.copy(),
+            size=size.copy(),
+            core=core.copy(),
+            xxh3=xxh3.copy(),
+            core_xxh3=core_xxh3.copy(),
+            key=np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in keys], np.uint64),
+            fingerprint=manifests.fingerprint_of(zip(keys, checksums, strict=True)),
+        )

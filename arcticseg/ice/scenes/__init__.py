@@ -1,0 +1,1 @@
+"""Scene files, one reader a format."""

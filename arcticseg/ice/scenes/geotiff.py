@@ -1,0 +1,277 @@
+"""SAR GeoTIFFs as scenes: float backscatter with ground control points or a projection, no chart, nothing but SAR.
+
+The geolocation grid of such a scene spans it with 21 x 21 points, as that of an AI4Arctic scene does. Control points
+may lie anywhere: a smooth polynomial is fitted to them, and the misfit is kept.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyproj
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from arcticseg.errors import SceneError
+from arcticseg.ice.geo import Frame, GeoGrid, positions, unit_vectors
+from arcticseg.ice.scenes.scene import GEO_POINTS, Scene, time_of
+
+Float = NDArray[np.float64]
+
+UNITS = ("linear", "db")
+
+# Control points that a polynomial of this degree needs to be fitted with some to spare: 3, 6 and 10 are its terms.
+_POINTS_FOR_DEGREE = ((3, 20), (2, 9), (1, 4))
+# Root mean square misfit, in pixels, above which control points are no geolocation.
+_MAX_MISFIT = 2.0
+# Ratio of the pixel's sides above which it is no square.
+_MAX_OBLONG = 1.25
+_EARTH_RADIUS = 6_371_008.8
+
+# HH or HV as a word: sigma0_HV and s1a-ew-grd-hv-... say it, 1SDH does not.
+_POLARISATION = re.compile(r"(?<![A-Za-z0-9])(HH|HV|VV|VH)(?![A-Za-z0-9])", re.IGNORECASE)
+_POLARISATION_TAGS = ("polarization", "polarisation", "name", "NETCDF_VARNAME", "long_name", "suffix")
+_START_TAGS = ("time_coverage_start", "ACQUISITION_START_TIME", "start_time")
+
+
+class GeoTiffScene(Scene):
+    """A SAR GeoTIFF. Incidence angle is unknown (NaN); there is no chart, no distance map and no coarse channel.
+
+    Beside a scene's own attributes, `misfit`: root mean square distance in metres between the control points and the
+    geolocation fitted to them; 0 for a file with a projection.
+    """
+
+    def __init__(self, path: Path, polarisation: str | None, units: str | None) -> None:
+        self.path, self.name = path, path.stem
+        self.ice_service, self.has_chart = None, False
+        with _opened(path) as source:
+            self.shape = (int(source.height), int(source.width))
+            if min(self.shape) < 2:
+                raise SceneError(f"{path}: {self.shape[0]} x {self.shape[1]} pixels are no scene; give a larger file")
+            tags = source.tags()
+            self.simulated = str(tags.get("simulated", "")).startswith("simulated")
+            self.time = time_of(path.name) or _start(tags)
+            self._bands = _bands(source, path, polarisation)
+            self._decibels = {name: _in_decibels(source, band, units) for name, band in self._bands.items()}
+            for band in self._bands.values():
+                if np.dtype(source.dtypes[band - 1]).kind != "f":
+                    raise SceneError(
+                        f"{path}: band {band} holds {source.dtypes[band - 1]}, not calibrated backscatter; "
+                        "calibrate it to sigma0 as float32 first"
+                    )
+            latitude, longitude, self.misfit = _geolocation(source, path)
+        self.polarisations = tuple(name for name in ("hh", "hv") if name in self._bands)
+        lines, samples = _grid_coordinates(self.shape)
+        try:
+            self.geo = GeoGrid(lines, samples, latitude, longitude, np.full(latitude.shape, np.nan))
+        except SceneError as error:
+            raise SceneError(f"{path}: {error}") from error
+        down, across = _pixel_sides(self.geo)
+        self.pixel_spacing = (down + across) / 2
+        if self.misfit > _MAX_MISFIT * self.pixel_spacing:
+            raise SceneError(
+                f"{path}: ground control points miss a smooth geolocation by {self.misfit:.0f} m (rms) at pixels "
+                f"of {self.pixel_spacing:.1f} m; mend the points or project the file with gdalwarp"
+            )
+        if min(down, across) <= 0 or max(down, across) > _MAX_OBLONG * min(down, across):
+            raise SceneError(
+                f"{path}: pixels of {down:.1f} x {across:.1f} m are no squares; bring the file to 40 m in a polar "
+                "projection with gdalwarp -tr 40 40"
+            )
+
+    def sar(self, polarisation: str) -> NDArray[np.float32]:
+        """Backscatter in dB, float32 [H, W]; NaN where the file has no data or power that is not positive.
+
+        Raises SceneError for a polarisation that the file lacks, damaged data, and values that cannot be what the
+        file's unit says.
+        """
+        if polarisation not in self._bands:
+            raise SceneError(
+                f"{self.path}: no {polarisation.upper()} in it, only {', '.join(self.polarisations).upper()}; "
+                "ask for that or give another file"
+            )
+        with _opened(self.path) as source:
+            values = source.read(self._bands[polarisation], masked=True).astype(np.float32, copy=False).filled(np.nan)
+        values[~np.isfinite(values)] = np.nan
+        if self._decibels[polarisation]:
+            return np.asarray(values)
+        valid, negative = np.count_nonzero(np.isfinite(values)), np.count_nonzero(values < 0)
+        # Noise subtraction leaves some power below zero, never most of it.
+        if negative > 0.5 * valid:
+            raise SceneError(
+                f"{self.path}: {negative} of {valid} values are negative and cannot be linear power; if they are dB, "
+                "set the band's tag units=dB"
+            )
+        values[~(values > 0)] = np.nan
+        np.log10(values, out=values)
+        values *= 10
+        return np.asarray(values)
+
+
+def open_geotiff(path: str | Path, polarisation: str | None = None, units: str | None = None) -> GeoTiffScene:
+    """Open a SAR GeoTIFF as a scene.
+
+    polarisation: "hh" or "hv" for a file of one band; None: as the band's description or tags say, else the file name.
+    units: "linear" (power) or "db"; None: as the band's tag `units` says, else linear power.
+    Raises SceneError for a file that is unreadable, uncalibrated or not geolocated to within two pixels, whose
+    pixels are no squares, or whose polarisation is nowhere to be found.
+    """
+    if units is not None and units not in UNITS:
+        raise SceneError(f"{path}: unknown units {units!r}; give one of {', '.join(UNITS)}")
+    if polarisation is not None and polarisation not in ("hh", "hv"):
+        raise SceneError(f"{path}: unknown polarisation {polarisation!r}; give hh or hv")
+    return GeoTiffScene(Path(path), polarisation, units)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
+    """The open file; rasterio's errors become a SceneError."""
+    try:
+        with warnings.catch_warnings():
+            # Control points are no transform, which is what this warning is about.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as source:
+                yield source
+    except RasterioError as error:
+        reason = " ".join(str(error).split())
+        raise SceneError(f"{path}: cannot be read as a GeoTIFF ({reason}); fetch it again") from error
+
+
+def _start(tags: Mapping[str, str]) -> datetime | None:
+    """Start of acquisition from the file's tags, UTC."""
+    for tag in _START_TAGS:
+        try:
+            start = datetime.fromisoformat(tags[tag])
+        except (KeyError, ValueError):
+            continue
+        return start.astimezone(UTC) if start.tzinfo else start.replace(tzinfo=UTC)
+    return None
+
+
+def _said(text: str) -> str | None:
+    """The one polarisation that a text names, in lower case; None where it names none or several."""
+    found = {match.lower() for match in _POLARISATION.findall(text.replace("_", " "))}
+    return found.pop() if len(found) == 1 else None
+
+
+def _bands(source: rasterio.DatasetReader, path: Path, polarisation: str | None) -> dict[str, int]:
+    """Polarisation -> band number."""
+    if polarisation is not None:
+        if source.count != 1:
+            raise SceneError(f"{path}: {source.count} bands, so one polarisation cannot be given; describe the bands")
+        return {polarisation: 1}
+    bands: dict[str, int] = {}
+    for band in range(1, source.count + 1):
+        tags = source.tags(band)
+        texts = [source.descriptions[band - 1] or "", *(tags.get(tag, "") for tag in _POLARISATION_TAGS)]
+        name = next((name for name in map(_said, texts) if name), None)
+        if name in bands:
+            raise SceneError(f"{path}: bands {bands[name]} and {band} are both {name.upper()}; leave one out")
+        if name:
+            bands[name] = band
+    if not bands and source.count == 1:
+        name = _said(path.stem)
+        bands = {name: 1} if name else {}
+    usable = {name: band for name, band in bands.items() if name in ("hh", "hv")}
+    if not usable:
+        found = f"only {', '.join(bands).upper()}" if bands else "no polarisation"
+        raise SceneError(
+            f"{path}: {found} in its band descriptions, tags or name; it must be HH or HV: write that into the band's "
+            "description, or into the file name as a word"
+        )
+    return usable
+
+
+def _in_decibels(source: rasterio.DatasetReader, band: int, units: str | None) -> bool:
+    if units is not None:
+        return units == "db"
+    said = str(source.units[band - 1] or source.tags(band).get("units", ""))
+    return said.strip().lower() in ("db", "decibel", "decibels")
+
+
+def _grid_coordinates(shape: tuple[int, int]) -> tuple[Float, Float]:
+    return np.linspace(0, shape[0] - 1, GEO_POINTS), np.linspace(0, shape[1] - 1, GEO_POINTS)
+
+
+def _geolocation(source: rasterio.DatasetReader, path: Path) -> tuple[Float, Float, float]:
+    """Latitude and longitude [21, 21] of the grid points and the misfit in metres.
+
+    GDAL counts pixels from the corner: the first pixel's centre is at (0.5, 0.5).
+    """
+    lines, samples = np.meshgrid(*_grid_coordinates((source.height, source.width)), indexing="ij")
+    points, points_crs = source.gcps
+    if points and points_crs is not None:
+        rows, columns, x, y = (
+            np.array([getattr(p, key) for p in points], np.float64) for key in ("row", "col", "x", "y")
+        )
+        longitude, latitude = _lonlat(points_crs.to_wkt(), x, y, path)
+        return _fitted(rows - 0.5, columns - 0.5, unit_vectors(latitude, longitude), lines, samples, path)
+    if source.crs is None:
+        raise SceneError(
+            f"{path}: neither ground control points nor a projection; add them with gdal_translate -gcp or -a_ullr and "
+            "-a_srs"
+        )
+    affine, columns, rows = source.transform, samples + 0.5, lines + 0.5
+    x = affine.a * columns + affine.b * rows + affine.c
+    y = affine.d * columns + affine.e * rows + affine.f
+    longitude, latitude = _lonlat(source.crs.to_wkt(), x, y, path)
+    return latitude, longitude, 0.0
+
+
+def _lonlat(crs: str, x: Float, y: Float, path: Path) -> tuple[Float, Float]:
+    try:
+        transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        reason = " ".join(str(error).split())
+        raise SceneError(f"{path}: reference system that cannot be used ({reason}); set one with -a_srs") from error
+    longitude, latitude = transformer.transform(x, y)
+    if not (np.isfinite(longitude).all() and (np.abs(latitude) <= 90).all()):
+        raise SceneError(
+            f"{path}: positions outside its reference system; set the right one with gdal_translate -a_srs"
+        )
+    return np.asarray(longitude), np.asarray(latitude)
+
+
+def _fitted(
+    at_lines: Float, at_samples: Float, vectors: Float, lines: Float, samples: Float, path: Path
+) -> tuple[Float, Float, float]:
+    """Latitude, longitude at (lines, samples) of a polynomial through control points, and its rms misfit in metres.
+
+    The polynomial gives coordinates in a plane that touches the Earth amid the points, so that neither pole nor
+    date line is near.
+    """
+    degree = next((degree for degree, enough in _POINTS_FOR_DEGREE if len(at_lines) >= enough), 0)
+    if not degree:
+        raise SceneError(f"{path}: {len(at_lines)} ground control points; at least 4 are needed")
+    frame = Frame(vectors)
+    plane = frame.stereographic(vectors)
+    middle = np.array([at_lines.mean(), at_samples.mean()])
+    scale = np.maximum([np.ptp(at_lines), np.ptp(at_samples)], 1.0) / 2
+
+    def terms(line: Float, sample: Float) -> Float:
+        u, v = (line - middle[0]) / scale[0], (sample - middle[1]) / scale[1]
+        return np.stack([u**i * v**j for i in range(degree + 1) for j in range(degree + 1 - i)], axis=-1)
+
+    design = terms(at_lines, at_samples)
+    coefficients, _, rank, _ = np.linalg.lstsq(design, plane, rcond=1e-10)
+    if rank < design.shape[1]:
+        raise SceneError(f"{path}: the {len(at_lines)} ground control points do not span the scene; add some")
+    misfit = float(np.sqrt(((design @ coefficients - plane) ** 2).sum(axis=1).mean()) * _EARTH_RADIUS)
+    latitude, longitude = positions(frame.unstereographic(terms(lines, samples) @ coefficients))
+    return latitude, longitude, misfit
+
+
+def _pixel_sides(geo: GeoGrid) -> tuple[float, float]:
+    """Metres a pixel along a column and along a line: medians over the grid, on the ellipsoid."""
+    geod = pyproj.Geod(ellps="WGS84")
+    lat, lon = geo.latitude, geo.longitude
+    _, _, down = geod.inv(lon[:-1], lat[:-1], lon[1:], lat[1:])
+    _, _, across = geod.inv(lon[:, :-1], lat[:, :-1], lon[:, 1:], lat[:, 1:])
+    return float(np.median(down) / np.diff(geo.lines).mean()), float(np.median(across) / np.diff(geo.samples).mean())

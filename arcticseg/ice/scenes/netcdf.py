@@ -1,0 +1,293 @@
+"""AI4Arctic scenes as netCDF, raw (40 m) or ready-to-train (80 m): schema checked, layers read one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from arcticseg.errors import SceneError
+from arcticseg.ice import chart as charts
+from arcticseg.ice.channels import CHANNELS, COARSE, SAR
+from arcticseg.ice.geo import GeoGrid
+from arcticseg.ice.scenes import hdf5
+from arcticseg.ice.scenes.scene import RAW_SPACING, RTT_SPACING, Float, Scene, coarse_cells, service_of, time_of
+from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+
+LAST_ZONE = 41
+
+# Numbers above it are no data.
+_LARGEST = 1e30
+
+
+class _NetcdfScene(Scene):
+    """What raw and ready-to-train files share: the dataset, its checks and its reading."""
+
+    def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int, pixel_spacing: float) -> None:
+        self.path, self.name, self._dataset = path, path.stem, dataset
+        self.threads, self.pixel_spacing = n_threads, pixel_spacing
+        self._reuses = False
+        self._memory: NDArray[Any] | None = None
+        self.time, self.ice_service = time_of(path.name), service_of(path.name)
+        self.simulated = str(dataset.attrs.get("simulated", "")).startswith("simulated")
+        self._need([*SAR.values()])
+        self.polarisations = tuple(SAR)
+        shape = dataset[SAR["hh"]].shape
+        if len(shape) != 2 or min(shape) < 2:
+            raise SceneError(f"{path}: {SAR['hh']} has shape {shape}; expected lines x samples; get the file anew")
+        self.shape = (int(shape[0]), int(shape[1]))
+        self._check_shape(SAR["hv"], self.shape)
+        if "distance_map" in dataset:
+            self._check_shape("distance_map", self.shape)
+        cells = tuple(coarse_cells(n, pixel_spacing) for n in self.shape)
+        for group in ("amsr2", "era5"):
+            names = [name for name in COARSE if CHANNELS[name].group == group]
+            if any(name in dataset for name in names):
+                self._need(names)
+                for name in names:
+                    self._check_shape(name, cells)
+
+    def _need(self, names: list[str]) -> None:
+        missing = [name for name in names if name not in self._dataset.variables]
+        if missing:
+            raise SceneError(
+                f"{self.path}: variable {', '.join(missing)} is missing; expected a raw or ready-to-train AI4Arctic "
+                "scene; get the file anew or leave it out"
+            )
+
+    def _check_shape(self, name: str, expected: tuple[int, ...]) -> None:
+        shape = self._dataset[name].shape
+        if shape != expected:
+            raise SceneError(f"{self.path}: {name} has shape {shape}, expected {expected}; get the file anew")
+
+    def _read(self, name: str) -> NDArray[Any]:
+        values = hdf5.read_chunked(self.path, name, self.threads, self._memory)
+        if values is not None and self._reuses and values.shape == self.shape:
+            self._memory = values
+        if values is None:
+            with _reading(self.path):
+                values = np.asarray(self._dataset[name].values)
+        if values.dtype.kind not in "fiu":
+            raise SceneError(f"{self.path}: {name} has dtype {values.dtype}, expected numbers; get the file anew")
+        return values
+
+    def _float(self, name: str) -> Float:
+        values = self._read(name).astype(np.float32, copy=False)
+        # Infinity and the fill value of chunks that are not there (9.97e36) are no data; -inf (zero power) is a value.
+        if values.size and np.fmax.reduce(values, axis=None) > _LARGEST:
+            values = np.where(values > _LARGEST, np.float32(np.nan), values)
+        return values
+
+    def _zones(self, values: Float) -> Float:
+        """Distance zones, checked; a mean of them may be off by its rounding."""
+        low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
+        if low < -0.5 or high > LAST_ZONE + 0.5:
+            raise SceneError(
+                f"{self.path}: distance_map holds {low:g} to {high:g}, zones are 0 to {LAST_ZONE}; get the file anew"
+            )
+        return values
+
+    @contextmanager
+    def reusing_memory(self) -> Iterator[None]:
+        self._reuses = True
+        try:
+            yield
+        finally:
+            self._reuses, self._memory = False, None
+
+    def close(self) -> None:
+        self._dataset.close()
+
+
+class RawScene(_NetcdfScene):
+    """A raw AI4Arctic scene: 40 m, dB, polygon ids and codes."""
+
+    def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int = 1) -> None:
+        super().__init__(path, dataset, n_threads, RAW_SPACING)
+        self.has_chart = "polygon_icechart" in dataset.variables
+        if self.has_chart:
+            self._need(["polygon_codes"])
+            self._check_shape("polygon_icechart", self.shape)
+        self._need([f"sar_grid_{part}" for part in ("line", "sample", "latitude", "longitude", "incidenceangle")])
+        self.geo = self._geolocation()
+
+    def _geolocation(self) -> GeoGrid:
+        line, sample = self._read("sar_grid_line"), self._read("sar_grid_sample")
+        lines, samples = np.unique(line), np.unique(sample)
+        if line.shape != sample.shape or lines.size * samples.size != line.size:
+            raise SceneError(
+                f"{self.path}: sar_grid_line and sar_grid_sample ({line.size} points) are no regular grid; "
+                "get the file anew"
+            )
+        order = np.lexsort((sample, line))
+        mesh = np.meshgrid(lines, samples, indexing="ij")
+        if line.ndim != 1 or any((a[order] != b.ravel()).any() for a, b in zip((line, sample), mesh, strict=True)):
+            raise SceneError(
+                f"{self.path}: sar_grid_line and sar_grid_sample hold a point twice and lack another; get the file anew"
+            )
+        fields = []
+        for part in ("latitude", "longitude", "incidenceangle"):
+            values = self._read(f"sar_grid_{part}")
+            if values.shape != line.shape:
+                raise SceneError(
+                    f"{self.path}: sar_grid_{part} has shape {values.shape}, expected {line.shape}; get the file anew"
+                )
+            fields.append(values[order].reshape(lines.size, samples.size).astype(np.float64))
+        with _naming(self.path):
+            return GeoGrid(lines.astype(np.float64), samples.astype(np.float64), *fields)
+
+    def sar(self, polarisation: str) -> Float:
+        return self._float(SAR[polarisation])
+
+    def distance(self) -> Float | None:
+        return self._zones(self._float("distance_map")) if "distance_map" in self._dataset else None
+
+    def coarse(self, name: str) -> Float | None:
+        return self._float(name) if name in self._dataset else None
+
+    def polygon_codes(self) -> charts.PolygonCodes:
+        """The code table of the chart.
+
+        Raises:
+            SceneError: the table is malformed.
+        """
+        with _reading(self.path):
+            rows = [_text(row) for row in np.atleast_1d(self._dataset["polygon_codes"].values)]
+        return charts.parse_polygon_codes(rows, str(self.path))
+
+    def polygons(self) -> Float:
+        """Polygon ids, float32 [H, W]; NaN = no chart."""
+        return self._float("polygon_icechart")
+
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
+        if not self.has_chart:
+            return None
+        table = self.polygon_codes()
+        classes = charts.polygon_classes(table, rules, strict, str(self.path))
+        return charts.rasterise(self.polygons(), table, classes, str(self.path), self.threads)
+
+
+class RttScene(_NetcdfScene):
+    """A ready-to-train AI4Arctic scene: 80 m, z-scored with the published statistics, fill 0, charts as classes."""
+
+    def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int = 1) -> None:
+        super().__init__(path, dataset, n_threads, RTT_SPACING)
+        self._need(["sar_grid2d_latitude", "sar_grid2d_longitude", "sar_incidenceangle"])
+        self._check_shape("sar_incidenceangle", self.shape)
+        self.has_chart = any(name in dataset.variables for name in CHARTS)
+        if self.has_chart:
+            self._need(list(CHARTS))
+            for name in CHARTS:
+                self._check_shape(name, self.shape)
+        original = str(dataset.attrs.get("original_id", ""))
+        self.time = time_of(original) or self.time
+        self.ice_service = str(dataset.attrs.get("ice_service", "")) or self.ice_service
+        self.geo = self._geolocation()
+
+    def _physical(self, name: str) -> Float:
+        channel = CHANNELS[name]
+        scored = self._float(name)
+        physical = scored * np.float32(channel.std) + np.float32(channel.mean)
+        return np.where(scored == 0, np.float32(np.nan), physical)
+
+    def _geolocation(self) -> GeoGrid:
+        # The file's dims are (sample, line); there are no pixel coordinates: the points span the scene evenly.
+        latitude, longitude = (self._read(f"sar_grid2d_{part}").T for part in ("latitude", "longitude"))
+        if latitude.shape != longitude.shape or latitude.ndim != 2:
+            raise SceneError(f"{self.path}: sar_grid2d_latitude and longitude do not fit; get the file anew")
+        lines, samples = (np.linspace(0, n - 1, points) for n, points in zip(self.shape, latitude.shape, strict=True))
+        raster = self._physical("sar_incidenceangle")
+        with np.errstate(invalid="ignore"):
+            incidence = raster[np.ix_(np.rint(lines).astype(int), np.rint(samples).astype(int))].astype(np.float64)
+        # The angle depends on the sample alone to within hundredths of a degree, and nearly linearly: a parabola along
+        # the samples fills the grid points that lie outside the swath.
+        valid = np.isfinite(incidence)
+        across = raster[np.rint(lines).astype(int)]
+        known, where = np.isfinite(across).sum(0), np.arange(self.shape[1])
+        profile = np.nansum(across, 0, dtype=np.float64) / np.maximum(known, 1)
+        if np.count_nonzero(known) >= 3:
+            parabola = np.polynomial.Polynomial.fit(where[known > 0], profile[known > 0], 2)
+            incidence = np.where(valid, incidence, parabola(samples))
+        with _naming(self.path):
+            return GeoGrid(lines, samples, latitude.astype(np.float64), longitude.astype(np.float64), incidence)
+
+    def sar(self, polarisation: str) -> Float:
+        return self._physical(SAR[polarisation])
+
+    def distance(self) -> Float | None:
+        return self._zones(self._physical("distance_map")) if "distance_map" in self._dataset else None
+
+    def coarse(self, name: str) -> Float | None:
+        return self._physical(name) if name in self._dataset else None
+
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
+        """The file's own charts, made with the `autoice` rules.
+
+        Raises:
+            SceneError: other rules are asked for, or a value is no class.
+        """
+        if not self.has_chart:
+            return None
+        if rules != "autoice":
+            raise SceneError(
+                f"{self.path}: ready-to-train charts follow the rules 'autoice'; {rules!r} needs the raw file"
+            )
+        out = np.empty((len(CHARTS), *self.shape), np.uint8)
+        for plane, name in zip(out, CHARTS, strict=True):
+            values = self._read(name)
+            wrong = ~((values >= 0) & (values < N_CLASSES[name])) & (values != IGNORE_INDEX)
+            if wrong.any():
+                raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, which is no class; get the file anew")
+            plane[...] = values
+        return charts.index_planes(out)
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file and the remedy where the netCDF library fails."""
+    try:
+        yield
+    except SceneError:
+        raise
+    except MemoryError as error:
+        raise SceneError(f"{path}: too large for the memory of this machine; use a larger one") from error
+    except Exception as error:  # the library's own errors have no common type; damage can raise any of them
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SceneError(f"{path}: cannot be read ({reason}); it is damaged or cut; get the file anew") from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file in front of an error that cannot know it."""
+    try:
+        yield
+    except SceneError as error:
+        raise SceneError(f"{path}: {error}") from error
+
+
+def open_netcdf(path: Path, n_threads: int = 1) -> Scene:
+    """Open a raw or ready-to-train scene; which it is, its variables say.
+
+    Raises:
+        SceneError: no netCDF, a variable missing or of the wrong shape.
+    """
+    with _reading(path):
+        dataset = xr.open_dataset(
+            path, engine="netcdf4", mask_and_scale=False, decode_times=False, decode_coords=False, cache=False
+        )
+    try:
+        ready = "sar_grid2d_latitude" in dataset.variables
+        with _reading(path):
+            return RttScene(path, dataset, n_threads) if ready else RawScene(path, dataset, n_threads)
+    except BaseException:
+        dataset.close()
+        raise

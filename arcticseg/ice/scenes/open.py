@@ -1,0 +1,68 @@
+"""Chooses the reader of a scene file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from arcticseg.errors import SceneError
+from arcticseg.ice import threads
+from arcticseg.ice.scenes.netcdf import open_netcdf
+from arcticseg.ice.scenes.scene import Scene
+
+
+def _open_netcdf(path: Path, _: str | None, n_threads: int) -> Scene:
+    return open_netcdf(path, n_threads)
+
+
+def _open_geotiff(path: Path, polarisation: str | None, n_threads: int) -> Scene:
+    # GDAL takes a while to load, and most scenes do not need it.
+    from arcticseg.ice.scenes.geotiff import open_geotiff
+
+    geotiff = open_geotiff(path, polarisation)
+    geotiff.threads = n_threads
+    return geotiff
+
+
+# Suffix of a scene file -> what opens it, given path, polarisation and number of threads.
+READERS: dict[str, Callable[[Path, str | None, int], Scene]] = {
+    ".nc": _open_netcdf,
+    ".tif": _open_geotiff,
+    ".tiff": _open_geotiff,
+}
+
+
+def open_scene(path: Path | str, polarisation: str | None = None, n_threads: int | None = None) -> Scene:
+    """Open a scene file and check it against its schema; layers are read when they are asked for.
+
+    Args:
+        polarisation: `hh` or `hv`, for a GeoTIFF that does not say it.
+        n_threads: how many threads may work on the scene at a time; None: one for each core.
+
+    Raises:
+        SceneError: no such file, no scene file, a variable missing or of the wrong shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SceneError(f"{path}: no such file; give a netCDF or GeoTIFF scene")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise SceneError(f"{path}: is no scene; expected one of {', '.join(sorted(READERS))}")
+    return reader(path, polarisation, n_threads or threads.available())
+
+
+def list_scenes(place: Path | str) -> list[Path]:
+    """The scene files of a folder (or the one file given), by name.
+
+    Raises:
+        SceneError: no such place, or no scene file in it.
+    """
+    place = Path(place)
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise SceneError(f"{place}: no such folder; give a folder of netCDF scenes")
+    found = sorted(path for path in place.iterdir() if path.suffix.lower() in READERS and path.name[0] != ".")
+    if not found:
+        raise SceneError(f"{place}: holds no scene ({', '.join(sorted(READERS))}); give a folder of scenes")
+    return found

@@ -1,0 +1,1 @@
+"""Decoders: the maps of an encoder to one map of features."""

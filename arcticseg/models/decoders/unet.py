@@ -1,0 +1,33 @@
+"""The UNet's way up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from arcticseg.models.blocks import init_convs
+from arcticseg.models.encoders.unet import double_conv
+
+
+class UNetDecoder(nn.Module):
+    """Way up: each step doubles the resolution and joins the encoder's map of that size."""
+
+    def __init__(self, in_dims: Sequence[int]) -> None:
+        """in_dims: channels of the encoder's maps, fine to coarse."""
+        super().__init__()
+        self.steps = nn.ModuleList(
+            [double_conv(below + width, width) for width, below in zip(in_dims[-2::-1], in_dims[:0:-1], strict=True)]
+        )
+        self.out_channels = in_dims[0]
+        init_convs(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """maps of `UNetEncoder` -> features [B, dims[0], H, W]."""
+        x = maps[-1]
+        for step, skip in zip(self.steps, maps[-2::-1], strict=True):
+            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+            x = step(torch.cat([x, skip], dim=1))
+        return x

@@ -1,0 +1,1 @@
+"""Encoders: an image to maps of features."""

@@ -1,0 +1,45 @@
+"""The UNet of the AutoICE challenge, with a normalisation that needs no batch.
+
+Ronneberger et al., MICCAI 2015, in the challenge's shape: double 3 x 3 convolutions, max-pooling on the way down,
+bilinear upsampling on the way up, one level below the last filter count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from arcticseg.errors import ConfigError
+from arcticseg.models.blocks import conv_norm, init_convs
+
+
+def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Two 3 x 3 convolutions, each with GroupNorm and ReLU."""
+    return nn.Sequential(conv_norm(in_channels, out_channels, 3), conv_norm(out_channels, out_channels, 3))
+
+
+class UNetEncoder(nn.Module):
+    """Way down: maps at strides 1, 2, 4 ... 2^n for n filter counts."""
+
+    def __init__(self, in_chans: int, filters: Sequence[int] = (16, 32, 64, 64)) -> None:
+        """filters: channels of each level; the level below the last keeps its width. Raises ConfigError if empty."""
+        super().__init__()
+        if not filters or min(filters) < 1:
+            raise ConfigError(f"unet_filters {tuple(filters)} must be positive channel counts, such as 16, 32, 64, 64")
+        widths = [*filters, filters[-1]]
+        self.levels = nn.ModuleList(
+            [double_conv(before, width) for before, width in zip([in_chans, *widths[:-1]], widths, strict=True)]
+        )
+        self.dims = tuple(widths)
+        self.stride = 2 ** len(filters)
+        init_convs(self)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x: [B, C, H, W], H and W multiples of `stride` -> maps [B, dims[i], H / 2^i, W / 2^i]."""
+        maps: list[Tensor] = []
+        for number, level in enumerate(self.levels):
+            x = level(F.max_pool2d(x, 2) if number else x)
+            maps.append(x)
+        return maps

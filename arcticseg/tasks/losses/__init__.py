@@ -1,0 +1,1 @@
+"""Losses: sums over what counts, divided by its number in the global batch by the caller."""

@@ -1,0 +1,142 @@
+"""What a study has found so far: the best validation of each run, as a table, results.csv and results.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from arcticseg.errors import ReportError
+from arcticseg.files import write_text
+from arcticseg.ice.sigrid import CHARTS
+from arcticseg.pictures.results import read_run
+from launchers.sweep.study import Trial, short
+
+SCORES = (*CHARTS, "combined")
+RESULTS = "results.json"
+
+# finished: trained to its end; stopped: by the scheduler, as a poor one; failed: with a reason; open: the rest.
+Status = Literal["finished", "stopped", "failed", "open"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A trial, how it stands, and its best validation so far.
+
+    Attributes:
+        reason: why it failed or is open, in one line.
+        step: of the best validation.
+        scores: of the best validation: SIC, SOD, FLOE, combined; of a pretraining: reconstruction.
+    """
+
+    trial: Trial
+    status: Status
+    reason: str = ""
+    step: int | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def standing(trial: Trial, status: Status, reason: str = "") -> Standing:
+    """A trial with the best validation that its metrics.jsonl holds."""
+    best = "combined" if trial.phase == "finetune" else "reconstruction"
+    try:
+        records = read_run(trial.folder).validation
+    except ReportError:
+        records = ()
+    found = [record for record in records if record.get(best) is not None]
+    if not found:
+        return Standing(trial, status, reason)
+    record = max(found, key=lambda record: float(record[best]))
+    names = SCORES if trial.phase == "finetune" else ("reconstruction",)
+    return Standing(trial, status, reason, int(record["step"]), {name: record.get(name) for name in names})
+
+
+def stopped_before(out: Path) -> set[str]:
+    """Keys of the trials that the scheduler has stopped in an earlier sweep of this folder."""
+    path = out / RESULTS
+    if not path.is_file():
+        return set()
+    return {
+        f"{row['phase']}/{row['name']}" for row in json.loads(path.read_text())["trials"] if row["status"] == "stopped"
+    }
+
+
+def write(out: Path, standings: Sequence[Standing], simulated: bool) -> None:
+    """Write results.json (all trials) and results.csv (fine-tunings), each whole.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    rows = [
+        {
+            "phase": one.trial.phase,
+            "name": one.trial.name,
+            "model": one.trial.model,
+            "init": one.trial.init,
+            "grid": dict(one.trial.grid),
+            "status": one.status,
+            "reason": one.reason,
+            "step": one.step,
+            "scores": dict(one.scores),
+            "run": str(one.trial.folder.relative_to(out)),
+        }
+        for one in standings
+    ]
+    write_text(out / RESULTS, json.dumps({"study": out.name, "simulated": simulated, "trials": rows}, indent=1) + "\n")
+    tuned = [one for one in standings if one.trial.phase == "finetune"]
+    keys = list(tuned[0].trial.grid) if tuned else []
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["model", *keys, *SCORES, "step", "status", "reason", "simulated", "run"])
+    for one in tuned:
+        values = [one.trial.grid[key] for key in keys]
+        scores = [one.scores.get(name) for name in SCORES]
+        run = one.trial.folder.relative_to(out)
+        lines.writerow([one.trial.model, *values, *scores, one.step, one.status, one.reason, simulated, run])
+    write_text(out / "results.csv", text.getvalue())
+
+
+def table(standings: Sequence[Standing], simulated: bool) -> str:
+    """The table of fine-tunings for a terminal; above it, a line for each pretraining."""
+    pretrained = [_pretraining(one) for one in standings if one.trial.phase == "pretrain"]
+    tuned = [one for one in standings if one.trial.phase == "finetune"]
+    if not tuned:
+        return "\n".join(pretrained)
+    keys = list(tuned[0].trial.grid)
+    # A study that went well needs no column to say so.
+    told = any(one.status != "finished" for one in tuned)
+    head = ["model", *(short(key, keys) for key in keys), *SCORES, *(["status"] if told else [])]
+    rows = [
+        [
+            one.trial.model,
+            *(str(one.trial.grid[key]) for key in keys),
+            *(_number(one.scores.get(name)) for name in SCORES),
+            *([one.status] if told else []),
+        ]
+        for one in tuned
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    rule = "\u2500" * (sum(widths) + 2 * (len(widths) - 1))
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = zip(cells, widths, strict=True)
+        return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)])
+
+    scenes = "SIMULATED validation scenes" if simulated else "validation scenes"
+    lines = [*pretrained, line(head), rule, *map(line, rows), rule]
+    lines.append(f"Best validation of each run by combined score, tiles of {scenes}.")
+    return "\n".join(lines)
+
+
+def _pretraining(one: Standing) -> str:
+    found = one.scores.get("reconstruction")
+    score = "" if found is None else f", reconstruction {found:.3f}"
+    return f"pretraining {one.trial.name}: {one.status}{score}"
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,196 @@
+"""A scene and a vector chart to one raw scene: `arcticseg chart`, for a group's own scenes with its own charts."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import numpy as np
+from numpy.typing import NDArray
+
+from arcticseg.errors import ConfigError, SceneError
+from arcticseg.files import atomic_path, make_folder
+from arcticseg.ice import vector
+from arcticseg.ice.channels import SAR
+from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
+from arcticseg.ice.scenes.netcdf import RttScene
+from arcticseg.ice.scenes.open import open_scene
+from arcticseg.ice.scenes.scene import RAW_SPACING, Scene, time_of
+from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
+
+_IMAGE = ("sar_lines", "sar_samples")
+_POINTS = "sar_grid_points"
+_CODES, _IDS = "polygon_codes", "polygon_icechart"
+# Lines copied at once.
+_BAND = 500
+_CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Charted:
+    """What was made: the file, and what its maker should know, one sentence each."""
+
+    path: Path
+    notes: tuple[str, ...]
+
+
+def chart_scene(
+    scene_path: Path, chart_path: Path, out: Path, ct_ranges: str = "mask", polarisation: str | None = None
+) -> Charted:
+    """Write a raw scene that holds a scene's SAR and the polygons of a vector chart, whole or not at all.
+
+    Args:
+        scene_path: a SAR GeoTIFF, or a raw scene, whose own chart, if it has one, is replaced.
+        chart_path: a SIGRID-3 shapefile or GeoPackage.
+        out: a file (.nc), or a folder to write to under the scene's name, from which time, ice service and satellite
+            pass are read.
+        ct_ranges: `mean` or `mask`, see `vector.resolve_ranges`.
+        polarisation: of a GeoTIFF that does not say it.
+
+    Raises:
+        ConfigError: `out` is the scene itself.
+        SceneError: a file that cannot be read, or a chart without ice information in the scene.
+        OutputError: the scene cannot be written.
+    """
+    chart, ranges = vector.resolve_ranges(vector.read_chart(chart_path), ct_ranges)
+    with open_scene(scene_path, polarisation) as scene:
+        if isinstance(scene, RttScene):
+            raise SceneError(f"{scene_path}: is ready-to-train; give the raw scene or a GeoTIFF")
+        ids = vector.rasterise(chart, scene.geo, scene.shape)
+        shown = set(np.unique(ids[np.isfinite(ids)]).astype(int).tolist())
+        if not shown:
+            raise SceneError(f"{chart_path}: has no ice information within {scene_path}; give the chart of that place")
+        header, *rows = vector.polygon_codes(chart)
+        codes = [header, *(row for row in rows if int(row.split(";")[0]) in shown)]
+        path = _place(out, scene)
+        if path.resolve() == scene_path.resolve():
+            raise ConfigError(
+                f"--out is '{out}'; the new scene would replace {scene_path}; choose another folder or name"
+            )
+        notes = [*(f"mended: {text}" for text in chart.repairs), *(f"range: {text}" for text in ranges)]
+        notes += _described(ids, codes, chart.name, scene)
+        with atomic_path(path) as temporary, netCDF4.Dataset(temporary, "w", format="NETCDF4") as target:
+            if scene_path.suffix.lower() == ".nc":
+                with netCDF4.Dataset(scene_path) as source:
+                    _copy(source, target)
+            else:
+                _write_scene(target, scene)
+            target.history = f"arcticseg {version('arcticseg')}: {scene_path.name} with the ice chart {chart_path.name}"
+            _write_chart(target, ids, codes, chart.name)
+    return Charted(path, tuple(notes))
+
+
+def _place(out: Path, scene: Scene) -> Path:
+    """The file to write; its name should say the time of the scene."""
+    if out.suffix != ".nc":
+        start = "" if scene.time is None or time_of(scene.name) else f"{scene.time:%Y%m%dT%H%M%S}_"
+        return make_folder(out) / f"{start}{scene.name}.nc"
+    make_folder(out.parent)
+    if scene.time is not None and time_of(out.name) != scene.time:
+        warnings.warn(
+            f"{out}: the name does not say the time of the scene, {scene.time:%Y%m%dT%H%M%S}; keep it in the name, "
+            "since it is read from there",
+            stacklevel=3,
+        )
+    return out
+
+
+def _described(ids: NDArray[np.float32], codes: list[str], name: str, scene: Scene) -> list[str]:
+    """What a chart shows of a scene, and which codes are masked."""
+    table = parse_polygon_codes(codes, name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        classes = polygon_classes(table, source=name)
+    pixels = np.bincount(ids[np.isfinite(ids)].astype(np.int64), minlength=int(table.ids.max()) + 1)[table.ids]
+    notes = [f"{item.message}" for item in caught]
+    if abs(scene.pixel_spacing - RAW_SPACING) > 0.05 * RAW_SPACING:
+        notes.append(f"pixels of {scene.pixel_spacing:.1f} m are taken for {RAW_SPACING:g} m; resample the SAR first")
+    notes.append(f"{len(table.ids)} polygons cover {pixels.sum() / ids.size:.1%} of the scene")
+    for i, chart in enumerate(CHARTS):
+        area = np.bincount(classes[:, i], weights=pixels, minlength=IGNORE_INDEX + 1)
+        shares = [f"{'masked' if c == IGNORE_INDEX else c} {area[c] / ids.size:.1%}" for c in np.flatnonzero(area)]
+        notes.append(f"{chart} classes: {', '.join(shares)}")
+    return notes
+
+
+def _copy(source: netCDF4.Dataset, target: netCDF4.Dataset) -> None:
+    """Copy all of a scene file but its chart, some lines at a time."""
+    source.set_auto_maskandscale(False)
+    target.setncatts({name: source.getncattr(name) for name in source.ncattrs()})
+    for name, dimension in source.dimensions.items():
+        if name != _CODES:
+            target.createDimension(name, len(dimension))
+    for name, variable in source.variables.items():
+        if name in (_CODES, _IDS):
+            continue
+        chunks: Any = variable.chunking()
+        chunks = chunks if isinstance(chunks, list) and variable.ndim else None
+        fill = variable.getncattr("_FillValue") if "_FillValue" in variable.ncattrs() else None
+        packed = bool(variable.ndim) and variable.dtype is not str
+        copy = target.createVariable(
+            name,
+            variable.dtype,
+            variable.dimensions,
+            zlib=packed,
+            complevel=1,
+            fill_value=fill,
+            chunksizes=chunks,
+        )
+        copy.set_auto_maskandscale(False)
+        copy.setncatts({key: variable.getncattr(key) for key in variable.ncattrs() if key != "_FillValue"})
+        bands = [slice(at, at + _BAND) for at in range(0, variable.shape[0], _BAND)] if variable.ndim else [...]
+        for band in bands:
+            copy[band] = _read(variable, band, source.filepath())
+
+
+def _read(variable: netCDF4.Variable, band: Any, path: str) -> Any:
+    try:
+        return variable[band]
+    except (OSError, RuntimeError) as error:
+        raise SceneError(
+            f"{path}: {variable.name} cannot be read ({error}); it is damaged or cut; get the file anew"
+        ) from error
+
+
+def _image(target: netCDF4.Dataset, name: str, shape: tuple[int, int]) -> netCDF4.Variable:
+    chunks = tuple(min(_CHUNK, edge) for edge in shape)
+    return target.createVariable(name, "f4", _IMAGE, zlib=True, complevel=1, shuffle=True, chunksizes=chunks)
+
+
+def _write_scene(target: netCDF4.Dataset, scene: Scene) -> None:
+    """Write SAR and geolocation as raw scenes have them; what the scene lacks is NaN."""
+    target.title = f"Sentinel-1 SAR of {scene.path.name} with an ice chart, in the form of a raw AI4Arctic scene"
+    if scene.simulated:
+        target.simulated = "simulated: the SAR is simulated"
+    for name, edge in zip(_IMAGE, scene.shape, strict=True):
+        target.createDimension(name, edge)
+    for polarisation, name in SAR.items():
+        there = polarisation in scene.polarisations
+        variable = _image(target, name, scene.shape)
+        variable.setncatts({"polarisation": polarisation.upper(), "description": "Sigma0 in dB"})
+        variable[:] = scene.sar(polarisation) if there else np.full(scene.shape, np.nan, np.float32)
+    line, sample = np.meshgrid(scene.geo.lines, scene.geo.samples, indexing="ij")
+    points = {
+        "line": line,
+        "sample": sample,
+        "latitude": scene.geo.latitude,
+        "longitude": scene.geo.longitude,
+        "incidenceangle": scene.geo.incidence,
+    }
+    target.createDimension(_POINTS, line.size)
+    for name, values in points.items():
+        target.createVariable(f"sar_grid_{name}", "f8", (_POINTS,))[:] = values.ravel()
+
+
+def _write_chart(target: netCDF4.Dataset, ids: NDArray[np.float32], codes: list[str], name: str) -> None:
+    target.createDimension(_CODES, len(codes))
+    variable = target.createVariable(_CODES, str, (_CODES,))
+    variable.icechart_id = name
+    variable[:] = np.array(codes, dtype=object)
+    variable = _image(target, _IDS, (ids.shape[0], ids.shape[1]))
+    variable.setncatts({"description": "Polygon icechart - ids of the polygons on the SAR pixels", "icechart_id": name})
+    variable[:] = ids

@@ -1,0 +1,231 @@
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import pytest
+import rasterio
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+
+from arcticseg.errors import SceneError
+from arcticseg.ice.geo import interpolate
+from arcticseg.ice.scenes.geotiff import open_geotiff
+
+NAME = "S1A_EW_GRDM_1SDH_20161005T142446.tif"
+SHAPE = (60, 80)
+STEREO = "+proj=stere +lat_0=84 +lon_0=-37 +datum=WGS84 +units=m"
+
+
+def place(row: Any, column: Any) -> tuple[Any, Any]:
+    """Stereographic x, y of GDAL's pixel coordinates (counted from the corner): a turned, bent grid of 40 m."""
+    x = 28.0 * column + 28.5 * row + 1e-3 * row * column
+    y = 28.5 * column - 28.0 * row + 2e-3 * column**2
+    return x, y
+
+
+def lonlat(row: Any, column: Any) -> tuple[Any, Any]:
+    x, y = place(row, column)
+    lon, lat = pyproj.Transformer.from_crs(STEREO, "EPSG:4326", always_xy=True).transform(x, y)
+    return lon, lat
+
+
+def gcps(where: Any, noise: float = 0.0, count: int = 60) -> list[GroundControlPoint]:
+    rng = np.random.default_rng(2)
+    points = []
+    for _ in range(count):
+        row, column = rng.uniform(0, SHAPE[0]), rng.uniform(0, SHAPE[1])
+        x, y = where(row, column)
+        points.append(GroundControlPoint(row, column, x + rng.normal(0, noise), y + rng.normal(0, noise), 0))
+    return points
+
+
+def write(
+    path: Path, *bands: np.ndarray, tags: dict[str, str] | None = None, description: str = "sigma0_HV", **how: Any
+) -> Path:
+    profile = {"gcps": gcps(lonlat), "crs": CRS.from_epsg(4326)} | how
+    data = bands or (np.full(SHAPE, 0.01, np.float32),)
+    with rasterio.open(
+        path, "w", driver="GTiff", height=SHAPE[0], width=SHAPE[1], count=len(data), dtype=data[0].dtype, **profile
+    ) as sink:
+        for number, band in enumerate(data, start=1):
+            sink.write(band, number)
+        if description:
+            for number, text in enumerate(description.split(","), start=1):
+                sink.set_band_description(number, text)
+        sink.update_tags(1, **(tags or {}))
+    return path
+
+
+def far_off(scene: Any) -> float:
+    """Largest distance in metres between the scene's positions and the true ones."""
+    lines, samples = np.arange(0, SHAPE[0], 7), np.arange(0, SHAPE[1], 7)
+    latitude, longitude, _ = interpolate(scene.geo, lines, samples)
+    true_lon, true_lat = lonlat(lines[:, None] + 0.5, samples[None] + 0.5)
+    return float(np.max(pyproj.Geod(ellps="WGS84").inv(longitude, latitude, true_lon, true_lat)[2]))
+
+
+def test_a_scene_of_linear_power(tmp_path: Path) -> None:
+    power = np.full(SHAPE, 0.01, np.float32)
+    power[0, :4] = [1.0, 0.0, -0.1, np.nan]
+    scene = open_geotiff(write(tmp_path / NAME, power))
+    expected = np.full(SHAPE, -20.0)
+    expected[0, :4] = [0, np.nan, np.nan, np.nan]
+    got = scene.sar("hv")
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert scene.shape == SHAPE
+    assert scene.polarisations == ("hv",)
+    assert scene.name == NAME.removesuffix(".tif")
+    assert scene.time == datetime(2016, 10, 5, 14, 24, 46, tzinfo=UTC)
+    assert not scene.has_chart
+    assert not scene.simulated
+    assert scene.ice_service is None
+    assert scene.chart() is None
+    assert scene.distance() is None
+    assert scene.coarse("btemp_6_9h") is None
+    assert scene.geo.latitude.shape == (21, 21)
+    assert np.isnan(scene.geo.incidence).all()
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", STEREO])
+def test_control_points_in_the_files_own_system(tmp_path: Path, crs: str) -> None:
+    where = lonlat if crs == "EPSG:4326" else place
+    scene = open_geotiff(write(tmp_path / NAME, gcps=gcps(where), crs=CRS.from_string(crs)))
+    assert scene.misfit < 0.1
+    assert far_off(scene) < 0.5
+    assert scene.pixel_spacing == pytest.approx(40, rel=0.02)
+
+
+def test_a_projection(tmp_path: Path) -> None:
+    transform = Affine(40, 0, -1000, 0, -40, 2000)
+    scene = open_geotiff(write(tmp_path / NAME, gcps=None, crs=CRS.from_epsg(3413), transform=transform))
+    latitude, longitude, _ = interpolate(scene.geo, [10], [30])
+    back = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:3413", always_xy=True)
+    x, y = back.transform(longitude[0, 0], latitude[0, 0])
+    assert (x, y) == pytest.approx((-1000 + 30.5 * 40, 2000 - 10.5 * 40), abs=0.5)
+    # True scale of EPSG:3413 is at 70 degrees north; at the pole its metres are 3 % long.
+    assert scene.pixel_spacing == pytest.approx(40 / 0.97, rel=0.01)
+    assert scene.misfit == 0
+
+
+def test_misfit_is_measured_and_limited(tmp_path: Path) -> None:
+    noisy = open_geotiff(write(tmp_path / "a_HV.tif", gcps=gcps(place, 10.0), crs=CRS.from_string(STEREO)))
+    assert 8 < noisy.misfit < 15
+    with pytest.raises(SceneError, match="miss a smooth geolocation by"):
+        open_geotiff(write(tmp_path / "b_HV.tif", gcps=gcps(place, 500.0), crs=CRS.from_string(STEREO)))
+
+
+@pytest.mark.parametrize(
+    ("description", "tags", "name", "expected"),
+    [
+        ("sigma0_HH", {}, NAME, "hh"),
+        ("", {"polarization": "HV"}, NAME, "hv"),
+        ("", {"name": "sigma0_HV"}, "x.tif", "hv"),
+        ("", {}, "s1a-ew-grd-hh-20161005t142446.tif", "hh"),
+        ("", {}, "scene_HV.tif", "hv"),
+        ("HV", {}, "scene_HH.tif", "hv"),
+    ],
+)
+def test_polarisation_is_read(tmp_path: Path, description: str, tags: dict[str, str], name: str, expected: str) -> None:
+    scene = open_geotiff(write(tmp_path / name, description=description, tags=tags))
+    assert scene.polarisations == (expected,)
+
+
+def test_two_bands(tmp_path: Path) -> None:
+    bands = np.full(SHAPE, 0.1, np.float32), np.full(SHAPE, 0.01, np.float32), np.full(SHAPE, 30, np.float32)
+    scene = open_geotiff(write(tmp_path / NAME, *bands, description="HV,HH,incidence"))
+    assert scene.polarisations == ("hh", "hv")
+    assert scene.sar("hh")[0, 0] == pytest.approx(-20)
+    assert scene.sar("hv")[0, 0] == pytest.approx(-10)
+
+
+def test_arguments_win(tmp_path: Path) -> None:
+    path = write(tmp_path / NAME, np.full(SHAPE, -25.0, np.float32), description="")
+    scene = open_geotiff(path, polarisation="hh", units="db")
+    assert scene.polarisations == ("hh",)
+    assert scene.sar("hh")[5, 5] == -25
+    with pytest.raises(SceneError, match="no HV in it"):
+        scene.sar("hv")
+
+
+def test_decibels_by_tag_and_no_data(tmp_path: Path) -> None:
+    values = np.full(SHAPE, -25.0, np.float32)
+    values[3, 3] = -9999
+    scene = open_geotiff(write(tmp_path / NAME, values, tags={"units": "dB"}, nodata=-9999))
+    assert scene.sar("hv")[0, 0] == -25
+    assert np.isnan(scene.sar("hv")[3, 3])
+
+
+def test_time_from_tags(tmp_path: Path) -> None:
+    path = write(tmp_path / "scene_HV.tif")
+    with rasterio.open(path, "r+") as sink:
+        sink.update_tags(time_coverage_start="2020-01-23T12:06:18.368255", simulated="simulated: made in a test")
+    scene = open_geotiff(path)
+    assert scene.simulated
+    assert scene.time == datetime(2020, 1, 23, 12, 6, 18, 368255, tzinfo=UTC)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_refused_files(tmp_path: Path) -> None:
+    text = tmp_path / "text.tif"
+    text.write_text("no image")
+    wide = Affine(0.01, 0, -40, 0, -0.01, 80)
+    cases = [
+        (text, "cannot be read as a GeoTIFF"),
+        (write(tmp_path / "s.tif", description=""), "no polarisation in its band"),
+        (write(tmp_path / "v.tif", description="VV"), "only VV"),
+        (write(tmp_path / "i.tif", np.full(SHAPE, 300, np.uint16)), "holds uint16.*calibrate"),
+        (write(tmp_path / "n.tif", gcps=None, crs=None), "neither ground control points nor a projection"),
+        (write(tmp_path / "few.tif", gcps=gcps(lonlat, count=3)), "3 ground control points; at least 4"),
+        (write(tmp_path / "w.tif", gcps=None, transform=wide), "are no squares"),
+        (write(tmp_path / "d.tif", *[np.ones(SHAPE, np.float32)] * 2, description="HH,HH"), "both HH"),
+    ]
+    for path, message in cases:
+        with pytest.raises(SceneError, match=message) as caught:
+            open_geotiff(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(SceneError, match="unknown units"):
+        open_geotiff(text, units="watts")
+    with pytest.raises(SceneError, match="unknown polarisation"):
+        open_geotiff(text, polarisation="vv")
+
+
+def test_control_points_on_one_line(tmp_path: Path) -> None:
+    points = [GroundControlPoint(r, 10, *lonlat(r, 10), 0) for r in range(0, 60, 10)]
+    with pytest.raises(SceneError, match="do not span"):
+        open_geotiff(write(tmp_path / NAME, gcps=points))
+
+
+def test_decibels_without_a_tag_are_noticed(tmp_path: Path) -> None:
+    scene = open_geotiff(write(tmp_path / NAME, np.full(SHAPE, -25.0, np.float32)))
+    with pytest.raises(SceneError, match="units=dB"):
+        scene.sar("hv")
+
+
+def test_a_cut_file(tmp_path: Path) -> None:
+    path = write(tmp_path / NAME, np.random.default_rng(0).random(SHAPE).astype(np.float32))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SceneError, match="fetch it again"):
+        open_geotiff(path).sar("hv")
+
+
+def test_real_crops(real_data: Path) -> None:
+    paths = sorted((real_data / "sar").glob("*.tif"))
+    assert len(paths) == 4
+    for path in paths:
+        scene = open_geotiff(path)
+        assert scene.shape == (1000, 1000)
+        assert scene.polarisations == ("hv",)
+        assert not scene.simulated
+        assert scene.pixel_spacing == pytest.approx(40.7, abs=0.7)
+        assert scene.misfit < 5
+        assert scene.time is not None
+        assert scene.time.strftime("%Y%m%dT%H%M%S") in path.name
+        backscatter = scene.sar("hv")
+        assert -32 < np.nanmedian(backscatter) < -15
+        assert np.isfinite(backscatter).mean() > 0.99
+        assert (np.abs(scene.geo.latitude - 85) < 2).all()

@@ -1,0 +1,172 @@
+"""A study's YAML and the trials that follow from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from arcticseg import config
+from arcticseg.errors import ConfigError
+from arcticseg.run import config as run_config
+from arcticseg.run.config import RunConfig
+from arcticseg.tracking import TrackingConfig
+from launchers.sweep import study
+
+TINY = {
+    "out": "st",
+    "common": {"steps": 3, "data": {"shards": "s", "channels": ["hh", "hv"]}, "engine": {"global_batch_size": 4}},
+    "pretrain": {"mae": {"task": "pretrain"}},
+    "finetune": {"vit": {"init": "mae"}, "unet": {"model": {"encoder": "unet"}}},
+    "grid": {"data.label_fraction": [0.2, 1.0]},
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(**changes: object) -> str:
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(config.merge(TINY, changes), sort_keys=False))
+        return "study.yaml"
+
+    return write
+
+
+def test_trials_are_each_model_with_each_value_of_the_grid(write, tmp_path: Path) -> None:
+    sweep, trials = study.load(write())
+    assert sweep.out == "st"
+    assert [trial.key for trial in trials] == [
+        "pretrain/mae",
+        "finetune/vit-label_fraction-0.2",
+        "finetune/vit-label_fraction-1.0",
+        "finetune/unet-label_fraction-0.2",
+        "finetune/unet-label_fraction-1.0",
+    ]
+    mae, vit, _, unet, _ = trials
+    assert mae.config.task == "pretrain"
+    assert vit.config.model.init_from == mae.config.out == str(tmp_path / "st" / "pretrain" / "mae")
+    assert vit.config.data.label_fraction == 0.2
+    assert vit.init == "mae"
+    assert (unet.config.model.encoder, unet.config.model.init_from, unet.init) == ("unet", None, None)
+    for trial in trials:
+        run_config.check(trial.config)
+        assert trial.config.data.shards == str(tmp_path / "s")
+        assert trial.config.tracking.group == "st"
+        assert Path(trial.config.out).is_absolute()
+
+
+def test_overrides_reach_common_single_runs_and_the_grid(write) -> None:
+    overrides = ["out=other", "common.optim.lr=1e-3", "finetune.unet.steps=7", "grid.data.label_fraction=[0.5]"]
+    _, (mae, vit, unet) = study.load(write(), overrides)
+    assert [trial.config.optim.lr for trial in (mae, vit, unet)] == [1e-3] * 3
+    assert [trial.config.steps for trial in (mae, vit, unet)] == [3, 3, 7]
+    assert unet.config.data.label_fraction == 0.5
+    assert unet.config.tracking.group == "other"
+
+
+def test_a_grid_of_two_keys_and_of_the_pretraining_itself(write) -> None:
+    grid = {"seed": [0, 1], "init": ["mae", None], "data.label_fraction": [1.0]}
+    _, trials = study.load(write(finetune={"unet": None}, grid=grid))
+    tuned = [trial for trial in trials if trial.model == "vit"]
+    assert [(trial.config.seed, trial.init) for trial in tuned] == [(0, "mae"), (0, None), (1, "mae"), (1, None)]
+    assert tuned[1].name == "vit-label_fraction-1.0-seed-0-init-null"
+
+
+def test_equal_pretrainings_are_one(write) -> None:
+    pretrain = {
+        "again": {"task": "pretrain", "tracking": {"every": 5}, "data": {"workers": 2}},
+        "longer": {"task": "pretrain", "steps": 4},
+    }
+    _, trials = study.load(write(pretrain=pretrain), ["finetune.vit.init=again"])
+    assert [trial.name for trial in trials if trial.phase == "pretrain"] == ["mae", "longer"]
+    vit = next(trial for trial in trials if trial.model == "vit")
+    assert vit.init == "mae"
+    assert vit.config.model.init_from == trials[0].config.out
+
+
+def test_a_base_beside_the_study_lies_under_common_and_entry(write, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "mine.yaml").write_text("steps: 9\nseed: 5\noptim: {lr: 0.5, clip: 3}\n")
+    path = Path(write(finetune={"vit": {"base": "mine.yaml", "optim": {"lr": 0.25}}})).rename(
+        tmp_path / "sub" / "s.yaml"
+    )
+    found = next(trial for trial in study.load(path)[1] if trial.model == "vit").config
+    assert (found.steps, found.seed, found.optim.lr, found.optim.clip) == (3, 5, 0.25, 3)
+
+
+def test_threads_are_the_cpus_that_a_rank_has(write) -> None:
+    _, trials = study.load(write(resources={"finetune": {"ranks": 2, "cpus": 6}}))
+    assert [trial.config.engine.threads for trial in trials] == [1, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"finetunes": {}}, "unknown key 'finetunes'.*did you mean 'finetune'"),
+        ({"max_concurrent": 0}, "'max_concurrent' is 0; set 1 or more"),
+        ({"common": {"optim": {"rate": 1}}}, "pretrain 'mae': unknown key 'optim.rate'"),
+        ({"common": {"out": "x"}}, "key 'common.out' is 'x'; leave it out"),
+        ({"common": 3}, "key 'common' is 3; set a mapping"),
+        (
+            {"finetune": {"vit": {"init": "mea"}}},
+            r"finetune 'vit-label_fraction-0.2': key 'init' is 'mea'; name one of .*mae",
+        ),
+        ({"finetune": {"vit": {"model": {"embed_dim": 96}}}}, "'model.embed_dim' is 96; pretraining 'mae' has None"),
+        ({"finetune": {"vit": {"data": {"channels": ["hh"]}}}}, r"'data.channels' is \['hh'\]; pretraining 'mae'"),
+        ({"finetune": {"unet": {"init": "mae"}}}, "'model.init_from'.*a UNet has no MAE"),
+        ({"finetune": {"unet": {"task": "pretrain"}}}, "'model.encoder' is 'unet'|key 'task' is 'pretrain'"),
+        ({"finetune": {"a/b": {}}}, "'finetune' is 'a/b'; name it with letters"),
+        ({"grid": {"data.label_fraction": 0.2}}, "'grid.data.label_fraction' is 0.2; set a list"),
+        ({"grid": {"data.label_fraction": [0.2, 0.2]}}, "stands twice"),
+        ({"grid": {"data.label_fraction": [2.0]}}, "'data.label_fraction' is 2.0"),
+        ({"grid": {"data.label": [2.0]}}, "unknown key 'data.label'"),
+        ({"resources": {"finetune": {"ranks": 3}}}, "'engine.global_batch_size' is 4; set a multiple of .*3"),
+        (
+            {"resources": {"finetune": {"ranks": 2, "gpus": 1}}},
+            r"'resources.finetune.gpus' is 1.0; set 0 or ranks \(2\)",
+        ),
+        ({"scheduler": "pbt"}, "'scheduler' is 'pbt'; set one of none, asha"),
+        ({"asha": {"reduction": 1}}, "'asha.reduction' is 1; set 2 or more"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(changes: dict, told: str, write) -> None:
+    with pytest.raises(ConfigError, match=told):
+        study.load(write(**changes))
+
+
+def test_an_empty_study_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("out: x\n")
+    with pytest.raises(ConfigError, match="name at least one run"):
+        study.load(tmp_path / "empty.yaml")
+
+
+def test_identity_knows_what_changes_the_weights() -> None:
+    cfg = RunConfig(steps=1)
+    same = dataclasses.replace(cfg, out="elsewhere", tracking=TrackingConfig(every=3))
+    other = dataclasses.replace(cfg, seed=1)
+    assert study.identity(cfg) == study.identity(same) != study.identity(other)
+    assert study.differences(cfg, same) == []
+    assert study.differences(cfg, other) == [("seed", 0, 1)]
+
+
+def test_short_names_stay_apart() -> None:
+    keys = ["data.label_fraction", "optim.lr", "other.lr"]
+    assert [study.short(key, keys) for key in keys] == ["label_fraction", "optim.lr", "other.lr"]
+
+
+def test_the_shipped_study_asks_its_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, trials = study.load("study")
+    assert sum(trial.phase == "pretrain" for trial in trials) == 1
+    tuned = [trial for trial in trials if trial.phase == "finetune"]
+    assert len(tuned) == 15
+    assert {trial.config.data.label_fraction for trial in tuned} == {0.2, 0.4, 0.6, 0.8, 1.0}
+    assert {trial.model for trial in tuned if trial.init} == {"vit_pretrained"}
+    pretrained, scratch = (
+        next(trial.config for trial in tuned if trial.model == name) for name in ("vit_pretrained", "vit_scratch")
+    )
+    # A comparison: nothing but the start differs.
+    assert [key for key, _, _ in study.differences(pretrained, scratch)] == ["model.init_from"]

@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from arcticseg.errors import ConfigError
+from arcticseg.models.encoders.vit import build_vit, evenly_spaced
+
+SMALL = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("depth", "expected"), [(12, [2, 5, 8, 11]), (24, [5, 11, 17, 23]), (4, [0, 1, 2, 3]), (2, [0, 0, 1, 1])]
+)
+def test_evenly_spaced(depth: int, expected: list[int]) -> None:
+    assert evenly_spaced(depth) == expected
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 64)])
+def test_maps_at_any_size(size: tuple[int, int]) -> None:
+    vit = build_vit("vit_tiny_patch16_224", 5, 32, **SMALL)
+    maps = vit(torch.randn(2, 5, *size))
+    assert vit.stride == 8
+    assert [tuple(x.shape) for x in maps] == [(2, 32, size[0] // 8, size[1] // 8)] * 4
+
+
+def test_last_map_is_what_timm_computes() -> None:
+    vit = build_vit("vit_tiny_patch16_224", 3, 32, **SMALL).eval()
+    x = torch.randn(2, 3, 32, 32)
+    tokens = vit.forward_features(x)[:, 1:]
+    torch.testing.assert_close(vit(x)[-1].flatten(2).transpose(1, 2), tokens, rtol=0, atol=0)
+
+
+def test_kept_patches_do_not_see_the_others() -> None:
+    vit = build_vit("vit_tiny_patch16_224", 3, 32, **SMALL).eval()
+    x = torch.randn(1, 3, 32, 32)
+    kept = torch.tensor([[0, 5, 6]])
+    other = x.clone()
+    other[..., 16:, :] += 1  # patches 8..15
+    torch.testing.assert_close(vit(x, kept)[0], vit(other, kept)[0], rtol=0, atol=0)
+    other[..., 8:16, 8:16] += 1  # patch 5
+    assert not torch.allclose(vit(x, kept)[0], vit(other, kept)[0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_base_patch16_clip_224",
+        "vit_medium_patch16_reg4_gap_256",
+        "vit_base_patch16_siglip_224",
+        "deit3_small_patch16_224",
+    ],
+)
+def test_variants(name: str) -> None:
+    vit = build_vit(name, 4, 64, patch_size=16, embed_dim=32, depth=2, num_heads=2)
+    maps = vit(torch.randn(1, 4, 64, 96))
+    sum(x.square().sum() for x in maps).backward()  # type: ignore[union-attr]
+    assert maps[-1].shape == (1, 32, 4, 6)
+    assert [name for name, p in vit.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "img_size", "message"),
+    [
+        ("resnet50", {}, 64, "no vision transformer"),
+        ("vit_of_my_own", {}, 64, "no vision transformer"),
+        ("deit_tiny_distilled_patch16_224", {}, 64, "a plain one"),
+        ("vit_relpos_small_patch16_224", {}, 64, "a plain one"),
+        ("vit_small_patch16_dinov3", {}, 64, "plain"),
+        ("vit_tiny_patch16_224", {"embed_dim": 30, "num_heads": 4}, 64, "multiple of num_heads"),
+        ("vit_tiny_patch16_224", {}, 100, "multiple of the patch size"),
+    ],
+)
+def test_what_cannot_be_built(name: str, changes: dict[str, int], img_size: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_vit(name, 3, img_size, **changes)
+
+
+def test_drop_path_is_off_by_default_and_repeatable() -> None:
+    x = torch.randn(2, 3, 32, 32)
+    outs = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        outs.append(build_vit("vit_tiny_patch16_224", 3, 32, **SMALL).train()(x)[-1])
+    torch.testing.assert_close(outs[0], outs[1], rtol=0, atol=0)
