@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from arcticseg.files import output_errors, write_text
-
-METRICS = "metrics.jsonl"
+from arcticseg.run.folder import METRICS
 
 
 class Tracker(Protocol):

@@ -16,6 +16,7 @@ from typing import Any
 
 from arcticseg.engine.process_group import Ranks, barrier
 from arcticseg.files import output_errors, write_text
+from arcticseg.run.folder import CHECKPOINTS
 
 _LAST = "last"
 
@@ -31,16 +32,16 @@ class Progress:
 
 def newest(run: Path) -> Path | None:
     """The newest complete checkpoint of a run folder; None where there is none."""
-    pointer = run / "checkpoints" / _LAST
+    pointer = run / CHECKPOINTS / _LAST
     if not pointer.is_file():
         return None
-    found = run / "checkpoints" / pointer.read_text().strip()
+    found = run / CHECKPOINTS / pointer.read_text().strip()
     return found if (found / "state.json").is_file() else None
 
 
 def save(engine: Any, run: Path, progress: Progress, ranks: Ranks) -> None:
     """Write a checkpoint; every rank must call it. The one before is removed when this one is complete."""
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     tag = f"step-{progress.step:08d}"
     try:
         with output_errors(folder):

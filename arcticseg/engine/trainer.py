@@ -29,6 +29,7 @@ from arcticseg.engine.process_group import Ranks, agree, gather, sum_array, sum_
 from arcticseg.engine.weights import save_weights
 from arcticseg.errors import ArcticSegError
 from arcticseg.run.config import RunConfig
+from arcticseg.run.folder import last_weights, weights_path
 from arcticseg.tasks.task import Task
 
 # Numbers of the signals that ask for a checkpoint and a clean end: SLURM sends them before it kills.
@@ -116,7 +117,7 @@ class Trainer:
         self._tell("summary", self._summary())
         if self.progress.step < self._total:
             return False
-        save_weights(self.engine, self.out / "weights" / "last.safetensors", self.metadata)
+        save_weights(self.engine, last_weights(self.out), self.metadata)
         return True
 
     def _next_step(self) -> tuple[list[Inputs], Tensor, bool]:
@@ -204,7 +205,7 @@ class Trainer:
             value = scores[name]
             if value is not None and value > self.progress.best.get(name, float("-inf")):
                 self.progress.best[name] = value
-                save_weights(self.engine, self.out / "weights" / f"best-{name}.safetensors", self.metadata)
+                save_weights(self.engine, weights_path(self.out, f"best-{name}"), self.metadata)
 
     def _on_all_ranks(self, batches: Iterator[tuple[Batch, int]]) -> Iterator[tuple[Batch, int]]:
         """The items of an iterator that is as long on all ranks.

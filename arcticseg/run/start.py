@@ -33,8 +33,8 @@ from arcticseg.run.build import (
     statistics_of,
 )
 from arcticseg.run.config import RunConfig
-from arcticseg.run.folder import _MAY_CHANGE, CONFIG, _differences
-from arcticseg.tracking import METRICS, make_trackers
+from arcticseg.run.folder import CONFIG, METRICS, differences, may_change
+from arcticseg.tracking import make_trackers
 
 
 def _check_folder(cfg: RunConfig, resume: bool) -> tuple[Path, Path | None]:
@@ -51,8 +51,8 @@ def _check_folder(cfg: RunConfig, resume: bool) -> tuple[Path, Path | None]:
     make_folder(out)
     if used and (out / CONFIG).is_file():
         before = config.build(RunConfig, config.read(out / CONFIG))
-        for key, old, new in _differences(config.to_dict(before), config.to_dict(cfg)):
-            if not key.startswith(_MAY_CHANGE):
+        for key, old, new in differences(before, cfg):
+            if not may_change(key):
                 raise ConfigError(f"key '{key}' is {new!r}; the run in {out} has {old!r}: set that, or another 'out'")
     return out, checkpoint.newest(out) if resume else None
 
