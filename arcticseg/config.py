@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
+import importlib.util
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Hashable, Mapping, Sequence
@@ -217,3 +220,33 @@ def to_dict(config: Any) -> Any:
 def dump(config: Any) -> str:
     """A config as YAML that `read` gives back."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=120)
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Import modules that add to the tables: dotted names, or paths of `.py` files.
+
+    Names are looked up in the working folder first, as by `python -m`.
+
+    Raises:
+        ConfigError: there is no such module, or it fails.
+    """
+    for name in names:
+        path = Path(name)
+        try:
+            if path.suffix != ".py":
+                if "" not in sys.path and str(Path.cwd()) not in sys.path:
+                    sys.path.insert(0, str(Path.cwd()))
+                importlib.import_module(name)
+            elif path.stem not in sys.modules:
+                spec = importlib.util.spec_from_file_location(path.stem, path)
+                assert spec is not None
+                assert spec.loader is not None
+                module = importlib.util.module_from_spec(spec)
+                sys.modules[path.stem] = module
+                spec.loader.exec_module(module)
+        except Exception as error:
+            sys.modules.pop(path.stem, None)
+            raise ConfigError(
+                f"--import {name}: cannot be imported ({type(error).__name__}: {error}); give the dotted name of a "
+                "module, or the path of a .py file"
+            ) from error

@@ -5,10 +5,10 @@ No torch here, so that `--dry-run`, `--help` and sweeps check a config without l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from arcticseg import config
 from arcticseg.data.config import DataConfig
@@ -35,6 +35,8 @@ class RunConfig:
     # Optimiser steps between validations, and between checkpoints; 0: only at the end.
     validate_every: int = 500
     checkpoint_every: int = 500
+    # Modules from outside that add encoders, decoders, losses, hooks: dotted names or .py files.
+    imports: tuple[str, ...] = ()
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
@@ -161,12 +163,29 @@ def check(cfg: RunConfig) -> None:
         _need(data.cache is None, "data.cache", data.cache, "set null: the webdataset reader keeps no shards")
 
 
-def load(name: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """A checked run config from a file (or shipped name) and overrides.
+def build(parts: Sequence[Mapping[str, Any]], imports: Sequence[str] = ()) -> RunConfig:
+    """A run's config from nested keys laid over one another, later over earlier.
+
+    Args:
+        imports: modules to import besides those of the key `imports`.
 
     Raises:
         ConfigError: anything wrong with it.
     """
-    cfg = config.build(RunConfig, config.override(config.read(name), overrides))
+    keys: dict[str, Any] = {}
+    for part in parts:
+        keys = config.merge(keys, part)
+    names = list(dict.fromkeys([*(keys.get("imports") or ()), *imports]))
+    config.import_modules(names)
+    cfg = config.build(RunConfig, keys | {"imports": names})
     check(cfg)
     return cfg
+
+
+def load(name: str | Path, overrides: Sequence[str] = (), imports: Sequence[str] = ()) -> RunConfig:
+    """A run's config from a file (or shipped name) and overrides; `imports` as `build` takes them.
+
+    Raises:
+        ConfigError: anything wrong with it.
+    """
+    return build([config.override(config.read(name), overrides)], imports)
