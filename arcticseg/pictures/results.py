@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from arcticseg.errors import ReportError
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
-from arcticseg.tracking import METRICS
+from arcticseg.run.folder import CONFIG, METRICS
 
 EVALUATION_FILE = "evaluation.json"
 FORMAT = 1
@@ -147,7 +147,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         ReportError: a file is missing or a line is no JSON object.
     """
-    config = _read_text(folder / "config.yaml", "name the folder of a run, with config.yaml and metrics.jsonl")
+    config = _read_text(folder / CONFIG, "name the folder of a run, with config.yaml and metrics.jsonl")
     metrics = folder / METRICS
     text = _read_text(metrics, "name the folder of a run that has made its first step")
     lines = text.splitlines()

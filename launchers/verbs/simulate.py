@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to write scenes to")
     parser.add_argument("--n", type=int, default=10, help="number of scenes (default 10)")
     parser.add_argument("--size", default="2000", help="pixels of 40 m, N or LINESxSAMPLES, from 500 on (default 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
     parser.add_argument("--workers", type=int, default=1, help="scenes made at a time (default 1)")
     parser.add_argument("--chart", type=Path, help="a real SIGRID-3 vector chart to take polygons and codes from")
     parser.add_argument(
