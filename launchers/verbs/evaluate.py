@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Evaluate."""
     from arcticseg.ice.layers import LayerConfig
-    from launchers.lists import pick_scenes
+    from shards.lists import pick_scenes
     from launchers.terminal import note, plain_warnings
 
     scenes = pick_scenes(arguments.scenes, arguments.names)

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Make them; status 1 when a scene was skipped."""
-    from launchers.lists import pick_scenes
+    from shards.lists import pick_scenes
     from launchers.terminal import note, progress
     from shards.rtt import make_ready
 
