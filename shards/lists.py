@@ -1,4 +1,4 @@
-"""Lists of scenes as files: one name a line, for a person to read; those that `arcticseg shards split` makes."""
+"""Lists of scenes: files of one name a line, that a person can read; `arcticseg shards split` makes them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Fractions:
 
 
 def pick_scenes(place: Path, names: Path | None) -> list[Path]:
-    """The scene files of a folder (or the one file given); with a list of names those on it, in its order.
+    """The scene files of a folder (or the file given itself); with a list of names those on it, in its order.
 
     Raises:
         ConfigError: the list names a scene that is not there.

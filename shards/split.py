@@ -40,8 +40,8 @@ def passes_of(names: Iterable[str]) -> dict[str, str]:
     """Scene name -> pass.
 
     A Sentinel-1 product name says satellite and absolute orbit. Where a name has a time only, as those of
-    ready-to-train files, a scene is of the same pass as the scene before it, if that is at most ten minutes older; over the
-    532 scenes of AI4Arctic this gives the same passes as the orbits do. A name with neither is a pass of its own.
+    ready-to-train files, a scene is of the same pass as the scene before it, if that is at most ten minutes older; over
+    the 532 scenes of AI4Arctic this gives the same passes as the orbits do. A name with neither is a pass of its own.
     """
     out: dict[str, str] = {}
     last: tuple[datetime, str] | None = None

@@ -133,13 +133,13 @@ def tallies_of_scene(layers: Layers) -> dict[str, Tally]:
 
 
 class SceneTallies:
-    """Collects the tallies of one scene, factor by factor."""
+    """Collects the tallies of a scene, factor by factor."""
 
     def __init__(self) -> None:
         self._tallies: dict[str, dict[str, Tally]] = {}
 
     def add(self, layers: Layers) -> None:
-        """Take in the scene at one more factor."""
+        """Take in the scene at another factor."""
         if not self._tallies:
             self._tallies["scene"] = tallies_of_scene(layers)
         self._tallies[str(layers.factor)] = tallies_of_pixels(layers)

@@ -92,7 +92,7 @@ def encode_sar(decibels: NDArray[np.floating]) -> UInt16:
 
 
 def sar_codes(decibels: NDArray[Floating], out: NDArray[Floating]) -> NDArray[Floating]:
-    """Codes as `encode_sar` gives them, as whole numbers in the memory `out`, which has shape and type of `decibels`."""
+    """The codes of `encode_sar` as whole numbers in the memory `out`, which has shape and type of `decibels`."""
     np.subtract(decibels, SAR_LOW, out=out)
     out /= SAR_STEP
     np.rint(out, out=out)

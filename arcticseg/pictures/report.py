@@ -110,7 +110,8 @@ def _text_table(group: Group) -> str:
     lines = [line(head), rule, *map(line, models)]
     if baselines:
         lines += [rule, *map(line, baselines)]
-    lines.append(f"{group.n_scenes} {marked('scenes', group.simulated)} at {group.pixel_spacing:g} m; * best of its column")
+    scenes = marked("scenes", group.simulated)
+    lines.append(f"{group.n_scenes} {scenes} at {group.pixel_spacing:g} m; * best of its column")
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -124,7 +125,9 @@ def score_groups(evaluations: Sequence[Evaluation]) -> list[Group]:
 
 def _group(members: Sequence[tuple[int, Evaluation]]) -> Group:
     models = [
-        ScoreRow(e.name, e.pooled, frozenset(), baseline=False, colour=number % _LINE_COLOURS, note=f"factor {e.factor}")
+        ScoreRow(
+            e.name, e.pooled, frozenset(), baseline=False, colour=number % _LINE_COLOURS, note=f"factor {e.factor}"
+        )
         for number, e in members
     ]
     baselines: dict[tuple[str, tuple[float | None, ...]], ScoreRow] = {}

@@ -167,7 +167,7 @@ def read_run(folder: Path) -> Run:
 
 
 def find_run(evaluation: Evaluation) -> Path | None:
-    """The run folder that an evaluation names: relative to its own folder or a folder above, or to the working folder."""
+    """The run folder that an evaluation names: relative to its own folder, to one above it or to the working folder."""
     if evaluation.run is None:
         return None
     folder = evaluation.path.absolute().parent

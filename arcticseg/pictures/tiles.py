@@ -132,7 +132,7 @@ def _read(shard: Path, entry: SampleEntry) -> Tile:
 
 
 def _on_tile(values: NDArray, rows: NDArray, columns: NDArray, size: int, clamp: bool) -> NDArray[np.float64]:
-    """Values [n, m] at `rows` and `columns` brought to the pixels [size, size]; NaN where a value that counts is NaN."""
+    """Values [n, m] at `rows` and `columns` brought to pixels [size, size]; NaN where a value that counts is NaN."""
     if not values.size:
         return np.full((size, size), np.nan)
     down, across = interpolation_matrix(rows, size, clamp), interpolation_matrix(columns, size, clamp)

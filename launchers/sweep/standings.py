@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from arcticseg.errors import ReportError
 from arcticseg.files import write_text
-from arcticseg.ice.simulated import marked
 from arcticseg.ice.sigrid import CHARTS
+from arcticseg.ice.simulated import marked
 from arcticseg.pictures.results import read_run
 from launchers.sweep.study import Trial, short
 
