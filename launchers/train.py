@@ -9,6 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arcticseg.run.config import RunConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,15 +26,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def start(arguments: argparse.Namespace) -> int:
     """Check the config, then train in this process; status 3 when a signal stopped the run after a checkpoint."""
     from arcticseg import config
-    from arcticseg.run import config as run_config
+    from arcticseg.run.config import load
 
-    cfg = run_config.load(arguments.config, arguments.overrides)
+    cfg = load(arguments.config, arguments.overrides)
     if arguments.dry_run:
+        _check_parts(cfg)
         print(config.dump(cfg), end="")
         return 0
     from arcticseg.run.start import run
 
     return 0 if run(cfg, arguments.resume) else 3
+
+
+def _check_parts(cfg: RunConfig) -> None:
+    """Build what the config names, without memory for weights, where torch is installed."""
+    try:
+        from arcticseg.run.build import check_parts
+    except ModuleNotFoundError as error:
+        print(f"arcticseg: {error.name} is not installed, so the network was not built", file=sys.stderr)
+        return
+    check_parts(cfg)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

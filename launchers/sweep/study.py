@@ -49,8 +49,8 @@ _NO_EFFECT = (
     "data.retries",
 )
 
-# Encoder and input must be the same before and after pretraining; None stands for what the named encoder has.
-_SHARED = ("encoder", "patch_size", "embed_dim", "depth", "num_heads")
+# Encoder and input must be the same before and after pretraining, but for these keys of the encoder.
+_OWN = ("drop_path",)
 
 
 @dataclass(frozen=True)
@@ -270,17 +270,20 @@ def _trial(
                 raise ConfigError(
                     f"key '{where}.out' is {found['out']!r}; leave it out: the study gives each run its folder"
                 )
-        own = config.merge(config.merge(sweep.common, entry), _nested(point))
-        base, init = own.pop("base", None), own.pop("init", None)
-        keys = config.merge(config.read(config.find(str(base), beside)) if base is not None else {}, own)
+        layers = [dict(sweep.common), dict(entry), _nested(point)]
+        named = {
+            key: value for layer in layers for key in ("base", "init") if (value := layer.pop(key, None)) is not None
+        }
+        base, init = named.get("base"), named.get("init")
+        parts = [*(config.layers(config.find(str(base), beside)) if base is not None else ()), *layers]
         first = None
         if init is not None:
             if init not in pretrainings:
                 known = ", ".join(pretrainings) or "none"
                 raise ConfigError(f"key 'init' is {init!r}; name one of the study's pretrainings ({known})")
             first = pretrainings[init]
-            keys = config.merge(keys, {"model": {"init_from": first.config.out}})
-        cfg = _absolute(config.build(RunConfig, keys | {"out": str(out / phase / name)}))
+            parts.append({"model": {"init_from": first.config.out}})
+        cfg = _absolute(run_config.build([*parts, {"out": str(out / phase / name)}]))
         if cfg.task != _TASKS[phase]:
             raise ConfigError(f"key 'task' is {cfg.task!r}; set {_TASKS[phase]}, or move it to the other phase")
         cfg = dataclasses.replace(
@@ -290,7 +293,6 @@ def _trial(
             ),
             tracking=dataclasses.replace(cfg.tracking, group=cfg.tracking.group or out.name),
         )
-        run_config.check(cfg)
         accumulation_steps(cfg.engine, resources.ranks, pairs=cfg.data.augment.cutmix > 0)
         if first is not None:
             _check_fits(cfg, first)
@@ -302,9 +304,10 @@ def _trial(
 def _check_fits(cfg: RunConfig, first: Trial) -> None:
     """Raise ConfigError where the pretraining's encoder is another one than the fine-tuning's."""
     theirs = first.config
-    pairs = [(f"model.{key}", getattr(cfg.model, key), getattr(theirs.model, key)) for key in _SHARED]
+    mine, other = (config.to_dict(part.model.encoder) for part in (cfg, theirs))
+    pairs = [(f"model.encoder.{key}", mine.get(key), other.get(key)) for key in mine if key not in _OWN]
     pairs += [("data.valid_plane", cfg.data.valid_plane, theirs.data.valid_plane)]
-    if cfg.channels != theirs.channels:
+    if cfg.data.names != theirs.data.names:
         pairs += [("data.channels", list(cfg.data.channels), list(theirs.data.channels))]
     for key, mine, other in pairs:
         if mine != other:
