@@ -174,7 +174,8 @@ def simulated_ground(size: tuple[int, int], index: int, seed: int, place: Place)
     sites = np.flatnonzero(areas > _SLIVER * mosaic.spacing**2 / raster.size)
     if not len(sites):
         sites = np.flatnonzero(areas == areas.max()) if areas.any() else np.array([], np.int64)
-    depth = np.array([float(mosaic.level(site[:1], site[1:])[0, 0]) for site in mosaic.sites])
+    # At all crossings and then the sites alone: hundreds of calls would cost more than the rest of the scene.
+    depth = np.diagonal(mosaic.level(mosaic.sites[:, 0], mosaic.sites[:, 1])).astype(np.float64)
     # The further into the pack, the more ice, with exceptions.
     sites = sites[np.argsort(depth[sites])]
     eggs = sorted(
