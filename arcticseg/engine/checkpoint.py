@@ -16,15 +16,10 @@ from typing import Any
 
 from arcticseg.engine.hooks.hook import Hook
 from arcticseg.engine.process_group import Ranks, barrier
-<<<<<<< HEAD
 from arcticseg.engine.step import Step
 from arcticseg.files import atomic_path, output_errors, write_text
 from arcticseg.run.folder import CHECKPOINTS
 from arcticseg.run.migrate import hook_states
-=======
-from arcticseg.files import output_errors, write_text
-from arcticseg.run.folder import CHECKPOINTS
->>>>>>> launch
 
 _LAST = "last"
 _STATE = "state.json"
@@ -44,23 +39,14 @@ def newest(run: Path) -> Path | None:
     pointer = run / CHECKPOINTS / _LAST
     if not pointer.is_file():
         return None
-<<<<<<< HEAD
     checkpoint = run / CHECKPOINTS / pointer.read_text().strip()
     return checkpoint if (checkpoint / _STATE).is_file() else None
-=======
-    found = run / CHECKPOINTS / pointer.read_text().strip()
-    return found if (found / "state.json").is_file() else None
->>>>>>> launch
 
 
 def save(step: Step, zero_stage: int, run: Path, position: Position, hooks: Sequence[Hook], ranks: Ranks) -> None:
     """Write a checkpoint; every rank must call it. The one before is removed when this one is complete."""
     folder = run / CHECKPOINTS
-<<<<<<< HEAD
     tag = f"step-{position.step:08d}"
-=======
-    tag = f"step-{progress.step:08d}"
->>>>>>> launch
     try:
         with output_errors(folder):
             step.save(folder, tag)
