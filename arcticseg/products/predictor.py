@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from arcticseg import config
 from arcticseg.data.batch import Batch, collate
+from arcticseg.data.config import DataConfig
 from arcticseg.data.tile import cut
 from arcticseg.data.transforms import Assemble
 from arcticseg.errors import ConfigError
@@ -23,11 +24,12 @@ from arcticseg.ice.layers import LayerConfig, Layers
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import IGNORE_INDEX
 from arcticseg.ice.tiling import blend_weights, windows
+from arcticseg.models.build import build_segmenter
+from arcticseg.models.config import ModelConfig
 from arcticseg.models.weights import load_weights
 from arcticseg.products.charts import PRODUCT_FACTOR, Float, fields_to_charts
-from arcticseg.run.build import build_model
-from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import weights_file
+from arcticseg.run.migrate import stored
 
 Progress = Callable[[int, int], None]
 
@@ -41,7 +43,7 @@ class Predictor:
     """A trained network and what it needs to see a scene as it saw its training tiles."""
 
     name: str
-    cfg: RunConfig
+    channels: tuple[str, ...]
     model: nn.Module
     assemble: Assemble
     tile: int
@@ -121,7 +123,7 @@ class Predictor:
         for group in ("amsr2", "era5"):
             index = [i for i, name in enumerate(COARSE) if CHANNELS[name].group == group]
             there[group] = bool(np.isfinite(own.coarse[index]).any())
-        wanted = dict.fromkeys(CHANNELS[name].group for name in self.cfg.channels)
+        wanted = dict.fromkeys(CHANNELS[name].group for name in self.channels)
         return [group for group in wanted if not there[group]]
 
     def charts(
@@ -151,19 +153,20 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
     """
     path = weights_file(Path(place))
     weights, metadata = load_weights(path)
-    cfg = config.build(RunConfig, json.loads(metadata["config"]))
-    if cfg.task != "segment":
+    stored_config = stored(json.loads(metadata["config"]))
+    if stored_config["task"] != "segment":
         raise ConfigError(f"{path}: is a pretraining, which draws no charts; give a run of task: segment")
     tile = int(metadata["tile"])
-    model = build_model(cfg, tile)
+    data = config.build(DataConfig, stored_config["data"], "data.")
+    model = build_segmenter(config.build(ModelConfig, stored_config["model"], "model."), data.in_chans, tile)
     model.load_state_dict(weights)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     statistics = {name: (mean, std) for name, (mean, std) in json.loads(metadata["statistics"]).items()}
     return Predictor(
         name=Path(place).name if Path(place).is_dir() else path.stem,
-        cfg=cfg,
+        channels=data.names,
         model=model.to(chosen).eval(),
-        assemble=Assemble(cfg.channels, cfg.data.valid_plane, statistics),
+        assemble=Assemble(data.names, data.valid_plane, statistics),
         tile=tile,
         factor=factor or min(json.loads(metadata["factors"])),
         simulated=bool(json.loads(metadata["simulated"])),

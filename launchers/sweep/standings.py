@@ -13,6 +13,7 @@ from typing import Any, Literal
 from arcticseg.errors import ReportError
 from arcticseg.files import write_text
 from arcticseg.ice.sigrid import CHARTS
+from arcticseg.ice.simulated import marked
 from arcticseg.pictures.results import read_run
 from launchers.sweep.study import Trial, short
 
@@ -128,9 +129,8 @@ def table(standings: Sequence[Standing], simulated: bool) -> str:
         first, *rest = zip(cells, widths, strict=True)
         return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)])
 
-    scenes = "SIMULATED validation scenes" if simulated else "validation scenes"
     lines = [*pretrained, line(head), rule, *map(line, rows), rule]
-    lines.append(f"Best validation of each run by combined score, tiles of {scenes}.")
+    lines.append(f"Best validation of each run by combined score, tiles of {marked('validation scenes', simulated)}.")
     return "\n".join(lines)
 
 

@@ -41,8 +41,8 @@ Phase = Literal["pretrain", "finetune"]
 PHASES: tuple[Phase, ...] = ("pretrain", "finetune")
 _TASKS: dict[Phase, str] = {"pretrain": "pretrain", "finetune": "segment"}
 
-# Keys of the encoder that must be the same before and after pretraining; None stands for what the named encoder has.
-_SHARED = ("encoder", "patch_size", "embed_dim", "depth", "num_heads")
+# The encoder must be the same before and after pretraining, but for these of its keys.
+_OWN = ("drop_path",)
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ class _Source:
         """The config of a trial, for the place that it runs in: absolute paths, its CPUs, the study's wandb group."""
         base = _last(parts, "base")
         parts = [{key: value for key, value in keys.items() if key not in ("base", "init")} for keys in parts]
-        below = [] if base is None else [config.read(config.find(str(base), self.beside))]
+        below = [] if base is None else config.layers(config.find(str(base), self.beside))
         start = [] if first is None else [{"model": {"init_from": first.config.out}}]
         out = Path(os.path.abspath(self.sweep.out))
         cfg = run_config.build([*below, *parts, *start, {"out": str(out / phase / name)}], self.imports)
@@ -325,9 +325,10 @@ def _last(parts: Sequence[Mapping[str, Any]], key: str) -> Any:
 def _check_fits(cfg: RunConfig, first: Trial) -> None:
     """Raise ConfigError where the encoder of the pretraining is not that of the fine-tuning."""
     theirs = first.config
-    pairs = [(f"model.{key}", getattr(cfg.model, key), getattr(theirs.model, key)) for key in _SHARED]
+    mine, other = (config.to_dict(part.model.encoder) for part in (cfg, theirs))
+    pairs = [(f"model.encoder.{key}", mine.get(key), other.get(key)) for key in mine if key not in _OWN]
     pairs += [("data.valid_plane", cfg.data.valid_plane, theirs.data.valid_plane)]
-    if cfg.channels != theirs.channels:
+    if cfg.data.names != theirs.data.names:
         pairs += [("data.channels", list(cfg.data.channels), list(theirs.data.channels))]
     for key, mine, other in pairs:
         if mine != other:

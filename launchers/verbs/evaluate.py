@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from arcticseg.config import import_modules
+from arcticseg.choice import import_modules
 from launchers.imports import add_import_argument
 
 
@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Evaluate."""
     from arcticseg.ice.layers import LayerConfig
-    from launchers.lists import pick_scenes
     from launchers.terminal import note, plain_warnings
+    from shards.lists import pick_scenes
 
     scenes = pick_scenes(arguments.scenes, arguments.names)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from arcticseg.config import import_modules
+from arcticseg.choice import import_modules
 from arcticseg.errors import ConfigError
 from launchers.imports import add_import_argument
 

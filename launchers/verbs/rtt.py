@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Make them; PROBLEMS when a scene was skipped."""
-    from launchers.lists import pick_scenes
     from launchers.terminal import note, progress
+    from shards.lists import pick_scenes
     from shards.rtt import make_ready
 
     scenes = pick_scenes(arguments.scenes, arguments.names)

@@ -70,12 +70,12 @@ def _center(text: str) -> tuple[float, float]:
 
 def main(arguments: argparse.Namespace) -> None:
     """Simulate."""
-    from launchers.terminal import plain_warnings
+    from launchers.terminal import plain_warnings, progress
     from shards.simulate import simulate_archive
 
     if arguments.n < 1:
         raise ConfigError(f"--n is {arguments.n}; set 1 or more")
-    with plain_warnings():
+    with plain_warnings(), progress("simulated scenes") as on_progress:
         written = simulate_archive(
             arguments.out,
             arguments.n,
@@ -86,6 +86,7 @@ def main(arguments: argparse.Namespace) -> None:
             date=_date(arguments.date) if arguments.date else None,
             labelled=not arguments.unlabelled,
             workers=arguments.workers,
+            progress=on_progress,
             ct_ranges=arguments.ct_ranges,
         )
     print(f"{len(written)} simulated scenes in {arguments.out}")
