@@ -57,28 +57,40 @@ class Choice:
 def import_modules(names: Sequence[str]) -> None:
     """Import modules that add to the tables: dotted names, or paths of `.py` files.
 
-    Names are looked up in the working folder first, as by `python -m`.
+    Names are looked up in the working folder first, as by `python -m`. A file becomes a module of its own name.
 
     Raises:
-        ConfigError: there is no such module, or it fails.
+        ConfigError: there is no such module, it fails, or its name is taken.
     """
     for name in names:
-        path = Path(name)
         try:
-            if path.suffix != ".py":
+            if name.endswith(".py"):
+                _import_file(Path(name).resolve())
+            else:
                 if "" not in sys.path and str(Path.cwd()) not in sys.path:
                     sys.path.insert(0, str(Path.cwd()))
                 importlib.import_module(name)
-            elif path.stem not in sys.modules:
-                spec = importlib.util.spec_from_file_location(path.stem, path)
-                assert spec is not None
-                assert spec.loader is not None
-                module = importlib.util.module_from_spec(spec)
-                sys.modules[path.stem] = module
-                spec.loader.exec_module(module)
         except Exception as error:
-            sys.modules.pop(path.stem, None)
             raise ConfigError(
                 f"--import {name}: cannot be imported ({type(error).__name__}: {error}); give the dotted name of a "
                 "module, or the path of a .py file"
             ) from error
+
+
+def _import_file(path: Path) -> None:
+    present = sys.modules.get(path.stem)
+    if present is not None:
+        place = getattr(present, "__file__", None)
+        if place is None or Path(place).resolve() != path:
+            raise ImportError(f"a module {path.stem} is there already; rename the file")
+        return
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise

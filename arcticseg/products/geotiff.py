@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from arcticseg.files import atomic_path
 from arcticseg.ice import layers as scene_layers
+from arcticseg.ice import simulated
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
@@ -44,6 +45,6 @@ def write_geotiff(path: Path, scene: Scene, charts: NDArray[np.uint8]) -> None:
             target.write(charts)
             target.descriptions = CHARTS
             if scene.simulated:
-                target.update_tags(simulated="simulated: the scene is simulated")
+                target.update_tags(**{simulated.ATTRIBUTE: simulated.statement("the scene is simulated")})
         with atomic_path(path) as temporary:
             temporary.write_bytes(memory.getbuffer())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from arcticseg.files import atomic_path
 from arcticseg.ice import layers as scene_layers
+from arcticseg.ice import simulated
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import CHARTS, CLASS_NAMES, IGNORE_INDEX, N_CLASSES
 from arcticseg.products.charts import PRODUCT_FACTOR, product_positions
@@ -54,14 +55,14 @@ def write_netcdf(path: Path, scene: Scene, charts: NDArray[np.uint8], predictor:
     )
     attributes = {
         "Conventions": "CF-1.8",
-        "title": f"{'SIMULATED: ' if scene.simulated else ''}Sea ice charts of {scene.name}",
+        "title": f"{f'{simulated.MARK}: ' if scene.simulated else ''}Sea ice charts of {scene.name}",
         "source": f"ArcticSeg, {predictor.name}, factor {predictor.factor}",
         "history": f"{datetime.now(UTC).isoformat(timespec='seconds')} arcticseg predict",
         "pixel_spacing": str(scene_layers.step_of(scene, PRODUCT_FACTOR) * scene.pixel_spacing),
         "trained_on_simulated_scenes": str(predictor.simulated),
     }
     if scene.simulated:
-        attributes["simulated"] = "simulated: the scene is simulated"
+        attributes[simulated.ATTRIBUTE] = simulated.statement("the scene is simulated")
     encoding: dict[str, dict[str, Any]] = {name: {"zlib": True, "complevel": 1} for name in variables}
     encoding |= {chart: {"zlib": True, "complevel": 1, "_FillValue": np.uint8(IGNORE_INDEX)} for chart in CHARTS}
     with atomic_path(path) as temporary:

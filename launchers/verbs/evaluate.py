@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from arcticseg.choice import import_modules
+from launchers.imports import add_import_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg evaluate`."""
@@ -34,14 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)"
     )
+    add_import_argument(parser)
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Evaluate."""
     from arcticseg.ice.layers import LayerConfig
-    from launchers.lists import pick_scenes
     from launchers.terminal import note, plain_warnings
+    from shards.lists import pick_scenes
 
     scenes = pick_scenes(arguments.scenes, arguments.names)
 
@@ -50,6 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
     from arcticseg.pictures.report import score_table
     from arcticseg.products.predictor import load_predictor
 
+    import_modules(arguments.imports)
     with plain_warnings():
         found = evaluate(
             load_predictor(arguments.run, arguments.factor, arguments.device),

@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from arcticseg.choice import import_modules
 from arcticseg.errors import ConfigError
+from launchers.imports import add_import_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="windows at a time (default 8)")
     parser.add_argument("--polarisation", choices=("hh", "hv"), help="of a GeoTIFF that does not say it")
     parser.add_argument("--no-map", action="store_true", help="draw no picture")
+    add_import_argument(parser)
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
 
 
@@ -57,6 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
     from arcticseg.products.netcdf import write_netcdf
     from arcticseg.products.predictor import load_predictor
 
+    import_modules(arguments.imports)
     predictor = load_predictor(arguments.run, arguments.factor, arguments.device)
     for path in paths:
         with plain_warnings(), open_scene(path, arguments.polarisation) as scene, progress(scene.name) as bar:
