@@ -1,8 +1,10 @@
 """YAML and dotted overrides to strict, typed dataclasses.
 
 A file may say `base: other.yaml` (beside it, or shipped): its own keys then change those of the other file, so a
-difference is one line. Overrides such as `optim.lr=1e-4` come last; their values are YAML. A key that the dataclass
-does not have, or a value of another type, is an error that names the key, the value and what would do.
+difference is a line. Overrides such as `optim.lr=1e-4` come last; their values are YAML. A key that the dataclass
+does not have, or a value of another type, is an error that names the key, the value and the remedy.
+
+A field whose type is a `Choice` is a config chosen by its key `name`, with the keys that apply to it alone.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
-from arcticseg.errors import ConfigError
+from arcticseg.choice import Choice
+from arcticseg.errors import BadValueError, ConfigError
 
 T = TypeVar("T")
 
@@ -89,6 +92,18 @@ def read(name: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: a file is missing, is no mapping, or extends itself.
     """
+    merged: dict[str, Any] = {}
+    for keys in layers(name):
+        merged = merge(merged, keys)
+    return merged
+
+
+def layers(name: str | Path) -> list[dict[str, Any]]:
+    """The keys of a config file and of its bases, the deepest base first, without `base`.
+
+    Raises:
+        ConfigError: a file is missing, is not a mapping, or extends itself.
+    """
     path = find(name)
     chain: list[dict[str, Any]] = []
     for _ in range(_MAX_BASES):
@@ -105,11 +120,8 @@ def read(name: str | Path) -> dict[str, Any]:
             break
         path = find(str(base), path.parent)
     else:
-        raise ConfigError(f"{path}: more than {_MAX_BASES} files extend each other; mend 'base'")
-    merged: dict[str, Any] = {}
-    for keys in reversed(chain):
-        merged = merge(merged, keys)
-    return merged
+        raise ConfigError(f"{path}: more than {_MAX_BASES} files extend each other; repair 'base'")
+    return chain[::-1]
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +133,58 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def combine(cls: type, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay nested keys of a dataclass over one another, later over earlier, as `merge` does.
+
+    Where the later keys choose another kind of a `Choice`, those of the earlier kind are dropped.
+    """
+    out: dict[str, Any] = {}
+    for keys in parts:
+        out = _lay(cls, out, keys)
+    return out
+
+
+def _lay(cls: type, under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    out = dict(under)
+    for key, value in over.items():
+        hint = _dataclass_in(hints.get(key))
+        old = out.get(key)
+        if hint is not None and issubclass(hint, Choice):
+            old, value = _spelled(old), _spelled(value)
+            if isinstance(old, Mapping) and isinstance(value, Mapping) and "name" in value:
+                default = _default_name(cls, key)
+                if hint.choose(old.get("name", default)) is not hint.choose(value["name"]):
+                    old = None
+        if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
+            out[key] = value
+        elif hint is not None and not issubclass(hint, Choice):
+            out[key] = _lay(hint, old, value)
+        else:
+            out[key] = merge(old, value)
+    return out
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass of a type hint that is one, or one or None."""
+    for part in (hint, *typing.get_args(hint)) if typing.get_origin(hint) not in (tuple, dict) else ():
+        if dataclasses.is_dataclass(part) and isinstance(part, type):
+            return part
+    return None
+
+
+def _spelled(value: Any) -> Any:
+    """`NAME` stands for `{name: NAME}` where a choice is meant."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _default_name(cls: type, key: str) -> str | None:
+    """The name of the choice that a field has by default."""
+    field = next(field for field in dataclasses.fields(cls) if field.name == key)
+    default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    return default.name if isinstance(default, Choice) else None
+
+
 def override(keys: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Lay `a.b=value` strings over nested keys.
 
@@ -128,6 +192,18 @@ def override(keys: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
         ConfigError: an override without `=`.
     """
     out = dict(keys)
+    for nested in override_layers(overrides):
+        out = merge(out, nested)
+    return out
+
+
+def override_layers(overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """`a.b=value` strings as nested keys.
+
+    Raises:
+        ConfigError: an override without `=`.
+    """
+    out = []
     for text in overrides:
         dotted, separator, value = text.partition("=")
         if not separator or not dotted:
@@ -136,7 +212,7 @@ def override(keys: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
         for part in reversed(dotted.split(".")):
             # A number is one, as in data.weights.2=1.
             nested = {int(part) if part.isdecimal() else part: nested}
-        out = merge(out, nested)
+        out.append(nested)
     return out
 
 
@@ -156,25 +232,42 @@ def build(cls: type[T], keys: Mapping[str, Any], prefix: str = "") -> T:
     values = {}
     for name, field in fields.items():
         if name in keys:
-            values[name] = _convert(hints[name], keys[name], f"{prefix}{name}")
+            values[name] = _convert(hints[name], keys[name], f"{prefix}{name}", _default_name(cls, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"key '{prefix}{name}' is missing; set it")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except BadValueError as error:
+        raise BadValueError(f"{prefix}{error.key}", error.value, error.remedy) from error
 
 
-def _convert(hint: Any, value: Any, key: str) -> Any:
+def _build_choice(base: type[Choice], value: Any, key: str, default: str | None) -> Choice:
+    keys = _spelled(value)
+    if not isinstance(keys, Mapping):
+        raise ConfigError(f"key '{key}' is {value!r}; set a name, or a mapping of keys with `name`")
+    name = keys.get("name", default)
+    kind = base.choose(name)
+    if kind is None:
+        raise BadValueError(f"{key}.name", name, f"set one of {', '.join(base.table)}, or give its module by --import")
+    return build(kind, {**keys, "name": name}, f"{key}.")
+
+
+def _convert(hint: Any, value: Any, key: str, default: str | None = None) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if issubclass(hint, Choice):
+            return _build_choice(hint, value, key, default)
         if not isinstance(value, Mapping):
             raise ConfigError(f"key '{key}' is {value!r}; set a mapping of keys")
-        return build(hint, value, f"{key}.")  # type: ignore[arg-type]
+        return build(hint, value, f"{key}.")
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
         # Of a text or a list of texts, the value says which is meant; other unions have one type besides None.
         inner = [argument for argument in arguments if argument is not type(None)]
         is_list = isinstance(value, (list, tuple))
-        return _convert(next((a for a in inner if (typing.get_origin(a) is tuple) == is_list), inner[0]), value, key)
+        chosen = next((a for a in inner if (typing.get_origin(a) is tuple) == is_list), inner[0])
+        return _convert(chosen, value, key, default)
     if origin is Literal:
         if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
             raise ConfigError(f"key '{key}' is {value!r}; set one of {', '.join(map(str, arguments))}")

@@ -116,7 +116,7 @@ class Scoring:
         _add(self._total, counts)
         if self._baseline is not None:
             fields = self._baseline.fields(drawn.seen)
-            charts = fields_to_charts(fields, self._baseline.factor, drawn.layers)
+            charts = fields_to_charts(fields, self._baseline.classes, self._baseline.factor, drawn.layers)
             _add(self._logistic, count(drawn.labels, charts, drawn.network.charts))
         return scores(counts)
 

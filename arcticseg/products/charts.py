@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +11,24 @@ from arcticseg.ice.geo import interpolate
 from arcticseg.ice.layers import Layers, step_of
 from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scenes.scene import Scene
-from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 
 # Official scores and all products are at this downsampling factor: 80 m.
 PRODUCT_FACTOR = 2
 
 Float = NDArray[np.float32]
+# A field [K, H, W] -> its classes, uint8 [H, W].
+Classes = Callable[[Float], NDArray[np.uint8]]
 
 
-def fields_to_charts(fields: Mapping[str, Float], factor: int, layers: Layers) -> NDArray[np.uint8]:
-    """Classes at 80 m from the fields of a network.
+def fields_to_charts(
+    fields: Mapping[str, Float], classes: Mapping[str, Classes], factor: int, layers: Layers
+) -> NDArray[np.uint8]:
+    """Classes at 80 m from the fields of a network or a baseline.
 
     Args:
-        fields: chart -> float32 [K, H, W] at `factor`; a chart that the network does not draw is absent.
+        fields: chart -> float32 [K, H, W] at `factor`; a chart that is not drawn is absent.
+        classes: chart -> what makes classes of its field.
         layers: the scene at 80 m.
 
     Returns:
@@ -33,16 +38,9 @@ def fields_to_charts(fields: Mapping[str, Float], factor: int, layers: Layers) -
     for plane, chart in zip(charts, CHARTS, strict=True):
         if chart in fields:
             for first, rows in _resampled(fields[chart], factor, layers.shape):
-                plane[first : first + rows.shape[1]] = _classes(rows)
+                plane[first : first + rows.shape[1]] = classes[chart](rows)
     charts[:, ~layers.valid | (layers.distance == 0)] = IGNORE_INDEX
     return charts
-
-
-def _classes(field: Float) -> NDArray[np.uint8]:
-    """The most likely classes, uint8 [H, W], of probabilities [K, H, W] or of a regression [1, H, W] of SIC classes."""
-    if field.shape[0] == 1:
-        return np.clip(np.rint(field[0]), 0, N_CLASSES["SIC"] - 1).astype(np.uint8)
-    return field.argmax(axis=0).astype(np.uint8)
 
 
 def _resampled(field: Float, factor: int, shape: tuple[int, int], band: int = 256) -> Iterator[tuple[int, Float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from arcticseg.files import atomic_path
+from arcticseg.ice import simulated
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from arcticseg.products.product import SIMULATED, Drawn, Product
 
@@ -38,6 +39,6 @@ class GeoTIFF(Product):
                 dataset.write(drawn.charts)
                 dataset.descriptions = CHARTS
                 if drawn.scene.simulated:
-                    dataset.update_tags(simulated=SIMULATED)
+                    dataset.update_tags(**{simulated.ATTRIBUTE: SIMULATED})
             with atomic_path(path) as temporary:
                 temporary.write_bytes(memory.getbuffer())

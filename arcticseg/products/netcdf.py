@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from arcticseg.files import atomic_path
+from arcticseg.ice import simulated
 from arcticseg.ice.sigrid import CHARTS, CLASS_NAMES, IGNORE_INDEX, N_CLASSES
 from arcticseg.products.product import SIMULATED, Drawn, Product
 
@@ -69,12 +70,12 @@ def _attributes(drawn: Drawn) -> dict[str, str]:
     scene, network = drawn.scene, drawn.network
     attributes = {
         "Conventions": "CF-1.8",
-        "title": f"{'SIMULATED: ' if scene.simulated else ''}Sea ice charts of {scene.name}",
+        "title": f"{f'{simulated.MARK}: ' if scene.simulated else ''}Sea ice charts of {scene.name}",
         "source": f"ArcticSeg, {network.name}, factor {network.factor}",
         "history": f"{datetime.now(UTC).isoformat(timespec='seconds')} arcticseg predict",
         "pixel_spacing": str(drawn.layers.pixel_spacing),
         "trained_on_simulated_scenes": str(network.simulated),
     }
     if scene.simulated:
-        attributes["simulated"] = SIMULATED
+        attributes[simulated.ATTRIBUTE] = SIMULATED
     return attributes

@@ -1,4 +1,4 @@
-"""A scene through a network: class probabilities of every pixel."""
+"""A scene through a network: its fields, such as the class probabilities of every pixel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from arcticseg import config
 from arcticseg.data.batch import Batch, collate
@@ -17,17 +16,19 @@ from arcticseg.data.config import DataConfig
 from arcticseg.data.tile import cut
 from arcticseg.data.transforms import Assemble
 from arcticseg.errors import ConfigError
-from arcticseg.ice.channels import CHANNELS, COARSE, expand
+from arcticseg.ice.channels import CHANNELS, COARSE
 from arcticseg.ice.layers import LayerConfig, Layers, read_layers
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import IGNORE_INDEX
 from arcticseg.ice.tiling import blend_weights, windows
 from arcticseg.models.build import build_segmenter
 from arcticseg.models.config import ModelConfig
+from arcticseg.models.segmenter import Segmenter
 from arcticseg.models.weights import load_weights
-from arcticseg.products.charts import PRODUCT_FACTOR, Float
+from arcticseg.products.charts import PRODUCT_FACTOR, Classes, Float
 from arcticseg.products.product import Network
 from arcticseg.run.folder import weights_file
+from arcticseg.run.migrate import stored
 
 # Takes (windows done, windows in all).
 Progress = Callable[[int, int], None]
@@ -47,10 +48,15 @@ class Predictor:
     """
 
     network: Network
-    model: nn.Module
+    model: Segmenter
     assemble: Assemble
     tile: int
     device: torch.device
+
+    @property
+    def classes(self) -> dict[str, Classes]:
+        """Chart -> what makes classes of its field."""
+        return {chart: self.model.head(chart).field_classes for chart in self.model.charts}
 
     def tiles(self, layers: Layers, overlap: int, batch_size: int) -> Iterator[tuple[list[tuple[int, int]], Batch]]:
         """Batches of the windows that cover a scene, with their first rows and columns; empty windows are left out."""
@@ -70,14 +76,14 @@ class Predictor:
     def fields(
         self, layers: Layers, overlap: int | None = None, batch_size: int = 8, progress: Progress = quiet
     ) -> dict[str, Float]:
-        """Class probabilities of every pixel of a scene; overlapping windows are blended.
+        """What the network says of every pixel of a scene; overlapping windows are blended.
 
         Args:
             layers: the scene at the network's factor.
             overlap: pixels that windows share; None: a quarter of a tile.
 
         Returns:
-            chart -> float32 [K, H, W] probabilities; a SIC regression [1, H, W] in SIC classes.
+            chart -> float32 [K, H, W]: class probabilities, or what else its head gives.
         """
         overlap = self.tile // 4 if overlap is None else overlap
         weight = blend_weights(self.tile, overlap)
@@ -88,13 +94,13 @@ class Predictor:
         done = 0
         with torch.inference_mode():
             for corners, batch in self.tiles(layers, overlap, batch_size):
-                output = self.model(self.assemble(batch.to(self.device)).seen)
-                probabilities = {chart: _probabilities(logits).cpu().numpy() for chart, logits in output.items()}
+                outputs = self.model(self.assemble(batch.to(self.device)).seen)
+                parts = {chart: self.model.head(chart).fields(out).cpu().numpy() for chart, out in outputs.items()}
                 for i, (row, column) in enumerate(corners):
                     rows, columns = min(self.tile, height - row), min(self.tile, width - column)
                     window = np.s_[row : row + rows, column : column + columns]
                     total[window] += weight[:rows, :columns]
-                    for chart, values in probabilities.items():
+                    for chart, values in parts.items():
                         field = fields.setdefault(chart, np.zeros((values.shape[1], height, width), np.float32))
                         field[:, *window] += values[i, :, :rows, :columns] * weight[:rows, :columns]
                 done += len(corners)
@@ -131,11 +137,6 @@ class Predictor:
         return [group for group in needed if not present[group]]
 
 
-def _probabilities(logits: Tensor) -> Tensor:
-    """Softmax of class logits [B, K, H, W]; a regression [B, 1, H, W] stays as it is."""
-    return logits.float() if logits.shape[1] == 1 else logits.float().softmax(dim=1)
-
-
 def load_predictor(place: Path | str, factor: int | None = None, device: str | None = None) -> Predictor:
     """The network of a run folder or a weights file.
 
@@ -148,24 +149,20 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
     """
     path = weights_file(Path(place))
     weights, metadata = load_weights(path)
-    sections = json.loads(metadata["config"])
-    if sections.get("task", "segment") != "segment":
+    sections = stored(json.loads(metadata["config"]))
+    if sections["task"] != "segment":
         raise ConfigError(f"{path}: is a pretraining, which draws no charts; give a run of task: segment")
-    data = config.build(DataConfig, sections.get("data", {}), "data.")
+    data = config.build(DataConfig, sections["data"], "data.")
     tile = int(metadata["tile"])
-    statistics = {name: (mean, std) for name, (mean, std) in json.loads(metadata["statistics"]).items()}
-    assemble = Assemble(expand(data.channels), data.valid_plane, statistics)
-    model = _build(config.build(ModelConfig, sections.get("model", {}), "model."), assemble.n_planes, tile)
+    model = build_segmenter(config.build(ModelConfig, sections["model"], "model."), data.in_chans, tile)
     model.load_state_dict(weights)
+    statistics = {name: (mean, std) for name, (mean, std) in json.loads(metadata["statistics"]).items()}
+    assemble = Assemble(data.names, data.valid_plane, statistics)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = Network(
         name=Path(place).name if Path(place).is_dir() else path.stem,
         factor=factor or min(json.loads(metadata["factors"])),
         simulated=bool(json.loads(metadata["simulated"])),
+        charts=model.charts,
     )
     return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen)
-
-
-def _build(model: ModelConfig, in_chans: int, tile: int) -> nn.Module:
-    keys = {key: value for key, value in config.to_dict(model).items() if key != "init_from"}
-    return build_segmenter(in_chans=in_chans, img_size=tile, **keys)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from arcticseg.ice.layers import Layers
 from arcticseg.ice.scenes.scene import Scene
-from arcticseg.ice.sigrid import CHARTS
+from arcticseg.ice.simulated import statement
 from arcticseg.products.charts import Float, chart_positions
 
-# Attribute `simulated` of products of simulated scenes.
-SIMULATED = "simulated: the scene is simulated"
+# Attribute `simulated.ATTRIBUTE` of products of simulated scenes.
+SIMULATED = statement("the scene is simulated")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Network:
     name: str
     factor: int
     simulated: bool
-    charts: tuple[str, ...] = CHARTS
+    charts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ class Drawn:
         scene: the open file.
         seen: its layers at the network's factor.
         layers: its layers at 80 m.
-        fields: chart -> float32 [K, H, W] at the network's factor: class probabilities, or [1, H, W] of a regression of
-            SIC.
+        fields: chart -> float32 [K, H, W] at the network's factor: class probabilities, or what else its head gives.
         charts: SIC, SOD and FLOE at 80 m, uint8 [3, H, W]; 255 = no data or land.
         labels: the charts to compare with, as `charts`; None: there are none.
         scores: R2 and F1 times 100 of this scene by chart, and "combined"; None: it is not scored.

@@ -110,7 +110,7 @@ def _draw(
         seen=seen,
         layers=layers,
         fields=fields,
-        charts=fields_to_charts(fields, predictor.network.factor, layers),
+        charts=fields_to_charts(fields, predictor.classes, predictor.network.factor, layers),
         labels=layers.labels if labels is None else labels,
         scores=None,
         network=predictor.network,

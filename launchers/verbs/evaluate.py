@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from arcticseg.choice import import_modules
+from launchers.imports import add_import_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg evaluate`."""
@@ -34,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)"
     )
+    add_import_argument(parser)
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
 
 
@@ -41,9 +45,10 @@ def main(arguments: argparse.Namespace) -> None:
     """Evaluate."""
     from arcticseg.ice.layers import LayerConfig
     from arcticseg.products.table import DEFAULT, PRODUCTS
-    from launchers.lists import pick_scenes
     from launchers.terminal import note, plain_warnings
+    from shards.lists import pick_scenes
 
+    import_modules(arguments.imports)
     scenes = pick_scenes(arguments.scenes, arguments.names)
     wanted = [name for name in DEFAULT if not (arguments.no_maps if name == "map" else arguments.no_products)]
 

@@ -10,12 +10,13 @@ projection; channels that a scene lacks are given to the network as missing.
 from __future__ import annotations
 
 import argparse
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arcticseg.choice import import_modules
 from arcticseg.errors import ConfigError
+from launchers.imports import add_import_argument
 
 if TYPE_CHECKING:
     from arcticseg.products.product import Product
@@ -31,14 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--products", metavar="NAMES", default="netcdf,geotiff,map", help="what to write (default %(default)s)"
     )
     parser.add_argument("--no-map", action="store_true", help="draw no picture")
-    parser.add_argument(
-        "--import",
-        dest="modules",
-        metavar="MODULE",
-        action="append",
-        default=[],
-        help="Python module to import first, such as one that adds a product; may be given several times",
-    )
+    add_import_argument(parser)
     parser.add_argument("--factor", type=int, help="downsampling factor (default: the finest of training)")
     parser.add_argument("--overlap", type=int, help="pixels that windows share (default: a quarter of a tile)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows at a time (default 8)")
@@ -53,7 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
     from arcticseg.products.table import choose
     from launchers.terminal import plain_warnings, progress
 
-    _import(arguments.modules)
+    import_modules(arguments.imports)
     names = [name.strip() for name in arguments.products.split(",")]
     products = choose(name for name in names if not (name == "map" and arguments.no_map))
     paths = [path for place in arguments.scenes for path in list_scenes(place)]
@@ -73,19 +67,6 @@ def main(arguments: argparse.Namespace) -> None:
     )
     with plain_warnings():
         write_scenes(predictor, paths, products, lambda scene, product: _file(out, scene, product), options, hooks)
-
-
-def _import(modules: Sequence[str]) -> None:
-    """Import modules of the user.
-
-    Raises:
-        ConfigError: there is no such module.
-    """
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"--import {module}: {error}; put its folder on PYTHONPATH") from error
 
 
 def _file(out: Path, scene: str, product: Product) -> Path:

@@ -128,7 +128,7 @@ def test_a_base_beside_the_file_comes_before_one_in_the_working_folder(
         ("? [a]\n: 1\n", "top.yaml: ['a'] is no key; write a name before the colon"),
         ("a: !!python/object:os.system 1\n", "top.yaml: is no YAML ("),
         ("--- 1\n--- 2\n", "top.yaml: is no YAML ("),
-        ("base: top.yaml\n", "top.yaml: more than 16 files extend each other; mend 'base'"),
+        ("base: top.yaml\n", "top.yaml: more than 16 files extend each other; repair 'base'"),
         ("base: nowhere.yaml\n", "config 'nowhere.yaml': no such file; give a path, or one of the shipped "),
     ],
 )

@@ -16,6 +16,9 @@ from arcticseg.data.transforms import Assemble
 from arcticseg.errors import SceneError
 from arcticseg.evaluate import count, evaluate
 from arcticseg.ice.layers import LayerConfig
+from arcticseg.ice.sigrid import CHARTS
+from arcticseg.models.heads import Classification
+from arcticseg.models.segmenter import Segmenter
 from arcticseg.products.map import Map
 from arcticseg.products.predictor import Predictor
 from arcticseg.products.product import Network
@@ -25,8 +28,13 @@ from shards.rtt import write_ready
 from tests import scenes
 
 
-class ByBackscatter(nn.Module):
+class ByBackscatter(Segmenter):
     """Classes that follow from HH alone."""
+
+    def __init__(self) -> None:
+        encoder = nn.Identity()
+        encoder.stride = 1  # type: ignore[assignment]
+        super().__init__(encoder, nn.Identity(), {chart: Classification(1, chart) for chart in CHARTS})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         hh = x[:, :1]
@@ -35,7 +43,11 @@ class ByBackscatter(nn.Module):
 
 
 PREDICTOR = Predictor(
-    Network("test", 2, simulated=False), ByBackscatter(), Assemble(["nersc_sar_primary"]), 64, torch.device("cpu")
+    Network("test", 2, simulated=False, charts=CHARTS),
+    ByBackscatter(),
+    Assemble(["nersc_sar_primary"]),
+    64,
+    torch.device("cpu"),
 )
 SHAPE = {"lines": 200, "samples": 220, "seed": 1}
 

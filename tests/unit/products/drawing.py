@@ -17,14 +17,27 @@ from arcticseg.data.transforms import Assemble
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.layers import Layers
 from arcticseg.ice.scenes.scene import Scene
+from arcticseg.ice.sigrid import CHARTS
 from arcticseg.models.build import build_segmenter
 from arcticseg.models.config import ModelConfig
+from arcticseg.models.heads import Classification, Regression
+from arcticseg.models.segmenter import Segmenter
 from arcticseg.products.predictor import Predictor
 from arcticseg.products.product import Drawn, Network
 
 
-class Pointwise(nn.Module):
+class Bare(nn.Identity):
+    """An encoder that changes nothing."""
+
+    stride = 1
+
+
+class Pointwise(Segmenter):
     """SIC = 5 + x; the other charts split at x = 0."""
+
+    def __init__(self) -> None:
+        heads = {"SIC": Regression(1, "SIC"), "SOD": Classification(1, "SOD"), "FLOE": Classification(1, "FLOE")}
+        super().__init__(Bare(), nn.Identity(), heads)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         hh = x[:, :1]
@@ -37,7 +50,7 @@ class Pointwise(nn.Module):
 
 def predictor(tile: int, factor: int, channels: Sequence[str] = ("nersc_sar_primary",)) -> Predictor:
     """A predictor by HH, which is the first channel."""
-    network = Network("test", factor, simulated=False)
+    network = Network("test", factor, simulated=False, charts=CHARTS)
     return Predictor(network, Pointwise(), Assemble(channels), tile, torch.device("cpu"))
 
 
@@ -73,15 +86,14 @@ def random_charts(shape: tuple[int, int]) -> NDArray[np.uint8]:
 def drawn(scene: Scene, charts: NDArray[np.uint8]) -> Drawn:
     """An open scene with charts that no network drew."""
     seen, layers = predictor(16, 4).read(scene)
-    return Drawn(scene, seen, layers, {}, charts, None, None, Network("test", 4, simulated=True))
+    return Drawn(scene, seen, layers, {}, charts, None, None, Network("test", 4, simulated=True, charts=CHARTS))
 
 
 def write_weights(path: Path) -> None:
     """Weights of a small UNet of HH and HV, with what a run writes beside them."""
-    keys = {"encoder": "unet", "unet_filters": [4, 8]}
+    keys = {"encoder": {"name": "unet", "filters": [4, 8]}}
     torch.manual_seed(0)
-    model = build_segmenter("unet", 2, 32, unet_filters=(4, 8))
-    assert config.build(ModelConfig, keys)
+    model = build_segmenter(config.build(ModelConfig, keys), in_chans=2, tile=32)
     metadata = {
         "config": {"task": "segment", "model": keys, "data": {"channels": ["hh", "hv"], "valid_plane": False}},
         "tile": 32,

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from drawing import layers_of
+from drawing import layers_of, predictor
 from scipy.interpolate import RegularGridInterpolator
 
 from arcticseg.products.charts import _resampled, fields_to_charts
@@ -36,7 +36,7 @@ def test_fields_come_to_80_m_at_the_right_place(factor: int) -> None:
 def test_land_is_masked_in_a_chart() -> None:
     layers = layers_of(np.full((6, 6), -10.0), 2)
     layers.distance[:2] = 0
-    charts = fields_to_charts(fields_of((6, 6)), 2, layers)
+    charts = fields_to_charts(fields_of((6, 6)), predictor(16, 2).classes, 2, layers)
     assert (charts[:, :2] == 255).all()
     assert (charts[0, 2:] == 3).all()
     assert (charts[1:, 2:] == 1).all()
@@ -45,5 +45,5 @@ def test_land_is_masked_in_a_chart() -> None:
 def test_a_chart_that_the_network_does_not_draw_is_masked() -> None:
     fields = fields_of((6, 6))
     del fields["SOD"]
-    charts = fields_to_charts(fields, 2, layers_of(np.full((6, 6), -10.0), 2))
+    charts = fields_to_charts(fields, predictor(16, 2).classes, 2, layers_of(np.full((6, 6), -10.0), 2))
     assert [set(plane.ravel()) for plane in charts] == [{3}, {255}, {1}]

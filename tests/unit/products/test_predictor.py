@@ -39,7 +39,8 @@ def test_windows_without_data_are_left_out_and_stay_masked() -> None:
     hh = np.full((40, 40), -10.0)
     hh[:, 20:] = np.nan
     layers = layers_of(hh, 2)
-    charts = fields_to_charts(predictor(16, 2).fields(layers), 2, layers)
+    drawer = predictor(16, 2)
+    charts = fields_to_charts(drawer.fields(layers), drawer.classes, 2, layers)
     assert (charts[:, :, 20:] == 255).all()
     assert (charts[:, :, :20] != 255).all()
 
