@@ -69,16 +69,34 @@ def import_modules(names: Sequence[str]) -> None:
                 if "" not in sys.path and str(Path.cwd()) not in sys.path:
                     sys.path.insert(0, str(Path.cwd()))
                 importlib.import_module(name)
-            elif path.stem not in sys.modules:
-                spec = importlib.util.spec_from_file_location(path.stem, path)
-                assert spec is not None
-                assert spec.loader is not None
-                module = importlib.util.module_from_spec(spec)
-                sys.modules[path.stem] = module
-                spec.loader.exec_module(module)
+            else:
+                _import_file(path)
         except Exception as error:
-            sys.modules.pop(path.stem, None)
             raise ConfigError(
                 f"--import {name}: cannot be imported ({type(error).__name__}: {error}); give the dotted name of a "
                 "module, or the path of a .py file"
             ) from error
+
+
+def _import_file(path: Path) -> None:
+    """Import a `.py` file, once, under its own name.
+
+    Raises:
+        ImportError: a module of that name is there, from another place.
+        Exception: what the file itself raises.
+    """
+    loaded = sys.modules.get(path.stem)
+    if loaded is not None:
+        if Path(getattr(loaded, "__file__", None) or "").resolve() == path.resolve():
+            return
+        raise ImportError(f"another module is called {path.stem}; rename the file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
