@@ -17,6 +17,7 @@ from arcticseg.baselines import LOGISTIC, MAJORITY, fit_logistic
 from arcticseg.errors import SceneError
 from arcticseg.files import make_folder, write_text
 from arcticseg.ice import layers as scene_layers
+from arcticseg.ice.channels import RAW_SPACING
 from arcticseg.ice.layers import LayerConfig, Layers
 from arcticseg.ice.reference import check_reference, find_references, read_reference, reference_of
 from arcticseg.ice.resample import coarse_shape
@@ -126,7 +127,7 @@ def evaluate(
         "name": name or predictor.name,
         "run": None if run is None else str(run),
         "factor": predictor.factor,
-        "pixel_spacing": 40 * PRODUCT_FACTOR,
+        "pixel_spacing": int(RAW_SPACING * PRODUCT_FACTOR),
         "simulated": simulated,
         "n_scenes": len(records),
         "pooled": scores(total),
@@ -196,7 +197,7 @@ def draw(
     latitude, longitude = product_positions(scene)
     maps.scene_map(
         path,
-        title=f"{scene.name}\n{predictor.name}, trained at {predictor.factor * 40} m",
+        title=f"{scene.name}\n{predictor.name}, trained at {predictor.factor * RAW_SPACING:g} m",
         hh=layers.sar["hh"] if "hh" in scene.polarisations else None,
         hv=layers.sar["hv"] if "hv" in scene.polarisations else None,
         chart=labels,

@@ -17,7 +17,7 @@ from arcticseg.data.batch import Batch
 from arcticseg.data.loader import Loader
 from arcticseg.data.quarantine import Damage
 from arcticseg.data.transforms import Assemble, Inputs
-from arcticseg.data.validation import Evaluation
+from arcticseg.data.validation import ValidationLoader
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine import checkpoint
 from arcticseg.engine.checkpoint import Progress
@@ -51,7 +51,7 @@ class Trainer:
     task: Task
     assemble: Assemble
     loader: Loader | WebDatasetLoader
-    validation: Evaluation | None
+    validation: ValidationLoader | None
     length: Length
     ranks: Ranks
     hooks: Sequence[Hook]

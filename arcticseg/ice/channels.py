@@ -72,7 +72,9 @@ CHANNELS: dict[str, Channel] = {
 # The channels on the 2 km grid in the order of the sample member `aux.b2`.
 COARSE = tuple(name for name, channel in CHANNELS.items() if channel.grid == "2km")
 
-# Metres between the centres of its cells.
+# Metres between the centres of pixels: of raw scenes (factors count in it), of ready-to-train scenes, of the 2 km grid.
+RAW_SPACING = 40.0
+RTT_SPACING = 80.0
 COARSE_SPACING = 2000.0
 
 # Polarisation -> the scene file's name of it.

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice import resample
-from arcticseg.ice.channels import COARSE
+from arcticseg.ice.channels import COARSE, RAW_SPACING
 from arcticseg.ice.geo import GeoGrid
-from arcticseg.ice.scenes.scene import RAW_SPACING, Scene
+from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import IGNORE_INDEX
 
 # The classes of a raster of no (0) and yes (1).

@@ -16,8 +16,9 @@ from arcticseg.data.decode import Layout
 from arcticseg.data.loader import Loader, make_order
 from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import Selection, ShardSet, open_set, read_scene_list, select_from
+from arcticseg.data.share import Share
 from arcticseg.data.source import Patience, is_remote
-from arcticseg.data.validation import Evaluation
+from arcticseg.data.validation import ValidationLoader
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine import process_group
 from arcticseg.engine.length import Length
@@ -172,19 +173,14 @@ def _loader(
     data, wanted = cfg.data, cfg.data.augment
     groups = tuple(sorted(wanted.drop_groups.items()))
     augment = Augment(cfg.seed, wanted.flips, wanted.quarter_turns, groups, wanted.crop, wanted.cutmix)
-    batch = cfg.engine.global_batch_size
+    share = Share(ranks.rank, ranks.world_size, cfg.engine.global_batch_size, micro)
     if data.reader == "webdataset":
-        return WebDatasetLoader(selection, batch, micro, ranks.rank, ranks.world_size, data.workers, augment)
-    order = make_order(
-        selection, cfg.mix, data.weights, data.block, cfg.seed, data.shuffle, data.window, data.set_weights
-    )
+        return WebDatasetLoader(selection, share, data.workers, augment)
+    order = make_order(selection, data, cfg.mix, cfg.seed)
     return Loader(
         *_reader(cfg, selection, tile),
         order,
-        batch,
-        micro,
-        ranks.rank,
-        ranks.world_size,
+        share,
         data.workers,
         augment,
         pin_memory=ranks.device.type == "cuda",
@@ -196,16 +192,14 @@ def _loader(
 
 def _validation(
     cfg: RunConfig, sets: Sequence[ShardSet], tile: int, micro: int, ranks: process_group.Ranks
-) -> Evaluation | None:
+) -> ValidationLoader | None:
     """Passes over the validation samples; None where there are none, or only a server to stream whole shards from."""
     streamed = cfg.data.reader == "webdataset" and any(map(is_remote, cfg.data.places))
     if streamed or not any("val" in found.manifest.splits for found in sets):
         return None
-    return Evaluation(
+    return ValidationLoader(
         *_reader(cfg, _selection(cfg, sets, "val"), tile),
-        micro,
-        ranks.rank,
-        ranks.world_size,
+        Share(ranks.rank, ranks.world_size, cfg.engine.global_batch_size, micro),
         cfg.data.workers,
         patience=cfg.data.patience,
     )

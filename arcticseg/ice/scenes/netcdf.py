@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
 from arcticseg.ice import chart as charts
-from arcticseg.ice.channels import CHANNELS, COARSE, SAR
+from arcticseg.ice.channels import CHANNELS, COARSE, RAW_SPACING, RTT_SPACING, SAR
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.scenes import hdf5
-from arcticseg.ice.scenes.scene import RAW_SPACING, RTT_SPACING, Float, Scene, coarse_cells, service_of, time_of
+from arcticseg.ice.scenes.scene import Float, Scene, coarse_cells, service_of, time_of
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 
 LAST_ZONE = 41

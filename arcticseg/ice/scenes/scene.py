@@ -22,8 +22,6 @@ from arcticseg.ice.geo import GeoGrid
 
 Float = NDArray[np.float32]
 
-RAW_SPACING = 40.0
-RTT_SPACING = 80.0
 GEO_POINTS = 21
 _TIME = re.compile(r"(\d{8}T\d{6})")
 _SERVICE = re.compile(r"_(dmi|cis)(?:_|\b)")
