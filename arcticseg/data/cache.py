@@ -229,7 +229,9 @@ def _fill(file: int, source: Source, shard: ShardEntry) -> None:
             os.fsync(file)
         if place == shard.bytes and digest.hexdigest() == shard.xxh3:
             return
-        failure = _DiffersError(f"its {place} bytes are not the {shard.bytes} bytes of the manifest")
+        failure = _DiffersError(
+            f"{place} bytes of checksum {digest.hexdigest()}, the manifest says {shard.bytes} of {shard.xxh3}"
+        )
     assert failure is not None
     raise failure
 

@@ -81,7 +81,7 @@ def describe_channels() -> dict[str, dict[str, Any]]:
     described: dict[str, dict[str, Any]] = {}
     for name, channel in CHANNELS.items():
         member = members.get(name) or by_grid[channel.grid]
-        facts = {"group": channel.group, "unit": channel.unit, "grid": channel.grid, "member": member}
+        facts: dict[str, Any] = {"group": channel.group, "unit": channel.unit, "grid": channel.grid, "member": member}
         if name in planes:
             facts |= {"plane": planes[name]}
         if member.endswith(".b2"):

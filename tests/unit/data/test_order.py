@@ -267,7 +267,7 @@ def test_quotas_by_largest_remainder(weights: list[float], block: int, expected:
     ("weights", "block"), [([], 5), ([1, 0], 5), ([1, -1], 5), ([1, float("nan")], 5), ([1, 9], 2)]
 )
 def test_quotas_that_cannot_be(weights: list[float], block: int) -> None:
-    with pytest.raises(ValueError, match=r"weights must be positive|gives a stream of weights"):
+    with pytest.raises(ValueError, match=r"weights must be positive|a block of 2 places .* weights"):
         quotas(weights, block)
 
 
