@@ -20,7 +20,7 @@ class Channel:
         name: in scene files.
         group: one of `GROUPS`.
         unit: of its values.
-        grid: where the scene holds it: `sar` (every pixel), `2km`, `geo` (geolocation grid) or `scene` (a single value).
+        grid: where the scene holds it: `sar` (every pixel), `2km`, `geo` (geolocation grid) or `scene` (once).
         mean, std: as published.
         offset, scale: of the stored uint16 code of a 2 km channel: value = offset + scale x (code - 1), code 0 = no
             data; every scale keeps the rounding error under 0.01 of the unit.

@@ -196,7 +196,7 @@ def official_labels(scene: Scene, config: LayerConfig = LayerConfig()) -> NDArra
         return None
     for values in (*map(scene.sar, scene.polarisations), scene.distance()):
         if values is not None:
-            isnan = np.isnan(values).view(np.uint8)
-            missing = resample.block_labels(isnan, _NO_YES, [step], "maximum", scene.threads)[step][0] > 0
+            no_data = np.isnan(values).view(np.uint8)
+            missing = resample.block_labels(no_data, _NO_YES, [step], "maximum", scene.threads)[step][0] > 0
             labels[step][:, missing & ~missing.all()] = IGNORE_INDEX
     return labels[step]

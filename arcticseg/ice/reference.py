@@ -97,5 +97,5 @@ def read_reference(path: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
     for values, name in zip(planes, CHARTS, strict=True):
         wrong = (values != IGNORE_INDEX) & ~((values >= 0) & (values < N_CLASSES[name]))
         if wrong.any():
-            raise SceneError(f"{path}: {name} holds {values[wrong][0]}, which is not a class; get the file again")
+            raise SceneError(f"{path}: {name} holds {values[wrong][0]}, not a class; get the file again")
     return np.stack(planes).astype(np.uint8)

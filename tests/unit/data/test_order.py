@@ -280,7 +280,7 @@ def test_ranks_share_the_places_of_a_step(step: int, world_size: int, share: int
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
-    with pytest.raises(ValueError, match="10 .* 4 ranks"):
+    with pytest.raises(ValueError, match=r"10 .* 4 ranks"):
         Share(0, 4, 10, 1)
 
 
