@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from arcticseg.baselines import LOGISTIC, MAJORITY, LogisticBaseline, fit_logistic
 from arcticseg.errors import SceneError
 from arcticseg.files import make_folder, write_text
+from arcticseg.ice.channels import RAW_SPACING
 from arcticseg.ice.layers import LayerConfig, official_labels
 from arcticseg.ice.reference import check_reference, find_references, read_reference, reference_of
 from arcticseg.ice.scenes.open import open_scene
-from arcticseg.ice.scenes.scene import RAW_SPACING, Scene
+from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.score import Confusion, confusion, empty_confusions, majority, scores
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.pictures.results import EVALUATION_FILE, FORMAT
