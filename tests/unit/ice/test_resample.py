@@ -53,7 +53,7 @@ def pixels_of(array: np.ndarray, factor: int) -> np.ndarray:
     """The pixels of each whole block, [rows, columns, factor * factor]; numbers as float64."""
     rows, columns = array.shape[0] // factor, array.shape[1] // factor
     whole = array[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
-    pixels = whole.swapaxes(1, 2).reshape(rows, columns, -1)
+    pixels = whole.swapaxes(1, 2).reshape(rows, columns, factor * factor)
     return pixels.astype(np.float64) if pixels.dtype.kind == "f" else pixels
 
 
