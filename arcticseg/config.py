@@ -1,8 +1,11 @@
 """YAML and dotted overrides to strict, typed dataclasses.
 
 A file may say `base: other.yaml` (beside it, or shipped): its own keys then change those of the other file, so a
-difference is one line. Overrides such as `optim.lr=1e-4` come last; their values are YAML. A key that the dataclass
-does not have, or a value of another type, is an error that names the key, the value and what would do.
+difference is a line. Overrides such as `optim.lr=1e-4` come last; their values are YAML. A key that the dataclass
+does not have, or a value of another type, is an error that names the key, the value and the remedy.
+
+A field whose type is a `Choice` is a config chosen by its key `name`, with the keys that apply to it alone. A dataclass
+with a class method `completed` has keys filled in by it, as those that follow from others.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
-from arcticseg.errors import ConfigError
+from arcticseg.choice import Choice
+from arcticseg.errors import BadValueError, ConfigError
 
 T = TypeVar("T")
 
@@ -89,6 +93,18 @@ def read(name: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: a file is missing, is no mapping, or extends itself.
     """
+    merged: dict[str, Any] = {}
+    for keys in layers(name):
+        merged = merge(merged, keys)
+    return merged
+
+
+def layers(name: str | Path) -> list[dict[str, Any]]:
+    """The keys of a config file and of its bases, the deepest base first, without `base`.
+
+    Raises:
+        ConfigError: a file is missing, is not a mapping, or extends itself.
+    """
     path = find(name)
     chain: list[dict[str, Any]] = []
     for _ in range(_MAX_BASES):
@@ -105,11 +121,8 @@ def read(name: str | Path) -> dict[str, Any]:
             break
         path = find(str(base), path.parent)
     else:
-        raise ConfigError(f"{path}: more than {_MAX_BASES} files extend each other; mend 'base'")
-    merged: dict[str, Any] = {}
-    for keys in reversed(chain):
-        merged = merge(merged, keys)
-    return merged
+        raise ConfigError(f"{path}: more than {_MAX_BASES} files extend each other; repair 'base'")
+    return chain[::-1]
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +134,66 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def combine(cls: type, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay nested keys of a dataclass over one another, later over earlier, as `merge` does.
+
+    Where the later keys choose another kind of a `Choice`, those of the earlier kind are dropped.
+    """
+    out: dict[str, Any] = {}
+    for keys in parts:
+        out = _lay(cls, out, keys)
+    return out
+
+
+def _lay(cls: type, under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    out = dict(under)
+    for key, value in over.items():
+        default = _default_name(cls, key) if key in hints else None
+        out[key] = _laid(hints.get(key), out.get(key), value, default)
+    return out
+
+
+def _laid(hint: Any, old: Any, value: Any, default: str | None) -> Any:
+    """A value of a type laid over an old value; `default` names the choice that the old keys are of by default."""
+    kind = _dataclass_in(hint)
+    if kind is not None and issubclass(kind, Choice):
+        old, value = _spelled(old), _spelled(value)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and "name" in value:
+            name = old.get("name", default)
+            # Keys of no name stay: they belong to whatever is chosen.
+            if name is not None and kind.choose(name) is not kind.choose(value["name"]):
+                old = None
+    if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
+        return value
+    if kind is not None and not issubclass(kind, Choice):
+        return _lay(kind, old, value)
+    if typing.get_origin(hint) is dict:
+        item = typing.get_args(hint)[1]
+        return {**old, **{key: _laid(item, old.get(key), part, None) for key, part in value.items()}}
+    return merge(old, value)
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass of a type hint that is a dataclass, with or without None."""
+    for part in (hint, *typing.get_args(hint)) if typing.get_origin(hint) not in (tuple, dict) else ():
+        if dataclasses.is_dataclass(part) and isinstance(part, type):
+            return part
+    return None
+
+
+def _spelled(value: Any) -> Any:
+    """`NAME` stands for `{name: NAME}` where a choice is meant."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _default_name(cls: type, key: str) -> str | None:
+    """The name of the choice that a field has by default."""
+    field = next(field for field in dataclasses.fields(cls) if field.name == key)
+    default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    return default.name if isinstance(default, Choice) else None
+
+
 def override(keys: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Lay `a.b=value` strings over nested keys.
 
@@ -128,6 +201,42 @@ def override(keys: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
         ConfigError: an override without `=`.
     """
     out = dict(keys)
+    for nested in override_layers(overrides):
+        out = merge(out, nested)
+    return out
+
+
+def override_layer(overrides: Sequence[str]) -> dict[str, Any]:
+    """`a.b=value` strings as nested keys, later over earlier.
+
+    A name and keys of what it chooses stand together, in whatever order they are given.
+
+    Raises:
+        ConfigError: an override without `=`.
+    """
+    out: dict[str, Any] = {}
+    for nested in override_layers(overrides):
+        out = _together(out, nested)
+    return out
+
+
+def _together(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(under)
+    for key, value in over.items():
+        old = out.get(key)
+        if isinstance(old, Mapping) != isinstance(value, Mapping):
+            old, value = _spelled(old), _spelled(value)
+        out[key] = _together(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def override_layers(overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """`a.b=value` strings as nested keys.
+
+    Raises:
+        ConfigError: an override without `=`.
+    """
+    out = []
     for text in overrides:
         dotted, separator, value = text.partition("=")
         if not separator or not dotted:
@@ -136,7 +245,7 @@ def override(keys: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
         for part in reversed(dotted.split(".")):
             # A number is one, as in data.weights.2=1.
             nested = {int(part) if part.isdecimal() else part: nested}
-        out = merge(out, nested)
+        out.append(nested)
     return out
 
 
@@ -147,6 +256,7 @@ def build(cls: type[T], keys: Mapping[str, Any], prefix: str = "") -> T:
         ConfigError: unknown key, missing key, or a value of another type.
     """
     hints = typing.get_type_hints(cls)
+    keys = getattr(cls, "completed", dict)(keys)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in keys:
         if key not in fields:
@@ -156,25 +266,43 @@ def build(cls: type[T], keys: Mapping[str, Any], prefix: str = "") -> T:
     values = {}
     for name, field in fields.items():
         if name in keys:
-            values[name] = _convert(hints[name], keys[name], f"{prefix}{name}")
+            values[name] = _convert(hints[name], keys[name], f"{prefix}{name}", _default_name(cls, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"key '{prefix}{name}' is missing; set it")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except BadValueError as error:
+        raise BadValueError(f"{prefix}{error.key}", error.value, error.remedy) from error
 
 
-def _convert(hint: Any, value: Any, key: str) -> Any:
+def _build_choice(base: type[Choice], value: Any, key: str, default: str | None) -> Choice:
+    keys = _spelled(value)
+    if not isinstance(keys, Mapping):
+        raise ConfigError(f"key '{key}' is {value!r}; set a name, or a mapping of keys with `name`")
+    name = keys.get("name", default)
+    kind = base.choose(name)
+    if kind is None:
+        known = f"set one of {', '.join(base.table)}, or " if base.table else ""
+        raise BadValueError(f"{key}.name", name, f"{known}give its module by --import")
+    return build(kind, {**keys, "name": name}, f"{key}.")
+
+
+def _convert(hint: Any, value: Any, key: str, default: str | None = None) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if issubclass(hint, Choice):
+            return _build_choice(hint, value, key, default)
         if not isinstance(value, Mapping):
             raise ConfigError(f"key '{key}' is {value!r}; set a mapping of keys")
-        return build(hint, value, f"{key}.")  # type: ignore[arg-type]
+        return build(hint, value, f"{key}.")
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
         # Of a text or a list of texts, the value says which is meant; other unions have one type besides None.
         inner = [argument for argument in arguments if argument is not type(None)]
         is_list = isinstance(value, (list, tuple))
-        return _convert(next((a for a in inner if (typing.get_origin(a) is tuple) == is_list), inner[0]), value, key)
+        chosen = next((a for a in inner if (typing.get_origin(a) is tuple) == is_list), inner[0])
+        return _convert(chosen, value, key, default)
     if origin is Literal:
         if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
             raise ConfigError(f"key '{key}' is {value!r}; set one of {', '.join(map(str, arguments))}")

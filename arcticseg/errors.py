@@ -16,6 +16,24 @@ class ConfigError(ArcticSegError):
     """A config key, value or combination that cannot work."""
 
 
+class BadValueError(ConfigError):
+    """The value of a key that cannot work; `config.build` puts the section's name in front of the key."""
+
+    def __init__(self, key: str, value: object, remedy: str) -> None:
+        super().__init__(f"key '{key}' is {value!r}; {remedy}")
+        self.key, self.value, self.remedy = key, value, remedy
+
+
+def need(condition: bool, key: str, value: object, remedy: str) -> None:
+    """Refuse a value.
+
+    Raises:
+        BadValueError: the condition does not hold.
+    """
+    if not condition:
+        raise BadValueError(key, value, remedy)
+
+
 class SceneError(ArcticSegError):
     """A scene or chart file that cannot be read or does not follow its schema."""
 

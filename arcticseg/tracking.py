@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from arcticseg.errors import need
 from arcticseg.files import output_errors, write_text
-
-METRICS = "metrics.jsonl"
+from arcticseg.run.folder import METRICS
 
 
 class Tracker(Protocol):
@@ -114,3 +114,8 @@ class TrackingConfig:
     group: str | None = None
     # Steps between log lines.
     every: int = 10
+
+    def __post_init__(self) -> None:
+        need(self.every > 0, "every", self.every, "set 1 or more")
+        need(self.project != "", "project", "", "set a name")
+        need(self.group != "", "group", "", "set a name, or null")

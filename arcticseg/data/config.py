@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from arcticseg.errors import BadValueError, need
+from arcticseg.ice.channels import GROUPS, expand
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -18,6 +21,14 @@ class AugmentConfig:
     cutmix: float = 0.0
     # Channel group -> probability that a sample loses it, so that the model lives without it.
     drop_groups: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        need(0 < self.crop <= 1, "crop", self.crop, "set a share of the edge in (0, 1]")
+        need(0 <= self.cutmix <= 1, "cutmix", self.cutmix, "set a probability in [0, 1]")
+        for group, share in self.drop_groups.items():
+            key = f"drop_groups.{group}"
+            need(group in GROUPS, key, share, f"name a group of {', '.join(GROUPS)}")
+            need(0 <= share < 1, key, share, "set a probability in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -68,3 +79,48 @@ class DataConfig:
     def places(self) -> tuple[str, ...]:
         """`shards` as a list."""
         return (self.shards,) if isinstance(self.shards, str) else self.shards
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The input channels by their own names, in input order."""
+        return expand(self.channels)
+
+    @property
+    def in_chans(self) -> int:
+        """Input planes of the network."""
+        return len(self.names) + self.valid_plane
+
+    def __post_init__(self) -> None:
+        check_channels("channels", self.channels)
+        for key in ("scenes", "cache"):
+            need(getattr(self, key) != "", key, "", "set a path, or null")
+        need(0 < self.label_fraction <= 1, "label_fraction", self.label_fraction, "set a share in (0, 1]")
+        need(all(factor >= 1 for factor in self.factors), "factors", list(self.factors), "set factors of 1 or more")
+        need(bool(self.places) and all(self.places), "shards", self.shards, "name at least one folder or address")
+        need(len(set(self.places)) == len(self.places), "shards", list(self.places), "name each once")
+        for key in ("block", "window"):
+            need(getattr(self, key) > 0, key, getattr(self, key), "set 1 or more")
+        for key in ("workers", "max_damaged", "retries"):
+            need(getattr(self, key) >= 0, key, getattr(self, key), "set 0 or more")
+        need(self.cache_bytes >= 0, "cache_bytes", self.cache_bytes, "set 0 (all of the disk) or more")
+        need(self.patience > 0, "patience", self.patience, "set a positive number of seconds")
+        need(all(w > 0 for w in self.set_weights), "set_weights", list(self.set_weights), "set positive weights")
+        need(all(w > 0 for w in self.weights.values()), "weights", self.weights, "set positive weights")
+        if self.reader == "webdataset":
+            need(self.mix in ("auto", "none"), "mix", self.mix, "set none: the webdataset reader streams")
+            s3 = any(place.startswith("s3://") for place in self.places)
+            need(not s3, "reader", self.reader, "set index: webdataset reads no s3")
+            need(self.cache is None, "cache", self.cache, "set null: the webdataset reader keeps no shards")
+
+
+def check_channels(key: str, names: tuple[str, ...]) -> None:
+    """Refuse names that are neither channels nor groups, and none at all.
+
+    Raises:
+        BadValueError: naming the key and the channel.
+    """
+    need(bool(names), key, list(names), "name at least one channel")
+    try:
+        expand(names)
+    except KeyError as error:
+        raise BadValueError(key, list(names), str(error.args[0])) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import xxhash
@@ -28,6 +28,7 @@ _COARSE_OFFSET = np.array([CHANNELS[name].offset for name in COARSE], np.float64
 _COARSE_SCALE = np.array([CHANNELS[name].scale for name in COARSE], np.float64)[:, None, None]
 
 UInt16 = NDArray[np.uint16]
+Floating = TypeVar("Floating", bound=np.floating)
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,18 @@ class Tile:
 
 
 def encode_sar(decibels: NDArray[np.floating]) -> UInt16:
-    """dB [...] -> uint16 codes [...]; NaN -> 0; -inf (zero power) -> 1."""
-    steps = np.clip(np.rint((decibels - SAR_LOW) / SAR_STEP), 0, SAR_MAX_CODE - 1)
-    return np.where(np.isnan(decibels), 0, steps + 1).astype(np.uint16)
+    """dB [...] -> codes; NaN -> 0; -inf (zero power) -> 1."""
+    return sar_codes(decibels, np.empty_like(decibels)).astype(np.uint16)
+
+
+def sar_codes(decibels: NDArray[Floating], out: NDArray[Floating]) -> NDArray[Floating]:
+    """The codes of `encode_sar` as whole numbers in the memory `out`, which has shape and type of `decibels`."""
+    np.subtract(decibels, SAR_LOW, out=out)
+    out /= SAR_STEP
+    np.rint(out, out=out)
+    np.clip(out, 0, SAR_MAX_CODE - 1, out=out)
+    out += 1
+    return np.fmax(out, 0, out=out)  # NaN becomes 0
 
 
 def decode_sar(codes: UInt16) -> NDArray[np.float32]:

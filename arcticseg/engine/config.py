@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from arcticseg.errors import ConfigError
+from arcticseg.choice import Choice
+from arcticseg.errors import ConfigError, need
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,14 @@ class OptimConfig:
     # Largest norm of the gradient; 0: no clipping.
     clip: float = 1.0
 
+    def __post_init__(self) -> None:
+        need(self.lr > 0, "lr", self.lr, "set a positive learning rate")
+        need(self.weight_decay >= 0, "weight_decay", self.weight_decay, "set 0 or more")
+        need(all(0 <= beta < 1 for beta in self.betas), "betas", list(self.betas), "set two values in [0, 1)")
+        need(0 <= self.warmup < 1, "warmup", self.warmup, "set a share of the steps in [0, 1)")
+        need(0 <= self.final_lr <= 1, "final_lr", self.final_lr, "set a share of lr in [0, 1]")
+        need(self.clip >= 0, "clip", self.clip, "set 0 (off) or more")
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -35,6 +44,31 @@ class EngineConfig:
     micro_batch_size: int | None = None
     # CPU threads a rank; null: cores divided by local ranks.
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        total, micro = self.global_batch_size, self.micro_batch_size
+        need(total > 0, "global_batch_size", total, "set 1 or more")
+        good = micro is None or (micro > 0 and total % micro == 0)
+        need(good, "micro_batch_size", micro, f"set a divisor of global_batch_size ({total})")
+        need(self.threads is None or self.threads > 0, "threads", self.threads, "set 1 or more")
+        need(
+            not (self.precision == "bf16" and self.zero_stage == 0),
+            "zero_stage",
+            self.zero_stage,
+            "set 1: DeepSpeed's stage 0 steps Adam once too often under bf16",
+        )
+
+
+@dataclass(frozen=True)
+class HookConfig(Choice):
+    """Something beside the training loop, chosen by name; see `engine.hooks.hook.Hook`.
+
+    The implementation takes the config's keys.
+    """
+
+
+# Logs, the progress bar and the best weights are always there; what is chosen comes from outside.
+HookConfig.table = {}
 
 
 def accumulation_steps(engine: EngineConfig, world_size: int, pairs: bool = False) -> tuple[int, int]:

@@ -14,7 +14,10 @@ _NO_DECAY = ("pos_embed", "cls_token", "mask_token", "reg_token")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: matrices and kernels decay; biases, norms, positions and tokens do not."""
+    """Two groups: matrices and kernels decay; biases, norms, positions and tokens do not.
+
+    A group's `lr_scale` multiplies the learning rate of a step.
+    """
     decay: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -22,8 +25,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
             is_plain = parameter.ndim < 2 or name.rpartition(".")[2] in _NO_DECAY
             (plain if is_plain else decay).append(parameter)
     groups: list[dict[str, object]] = [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": decay, "weight_decay": weight_decay, "lr_scale": 1.0},
+        {"params": plain, "weight_decay": 0.0, "lr_scale": 1.0},
     ]
     return [group for group in groups if group["params"]]
 

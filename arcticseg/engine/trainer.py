@@ -1,4 +1,4 @@
-"""The training loop; what it trains is a task, what happens beside it are hooks."""
+"""The training loop; what it trains is a task, how it steps a step, what happens beside it are hooks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,107 +19,111 @@ from arcticseg.data.transforms import Assemble, Inputs
 from arcticseg.data.validation import ValidationLoader
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine import checkpoint
-from arcticseg.engine.checkpoint import Progress
-from arcticseg.engine.deepspeed_engine import DTYPES
-from arcticseg.engine.hooks.hook import Hook
+from arcticseg.engine.checkpoint import Position
+from arcticseg.engine.config import EngineConfig, OptimConfig
+from arcticseg.engine.hooks.hook import Hook, Training, Values
 from arcticseg.engine.length import Length
 from arcticseg.engine.optim import learning_rate
-from arcticseg.engine.process_group import Ranks, agree, gather, sum_array, sum_over_ranks
+from arcticseg.engine.process_group import agree, gather, sum_array, sum_over_ranks
 from arcticseg.engine.weights import save_weights
 from arcticseg.errors import ArcticSegError
-from arcticseg.run.config import RunConfig
-from arcticseg.tasks.task import Task
+from arcticseg.run.folder import last_weights
 
 # Numbers of the signals that ask for a checkpoint and a clean end: SLURM sends them before it kills.
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
+@dataclass(frozen=True)
+class Every:
+    """Optimiser steps between what happens now and then; 0: only at the end."""
+
+    validation: int
+    checkpoint: int
+    log: int
+
+
 @dataclass
 class Trainer:
-    """Everything that a training needs, put together by `run`.
+    """Everything that a training needs, put together by `run.start`.
 
     Attributes:
         validation: gives (batch, samples that count) for one pass over the validation samples; None: there are none.
         length: of the training.
-        metadata: stored with weights.
+        seed: of what draws from torch's generator, such as drop path.
     """
 
-    cfg: RunConfig
-    out: Path
-    engine: Any
-    task: Task
+    training: Training
+    engine: EngineConfig
+    optim: OptimConfig
     assemble: Assemble
     loader: Loader | WebDatasetLoader
     validation: ValidationLoader | None
     length: Length
-    ranks: Ranks
+    every: Every
     hooks: Sequence[Hook]
-    metadata: dict[str, str]
-    progress: Progress
+    position: Position
+    seed: int
 
     def __post_init__(self) -> None:
-        self._dtype = DTYPES[self.cfg.engine.precision]
+        self.ranks, self.task, self.step = self.training.ranks, self.training.task, self.training.step
         self._stop_asked = False
-        self._total = self.length.last_step(self.progress.step, self.loader.consumed)
-
-    def _forward(self, x: Tensor, *rest: Any) -> Any:
-        return self.engine(x.to(self._dtype), *rest)
-
-    def _seed(self, step: int) -> None:
-        """Drop path and the like draw from (seed, step, rank), so a resumed run draws what the first would have."""
-        torch.manual_seed(xxhash.xxh3_64_intdigest(f"{self.cfg.seed} {step} {self.ranks.rank}".encode()) >> 1)
 
     def train(self) -> bool:
-        """Train to the end; return False when a signal stopped it early, with a checkpoint to go on from."""
+        """Train to the end; return False when a signal or a hook stopped it early, with a checkpoint to go on from."""
         handlers = {number: signal.signal(number, self._ask_stop) for number in _STOP_SIGNALS}
         try:
+            for hook in self.hooks:
+                hook.on_start(self.training)
             return self._train()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             for hook in self.hooks:
-                hook.on_end(self.progress.step)
+                hook.on_end(self.position.step)
 
     def _ask_stop(self, *_: object) -> None:
         self._stop_asked = True
 
     def _train(self) -> bool:
-        self.engine.train()
+        self.step.train()
+        total = self.training.last
         since, samples = time.monotonic(), 0
         stopped = False
-        while self.progress.step < self._total and not stopped:
-            step = self.progress.step
-            self._seed(step)
-            inputs, counted, stopped = self._next_step()
-            rate = learning_rate(*self.length.schedule(step, self.loader.consumed), self.cfg.optim)
-            for group in self.engine.optimizer.param_groups:
-                group["lr"] = rate
-            sums = self._optimise(inputs, counted)
+        while self.position.step < total and not stopped:
+            before = self.position.step
+            self._seed(before)
+            inputs, counted, stopped = self._next_inputs()
+            rate = learning_rate(*self.length.schedule(before, self.loader.consumed), self.optim)
+            sums = self.step(inputs, counted, rate)
             self.loader.stepped()
-            self.progress.step, samples = step + 1, samples + self.cfg.engine.global_batch_size
-            values = None
-            done = self.progress.step == self._total
-            if self.progress.step % self.cfg.tracking.every == 0 or done:
-                values = self._values(sums, counted) | {"lr": rate}
+            self.position.step, samples = before + 1, samples + self.engine.global_batch_size
+            values: Values | None = None
+            done = self.position.step == total
+            if self.position.step % self.every.log == 0 or done:
+                values = self._values(sums, counted, rate)
                 now = time.monotonic()
                 values["samples_per_s"] = round(samples / max(now - since, 1e-9), 3)
                 since, samples = now, 0
             for hook in self.hooks:
-                hook.on_step(self.progress.step, values)
-            if done or _due(self.progress.step, self.cfg.validate_every):
+                hook.on_step(self.position.step, values)
+            if done or _due(self.position.step, self.every.validation):
                 self._validate()
                 since, samples = time.monotonic(), 0
-            if done or stopped or _due(self.progress.step, self.cfg.checkpoint_every):
+            if done or stopped or _due(self.position.step, self.every.checkpoint):
                 self._checkpoint()
                 since, samples = time.monotonic(), 0
         self._tell("summary", self._summary())
-        if self.progress.step < self._total:
+        if self.position.step < total:
             return False
-        save_weights(self.engine, self.out / "weights" / "last.safetensors", self.metadata)
+        save_weights(self.training.engine, last_weights(self.training.out), self.training.metadata)
         return True
 
-    def _next_step(self) -> tuple[list[Inputs], Tensor, bool]:
-        """Inputs of a step's micro batches, what counts in them over all ranks, and whether any rank was asked to stop.
+    def _seed(self, step: int) -> None:
+        """Drop path and the like draw from (seed, step, rank), so a resumed run draws what the first would have."""
+        torch.manual_seed(xxhash.xxh3_64_intdigest(f"{self.seed} {step} {self.ranks.rank}".encode()) >> 1)
+
+    def _next_inputs(self) -> tuple[list[Inputs], Tensor, bool]:
+        """Inputs of a step's micro batches, what counts in them over all ranks, and whether any rank wants to stop.
 
         Raises:
             ArcticSegError: a rank's error, the same on all ranks.
@@ -131,7 +134,8 @@ class Trainer:
             # One sum over ranks carries the counts that losses are divided by, the wish to stop, and trouble with data.
             counts = torch.zeros(len(self.task.terms), dtype=torch.float64, device=self.ranks.device)
             counts += sum(self.task.counts(item) for item in inputs)
-            flags = counts.new_tensor([float(self._stop_asked), float(self.loader.trouble)])
+            wants_stop = self._stop_asked or any(hook.wants_stop() for hook in self.hooks)
+            flags = counts.new_tensor([float(wants_stop), float(self.loader.trouble)])
             counts, stop, trouble = sum_over_ranks(torch.cat([counts, flags])).split([len(counts), 1, 1])
             if not trouble.item():
                 return inputs, counts, bool(stop.item())
@@ -140,7 +144,7 @@ class Trainer:
 
     def _tell(self, event: str, values: dict[str, Any]) -> None:
         for hook in self.hooks:
-            hook.on_event(self.progress.step, event, values)
+            hook.on_event(self.position.step, event, values)
 
     def _tell_damage(self, event: str, damages: Sequence[Damage]) -> None:
         for damage in damages:
@@ -149,62 +153,43 @@ class Trainer:
     def _summary(self) -> dict[str, Any]:
         """What the data came to: samples used, damaged ones replaced, and what the tail was."""
         consumed = self.loader.consumed
-        rest = self.length.rest(consumed) if self.progress.step == self._total else {}
+        rest = self.length.rest(consumed) if self.position.step == self.training.last else {}
         return {"samples": consumed, "damaged": self.loader.damaged} | rest
 
-    def _optimise(self, inputs: Sequence[Inputs], counted: Tensor) -> Tensor:
-        """One optimiser step over its micro batches; returns the sums of the terms, float32 [terms]."""
-        weights = torch.tensor(self.task.weights, dtype=torch.float64, device=counted.device)
-        shares = (weights / counted.clamp(min=1)).float()
-        # DeepSpeed divides by micro steps and averages over ranks; our division by counts is the only one wanted.
-        scale = len(inputs) * self.ranks.world_size
-        total = torch.zeros(len(weights), device=counted.device)
-        for item in inputs:
-            sums = self.task.sums(self._forward, item)  # type: ignore[arg-type]
-            self.engine.backward((sums * shares).sum() * scale)
-            self.engine.step()
-            total += sums.detach()
-        return total
-
-    def _values(self, sums: Tensor, counted: Tensor) -> dict[str, float]:
-        """Loss and its terms over the global batch.
+    def _values(self, sums: Tensor, counted: Tensor, rate: float) -> dict[str, Tensor | float]:
+        """Loss and its terms over the global batch, on the device, and the learning rate.
 
         Raises:
-            ArcticSegError: the loss is no number.
+            ArcticSegError: the loss is not a number.
         """
-        terms = sum_over_ranks(sums.double()) / counted.clamp(min=1)
-        found = dict(zip(self.task.terms, terms.tolist(), strict=True))
-        loss = sum(w * value for w, value in zip(self.task.weights, found.values(), strict=True))
-        if loss != loss:
+        means = (sum_over_ranks(sums.double()) / counted.clamp(min=1)).unbind()
+        loss = self.task.weighted(means)
+        if loss.isnan().item():
             raise ArcticSegError(
-                f"the loss is no number at step {self.progress.step}; lower optim.lr ({self.cfg.optim.lr}), "
-                f"or set engine.precision to fp32 (now {self.cfg.engine.precision})"
+                f"the loss is NaN at step {self.position.step}; lower optim.lr ({self.optim.lr}), "
+                f"or set engine.precision to fp32 (now {self.engine.precision})"
             )
-        return {"loss": loss} | {f"loss_{name}": value for name, value in found.items()}
+        terms = {f"loss_{name}": mean for name, mean in zip(self.task.terms, means, strict=True)}
+        return {"loss": loss, **terms, "lr": rate}
 
     def _validate(self) -> None:
-        """Score the validation samples and keep the weights that are best by each score."""
+        """Score the validation samples."""
         if self.validation is None:
             return
-        self.engine.eval()
+        self.step.train(False)
         total: Any = None
         with torch.no_grad():
             for batch, n in self._on_all_ranks(iter(self.validation)):
-                tally = self.task.tally(self._forward, self.assemble(batch.to(self.ranks.device)), n)  # type: ignore[arg-type]
+                tally = self.task.tally(self.step.forward, self.assemble(batch.to(self.ranks.device)), n)
                 total = tally if total is None else total + tally
-        self.engine.train()
+        self.step.train()
         if total is None:
             return
-        damages = [damage for found in gather(self.validation.damages) for damage in found]
+        damages = [damage for of_rank in gather(self.validation.damages) for damage in of_rank]
         self._tell_damage("damaged validation sample, left out", sorted(damages, key=lambda damage: damage.number))
         scores = self.task.scores(sum_array(total, self.ranks.device))
         for hook in self.hooks:
-            hook.on_validation(self.progress.step, scores)
-        for name in self.task.best_by:
-            value = scores[name]
-            if value is not None and value > self.progress.best.get(name, float("-inf")):
-                self.progress.best[name] = value
-                save_weights(self.engine, self.out / "weights" / f"best-{name}.safetensors", self.metadata)
+            hook.on_validation(self.position.step, scores)
 
     def _on_all_ranks(self, batches: Iterator[tuple[Batch, int]]) -> Iterator[tuple[Batch, int]]:
         """The items of an iterator that is as long on all ranks.
@@ -224,8 +209,8 @@ class Trainer:
             yield item
 
     def _checkpoint(self) -> None:
-        self.progress.loader = self.loader.state_dict()
-        checkpoint.save(self.engine, self.out, self.progress, self.ranks)
+        self.position.loader = self.loader.state_dict()
+        checkpoint.save(self.step, self.engine.zero_stage, self.training.out, self.position, self.hooks, self.ranks)
 
 
 def _due(step: int, every: int) -> bool:

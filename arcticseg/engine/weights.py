@@ -9,6 +9,7 @@ import torch
 
 from arcticseg.engine.process_group import barrier
 from arcticseg.files import atomic_path, make_folder
+from arcticseg.tasks.task import Objective
 
 
 def save_weights(engine: Any, path: Path, metadata: dict[str, str]) -> None:
@@ -24,11 +25,14 @@ def save_weights(engine: Any, path: Path, metadata: dict[str, str]) -> None:
 
 
 def full_state_dict(engine: Any) -> dict[str, torch.Tensor] | None:
-    """All weights in float32 on the CPU of rank 0, None on the others; every rank must call it."""
+    """The network's weights in float32 on the CPU of rank 0, None on the others; every rank must call it."""
     if engine.zero_optimization_stage() < 3:
-        found = engine.module.state_dict()
+        weights = engine.module.state_dict()
     else:
-        found = engine._zero3_consolidated_16bit_state_dict()
+        weights = engine._zero3_consolidated_16bit_state_dict()
     if engine.global_rank != 0:
         return None
-    return {name: value.detach().float().cpu().contiguous() for name, value in found.items()}
+    if isinstance(engine.module, Objective):
+        prefix = "network."
+        weights = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    return {name: value.detach().float().cpu().contiguous() for name, value in weights.items()}

@@ -38,5 +38,6 @@ def init_convs(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear interpolation of maps [B, C, h, w] to size (H, W)."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

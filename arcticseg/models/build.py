@@ -1,50 +1,60 @@
-"""From a config to a network."""
+"""From a config to a network, with random weights from torch's generator; nothing is downloaded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import cast
 
 from torch import nn
 
-from arcticseg.errors import ConfigError
-from arcticseg.ice.sigrid import CHARTS
-from arcticseg.models.decoders.light import LightDecoder
-from arcticseg.models.decoders.unet import UNetDecoder
-from arcticseg.models.decoders.upernet import UPerDecoder
-from arcticseg.models.encoders.unet import UNetEncoder
-from arcticseg.models.encoders.vit import build_vit
-from arcticseg.models.segmenter import DECODER_CHANNELS, UNET, Segmenter
+from arcticseg.models.config import ModelConfig
+from arcticseg.models.encoders.vit import ViTEncoder
+from arcticseg.models.heads import Head
+from arcticseg.models.mae import MaskedAutoencoder
+from arcticseg.models.segmenter import Segmenter
 
 
-def build_segmenter(
-    encoder: str,
-    in_chans: int,
-    img_size: int,
-    decoder: str = "light",
-    sic: str = "regression",
-    drop_path: float = 0.0,
-    patch_size: int | None = None,
-    embed_dim: int | None = None,
-    depth: int | None = None,
-    num_heads: int | None = None,
-    unet_filters: Sequence[int] = (16, 32, 64, 64),
-    decoder_channels: int | None = None,
-) -> Segmenter:
-    """Build a segmenter with random weights.
+def build_encoder(model: ModelConfig, in_chans: int, tile: int) -> nn.Module:
+    """The encoder for `in_chans` planes and tiles of `tile` pixels.
 
-    encoder: "unet", which brings its own decoder and takes only in_chans, sic and unet_filters, or the name of a
-    vision transformer of timm (see `build_vit`). decoder: "light" (one for all charts) or "upernet" (one a chart).
-    decoder_channels: their width; 256 and 768 if None. Raises ConfigError for what cannot be built.
+    Raises:
+        ConfigError: there is none of that name, or its sizes do not fit.
     """
-    if encoder == UNET:
-        down = UNetEncoder(in_chans, unet_filters)
-        return Segmenter(down, UNetDecoder(down.dims), sic)
-    if decoder not in DECODER_CHANNELS:
-        raise ConfigError(f"decoder {decoder!r} is unknown; set one of {', '.join(DECODER_CHANNELS)}")
-    channels = DECODER_CHANNELS[decoder] if decoder_channels is None else decoder_channels
-    if channels < 4 or channels % 4:
-        raise ConfigError(f"decoder_channels {channels} must be a positive multiple of 4")
-    vit = build_vit(encoder, in_chans, img_size, drop_path, patch_size, embed_dim, depth, num_heads)
-    if decoder == "light":
-        return Segmenter(vit, LightDecoder(vit.dims, channels), sic)
-    return Segmenter(vit, nn.ModuleDict({chart: UPerDecoder(vit.dims, channels) for chart in CHARTS}), sic)
+    return cast(nn.Module, model.encoder.make(in_chans, tile))
+
+
+def build_segmenter(model: ModelConfig, in_chans: int, tile: int) -> Segmenter:
+    """Encoder, decoders and heads of the charts.
+
+    Raises:
+        ConfigError: the encoder cannot be built.
+    """
+    encoder = build_encoder(model, in_chans, tile)
+    decoder, dims = model.decoding, encoder.dims
+    if decoder.shared:
+        decoders = dict.fromkeys(model.charts, cast(nn.Module, decoder.make(dims)))
+    else:
+        decoders = {chart: cast(nn.Module, decoder.make(dims)) for chart in model.charts}
+    heads: dict[str, Head] = {chart: model.head(chart).make(decoders[chart].out_channels, chart) for chart in decoders}
+    # After all of them are made, so that another kind of head draws no other weights for the rest.
+    for head in heads.values():
+        head.initialise()
+    return Segmenter(encoder, decoders[model.charts[0]] if decoder.shared else nn.ModuleDict(decoders), heads)
+
+
+def build_autoencoder(
+    model: ModelConfig,
+    in_chans: int,
+    tile: int,
+    out_chans: int,
+    *,
+    decoder_dim: int,
+    decoder_depth: int,
+    decoder_heads: int,
+) -> MaskedAutoencoder:
+    """A masked autoencoder that reconstructs `out_chans` planes.
+
+    Raises:
+        ConfigError: the encoder cannot be built.
+    """
+    encoder = cast(ViTEncoder, build_encoder(model, in_chans, tile))
+    return MaskedAutoencoder(encoder, out_chans, decoder_dim, decoder_depth, decoder_heads)

@@ -1,27 +1,239 @@
-"""Configs of encoders, decoders and heads; no torch here."""
+"""Configs of encoders, decoders and heads; no torch here.
+
+The tables say what can be named. A network from outside adds its class to a table; `arcticseg.choice.import_modules`
+imports its module.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from arcticseg.choice import Choice
+from arcticseg.errors import need
+from arcticseg.ice.sigrid import CHARTS
+
+# What an encoder's maps look like: all of one stride, or each with half the rows and columns of the one before.
+Pyramid = Literal["flat", "halving"]
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The network."""
+class EncoderConfig(Choice):
+    """An image [B, C, H, W] to maps of features.
 
-    # "unet" (the AutoICE UNet) or any timm ViT.
-    encoder: str = "vit_base_patch16_224"
-    decoder: Literal["light", "upernet"] = "light"
-    sic: Literal["regression", "classification"] = "regression"
-    # Null: as the named timm model has it.
+    The implementation takes (input planes, edge of a tile) and the config's keys. It gives a module whose forward
+    takes an image and returns a list of maps, with `dims` (channels of each map) and `stride` (pixels, of which H and
+    W are multiples).
+    """
+
+    pyramid: ClassVar[Pyramid] = "halving"
+    # The decoder of a run that names none.
+    decoder: ClassVar[str] = "light"
+    # Whether a masked autoencoder can be made of it.
+    pretrains: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class ViTConfig(EncoderConfig):
+    """A plain vision transformer of timm. None: as the named model has it."""
+
+    name: str = "vit_base_patch16_224"
     patch_size: int | None = None
     embed_dim: int | None = None
     depth: int | None = None
     num_heads: int | None = None
-    # Null: 256 for light, 768 for upernet.
-    decoder_channels: int | None = None
-    unet_filters: tuple[int, ...] = (16, 32, 64, 64)
+    # Stochastic depth.
     drop_path: float = 0.0
+
+    implementation: ClassVar[str] = "arcticseg.models.encoders.vit:build_vit"
+    pyramid: ClassVar[Pyramid] = "flat"
+    pretrains: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for key in ("patch_size", "embed_dim", "depth", "num_heads"):
+            value = getattr(self, key)
+            need(value is None or value > 0, key, value, "set 1 or more, or null for what the name stands for")
+        need(0 <= self.drop_path < 1, "drop_path", self.drop_path, "set a share in [0, 1)")
+        if self.embed_dim is not None and self.num_heads is not None:
+            remedy = f"set a divisor of embed_dim ({self.embed_dim})"
+            need(self.embed_dim % self.num_heads == 0, "num_heads", self.num_heads, remedy)
+
+    def arguments(self) -> dict[str, object]:
+        """The keys, the name with them: it says which network of timm."""
+        return {"name": self.name} | super().arguments()
+
+
+@dataclass(frozen=True)
+class UNetConfig(EncoderConfig):
+    """The way down of the AutoICE UNet."""
+
+    name: str = "unet"
+    # Channels of the levels.
+    filters: tuple[int, ...] = (16, 32, 64, 64)
+
+    implementation: ClassVar[str] = "arcticseg.models.encoders.unet:UNetEncoder"
+    decoder: ClassVar[str] = "unet"
+
+    def __post_init__(self) -> None:
+        good = bool(self.filters) and min(self.filters) > 0
+        need(good, "filters", list(self.filters), "set positive channel counts, such as [16, 32, 64, 64]")
+
+
+# Families of timm that have plain vision transformers.
+_VITS = ("vit_*", "deit*", "flexivit*", "aimv2_*", "beit3_*", "eva_large_*")
+
+EncoderConfig.table = {**dict.fromkeys(_VITS, ViTConfig), "unet": UNetConfig}
+
+
+@dataclass(frozen=True)
+class DecoderConfig(Choice):
+    """Maps of features to one map.
+
+    The implementation takes (channels of the maps) and the config's keys. It gives a module whose forward takes the
+    list of maps, with `out_channels`.
+    """
+
+    # Maps that it can take; None: any.
+    pyramid: ClassVar[Pyramid | None] = None
+    # One for all charts, or one for each.
+    shared: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class LightConfig(DecoderConfig):
+    """Projected, fused and upsampled maps of one stride."""
+
+    name: str = "light"
+    # Width of the projections.
+    channels: int = 256
+
+    implementation: ClassVar[str] = "arcticseg.models.decoders.light:LightDecoder"
+    pyramid: ClassVar[Pyramid | None] = "flat"
+
+    def __post_init__(self) -> None:
+        check_width("channels", self.channels)
+
+
+@dataclass(frozen=True)
+class UPerNetConfig(DecoderConfig):
+    """Pyramid pooling and feature pyramid on maps of one stride, one for each chart."""
+
+    name: str = "upernet"
+    # Width of the pyramid.
+    channels: int = 768
+
+    implementation: ClassVar[str] = "arcticseg.models.decoders.upernet:UPerDecoder"
+    pyramid: ClassVar[Pyramid | None] = "flat"
+    shared: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_width("channels", self.channels)
+
+
+@dataclass(frozen=True)
+class UNetDecoderConfig(DecoderConfig):
+    """The way up of the UNet."""
+
+    name: str = "unet"
+
+    implementation: ClassVar[str] = "arcticseg.models.decoders.unet:UNetDecoder"
+    pyramid: ClassVar[Pyramid | None] = "halving"
+
+
+DecoderConfig.table = {"light": LightConfig, "upernet": UPerNetConfig, "unet": UNetDecoderConfig}
+
+
+def check_width(key: str, width: int) -> None:
+    """Refuse a width that norms in groups of four channels cannot divide.
+
+    Raises:
+        BadValueError: naming the key.
+    """
+    need(width > 0 and width % 4 == 0, key, width, "set a positive multiple of 4")
+
+
+@dataclass(frozen=True)
+class HeadConfig(Choice):
+    """A chart's head: how its classes are predicted. The implementation takes (channels, chart)."""
+
+    # Charts that it can predict.
+    charts: ClassVar[tuple[str, ...]] = CHARTS
+    # Its loss unless the task names another.
+    loss: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class RegressionConfig(HeadConfig):
+    """One number a pixel, in classes."""
+
+    name: str = "regression"
+
+    implementation: ClassVar[str] = "arcticseg.models.heads:Regression"
+    charts: ClassVar[tuple[str, ...]] = ("SIC",)
+    loss: ClassVar[str] = "squared_error"
+
+
+@dataclass(frozen=True)
+class ClassificationConfig(HeadConfig):
+    """A logit a class."""
+
+    name: str = "classification"
+
+    implementation: ClassVar[str] = "arcticseg.models.heads:Classification"
+    loss: ClassVar[str] = "cross_entropy"
+
+
+HeadConfig.table = {"regression": RegressionConfig, "classification": ClassificationConfig}
+
+_DEFAULT_HEADS: dict[str, HeadConfig] = {"SIC": RegressionConfig()}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: an encoder and, for charts, a decoder and a head for each of them."""
+
+    encoder: EncoderConfig = field(default_factory=ViTConfig)
+    # Null: the encoder's own.
+    decoder: DecoderConfig | None = None
+    # Charts that the network draws.
+    charts: tuple[str, ...] = CHARTS
+    # Chart -> head, where it is not regression for SIC and classification for SOD and FLOE.
+    heads: dict[str, HeadConfig] = field(default_factory=dict)
     # Run folder or weights file whose encoder to start from; null: from scratch.
     init_from: str | None = None
+
+    @property
+    def decoding(self) -> DecoderConfig:
+        """`decoder`, or the encoder's own."""
+        if self.decoder is not None:
+            return self.decoder
+        return DecoderConfig.named(self.encoder.decoder)
+
+    @classmethod
+    def completed(cls, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """Keys of the config, with the name of a decoder of which they have other keys only: the encoder's own."""
+        decoder, encoder = keys.get("decoder"), keys.get("encoder", {})
+        if not isinstance(decoder, Mapping) or "name" in decoder:
+            return dict(keys)
+        name = encoder.get("name", ViTConfig.name) if isinstance(encoder, Mapping) else encoder
+        kind = EncoderConfig.choose(name)
+        return {**keys, "decoder": {"name": None if kind is None else kind.decoder, **decoder}}
+
+    def head(self, chart: str) -> HeadConfig:
+        """The head of a chart."""
+        return self.heads.get(chart, _DEFAULT_HEADS.get(chart, ClassificationConfig()))
+
+    def __post_init__(self) -> None:
+        need(bool(self.charts), "charts", list(self.charts), f"name charts of {', '.join(CHARTS)}")
+        for chart in (*self.charts, *self.heads):
+            key = "charts" if chart in self.charts else f"heads.{chart}"
+            need(chart in CHARTS, key, chart, f"name charts of {', '.join(CHARTS)}")
+        in_order = tuple(chart for chart in CHARTS if chart in self.charts)
+        need(self.charts == in_order, "charts", list(self.charts), f"name each once, in the order {', '.join(CHARTS)}")
+        for chart, head in self.heads.items():
+            need(chart in head.charts, f"heads.{chart}", head.name, f"it predicts {', '.join(head.charts)} only")
+        need(self.init_from != "", "init_from", "", "set a run folder or a weights file, or null")
+        decoder, pyramid = self.decoding, self.encoder.pyramid
+        remedy = f"set {self.encoder.decoder}, or null: it cannot take the maps of encoder {self.encoder.name}"
+        need(decoder.pyramid in (None, pyramid), "decoder.name", decoder.name, remedy)

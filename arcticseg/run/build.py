@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 from arcticseg import config
 from arcticseg.data.augment import Augment
 from arcticseg.data.cache import Cache
+from arcticseg.data.config import DataConfig
 from arcticseg.data.decode import Layout
 from arcticseg.data.loader import Loader, make_order
 from arcticseg.data.reader import SampleReader
@@ -20,19 +22,27 @@ from arcticseg.data.share import Share
 from arcticseg.data.source import Patience, is_remote
 from arcticseg.data.validation import ValidationLoader
 from arcticseg.data.webdataset_reader import WebDatasetLoader
-from arcticseg.engine import process_group
+from arcticseg.engine.config import accumulation_steps
+from arcticseg.engine.hooks.bar import Bar
+from arcticseg.engine.hooks.best import Best
+from arcticseg.engine.hooks.hook import Hook
+from arcticseg.engine.hooks.logs import Logs
 from arcticseg.engine.length import Length
-from arcticseg.errors import ConfigError
-from arcticseg.ice.channels import expand
-from arcticseg.models.build import build_segmenter
-from arcticseg.models.encoders.vit import build_vit
+from arcticseg.engine.process_group import Ranks
+from arcticseg.errors import ConfigError, need
+from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.mae import MaskedAutoencoder
+from arcticseg.models.segmenter import Segmenter
 from arcticseg.models.weights import load_encoder, load_weights
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import weights_file
 from arcticseg.tasks.pretrain import Pretrain
 from arcticseg.tasks.segment import Segment
 from arcticseg.tasks.task import Task
+from arcticseg.tracking import make_trackers
+
+# Edge of a tile where no shards say it: what `shards build` cuts by default.
+_TILE = 384
 
 
 def build_model(cfg: RunConfig, tile: int) -> nn.Module:
@@ -41,38 +51,85 @@ def build_model(cfg: RunConfig, tile: int) -> nn.Module:
     Raises:
         ConfigError: sizes that do not fit.
     """
+    crop = cfg.data.augment.crop
+    need(round(tile * crop) > 0, "data.augment.crop", crop, f"leave a pixel of a tile of {tile} pixels")
     torch.manual_seed(cfg.seed)
-    model = cfg.model
-    shape = {key: getattr(model, key) for key in ("drop_path", "patch_size", "embed_dim", "depth", "num_heads")}
-    if cfg.task == "pretrain":
-        encoder = build_vit(model.encoder, cfg.in_chans, tile, **shape)
-        targets = config_targets(cfg)
-        mae = cfg.pretrain
-        return MaskedAutoencoder(encoder, len(targets), mae.decoder_dim, mae.decoder_depth, mae.decoder_heads)
-    return build_segmenter(
-        model.encoder,
-        cfg.in_chans,
+    if cfg.task == "segment":
+        return build_segmenter(cfg.model, cfg.data.in_chans, tile)
+    mae = cfg.pretrain
+    model = build_autoencoder(
+        cfg.model,
+        cfg.data.in_chans,
         tile,
-        decoder=model.decoder,
-        sic=model.sic,
-        unet_filters=model.unet_filters,
-        decoder_channels=model.decoder_channels,
-        **shape,
+        len(cfg.targets),
+        decoder_dim=mae.decoder_dim,
+        decoder_depth=mae.decoder_depth,
+        decoder_heads=mae.decoder_heads,
     )
+    patches = (tile // model.patch) ** 2
+    removed = int(mae.mask_ratio * patches)
+    need(removed > 0, "pretrain.mask_ratio", mae.mask_ratio, f"remove at least 1 of a tile's {patches} patches")
+    return model
 
 
-def config_targets(cfg: RunConfig) -> list[int]:
-    """Input planes that pretraining reconstructs."""
-    return [cfg.channels.index(name) for name in expand(cfg.pretrain.targets)]
+def check_parts(cfg: RunConfig) -> None:
+    """Build the network on the meta device, which has no memory, and make losses and hooks.
+
+    Tiles are as large as those of the shards, where they lie in a folder of this machine; else as `shards build` cuts
+    them by default.
+
+    Raises:
+        ConfigError: what cannot be built.
+    """
+    with torch.device("meta"):
+        model = build_model(cfg, _tile_of(cfg.data))
+    build_task(cfg, model)
+    for hook in cfg.hooks:
+        hook.make()
+
+
+def _tile_of(data: DataConfig) -> int:
+    from arcticseg.data.manifest import MANIFEST, read_manifest
+
+    folder = Path(data.places[0])
+    return read_manifest(folder).tile if (folder / MANIFEST).is_file() else _TILE
 
 
 def build_task(cfg: RunConfig, model: nn.Module) -> Task:
     """The task of a config."""
     if cfg.task == "segment":
-        return Segment(cfg.segment.weights)
-    assert isinstance(model, MaskedAutoencoder)
+        network = cast(Segmenter, model)
+        heads = {chart: network.head(chart) for chart in network.charts}
+        losses = {chart: cfg.segment.loss(chart, cfg.model.head(chart).loss).make(chart) for chart in heads}
+        return Segment(heads, losses, cfg.segment.weights)
     mae = cfg.pretrain
-    return Pretrain(config_targets(cfg), model.patch, mae.mask_ratio, cfg.seed, mae.normalise_targets)
+    patch = cast(MaskedAutoencoder, model).patch
+    return Pretrain(cfg.targets, patch, mae.mask_ratio, cfg.seed, mae.normalise_targets)
+
+
+def build_hooks(cfg: RunConfig, ranks: Ranks, step: int) -> list[Hook]:
+    """Logs, progress bar, best weights, then what the config names; metrics after `step` are cut off."""
+    out = Path(cfg.out)
+    trackers = make_trackers(out, cfg.tracking, config.to_dict(cfg), out.name, step) if ranks.is_main else []
+    hooks: list[Hook] = [Logs(trackers), Bar(f"{cfg.task} {out.name}"), Best()]
+    for chosen in cfg.hooks:
+        hook = cast(Hook, chosen.make())
+        hook.name = chosen.name
+        hooks.append(hook)
+    return hooks
+
+
+def metadata_of(
+    cfg: RunConfig, sets: Sequence[ShardSet], selection: Selection, statistics: dict[str, tuple[float, float]]
+) -> dict[str, str]:
+    """What weights need beside them to be used: config, statistics, tile, factors, whether scenes are simulated."""
+    return {
+        "config": json.dumps(config.to_dict(cfg)),
+        "statistics": json.dumps(statistics),
+        "tile": str(sets[0].manifest.tile),
+        "factors": json.dumps(cfg.data.factors or sorted(set(selection.factor.tolist()))),
+        "simulated": json.dumps(any(part.manifest.simulated for part in sets)),
+    }
 
 
 def initialise(cfg: RunConfig, model: nn.Module) -> None:
@@ -84,11 +141,11 @@ def initialise(cfg: RunConfig, model: nn.Module) -> None:
     if cfg.model.init_from is not None:
         path = weights_file(Path(cfg.model.init_from))
         weights, metadata = load_weights(path)
-        theirs = config.build(RunConfig, json.loads(metadata["config"]))
-        if (theirs.channels, theirs.data.valid_plane) != (cfg.channels, cfg.data.valid_plane):
+        theirs = config.build(DataConfig, json.loads(metadata["config"])["data"])
+        if (theirs.names, theirs.valid_plane) != (cfg.data.names, cfg.data.valid_plane):
             raise ConfigError(
                 f"key 'data.channels' is {list(cfg.data.channels)} (valid_plane {cfg.data.valid_plane}); {path} was "
-                f"trained with {list(theirs.data.channels)} ({theirs.data.valid_plane}); set the same"
+                f"trained with {list(theirs.channels)} ({theirs.valid_plane}); set the same"
             )
         load_encoder(model, weights, path)
 
@@ -103,16 +160,16 @@ def statistics_of(cfg: RunConfig, sets: Sequence[ShardSet]) -> dict[str, tuple[f
     """
     if cfg.data.statistics == "published":
         return {}
-    found = {}
-    for name in cfg.channels:
+    statistics = {}
+    for name in cfg.data.names:
         parts = [part.manifest.statistics[name] for part in sets if name in part.manifest.statistics]
         count = sum(part["count"] for part in parts)
         if not count:
             raise ConfigError(f"key 'data.statistics' is 'shards', which hold none of {name}; set it to published")
         mean = sum(part["count"] * part["mean"] for part in parts) / count
         square = sum(part["count"] * (part["std"] ** 2 + part["mean"] ** 2) for part in parts) / count
-        found[name] = (mean, max(square - mean**2, 0.0) ** 0.5)
-    return found
+        statistics[name] = (mean, max(square - mean**2, 0.0) ** 0.5)
+    return statistics
 
 
 def open_sets(cfg: RunConfig) -> list[ShardSet]:
@@ -124,29 +181,30 @@ def open_sets(cfg: RunConfig) -> list[ShardSet]:
     """
     patience = Patience(cfg.data.patience, cfg.data.retries)
     sets = [open_set(place, patience) for place in cfg.data.places]
-    tiles = {found.manifest.tile for found in sets}
+    tiles = {part.manifest.tile for part in sets}
     if len(tiles) > 1:
         raise ConfigError(
             f"key 'data.shards' names sets with tiles of {sorted(tiles)} pixels; build them with one size"
         )
     held_out: dict[str, str] = {}
-    for found in sets:
+    for part in sets:
         held_out |= {
-            name: found.source.address
-            for name, scene in found.manifest.scenes.items()
+            name: part.source.address
+            for name, scene in part.manifest.scenes.items()
             if scene["split"] in ("val", "test")
         }
-    for found in sets:
-        for name, scene in found.manifest.scenes.items():
+    for part in sets:
+        for name, scene in part.manifest.scenes.items():
             if scene["split"] == "train" and name in held_out:
                 raise ConfigError(
-                    f"{found.source.address}: trains on {name}, which {held_out[name]} holds out; build both with the "
+                    f"{part.source.address}: trains on {name}, which {held_out[name]} holds out; build both with the "
                     "same --lists"
                 )
     return sets
 
 
-def _selection(cfg: RunConfig, sets: Sequence[ShardSet], split: str) -> Selection:
+def selection_of(cfg: RunConfig, sets: Sequence[ShardSet], split: str) -> Selection:
+    """The samples of a split that a config selects."""
     train = split == "train"
     return select_from(
         sets,
@@ -154,26 +212,35 @@ def _selection(cfg: RunConfig, sets: Sequence[ShardSet], split: str) -> Selectio
         cfg.data.factors,
         read_scene_list(Path(cfg.data.scenes)) if train and cfg.data.scenes else None,
         cfg.data.label_fraction if train else 1.0,
-        labelled=cfg.task == "segment",
+        labelled=cfg.labelled,
     )
 
 
 def _reader(cfg: RunConfig, selection: Selection, tile: int) -> tuple[SampleReader, Layout]:
     """What reads the samples, and the arrays that they are decoded to."""
     factors = sorted(set(selection.factor.tolist()))
-    layout = Layout.of(tile, factors, cfg.channels, cfg.data.valid_plane, labels=cfg.task == "segment")
+    layout = Layout.of(tile, factors, cfg.data.names, cfg.data.valid_plane, labels=cfg.labelled)
     cache = None if cfg.data.cache is None else Cache(Path(cfg.data.cache), cfg.data.cache_bytes)
     return SampleReader(selection, layout.core_only, cache), layout
 
 
-def _loader(
-    cfg: RunConfig, selection: Selection, tile: int, micro: int, ranks: process_group.Ranks
+def share_of(cfg: RunConfig, ranks: Ranks) -> Share:
+    """What a rank takes of each global batch.
+
+    Raises:
+        ConfigError: the sizes do not divide.
+    """
+    micro, _ = accumulation_steps(cfg.engine, ranks.world_size, pairs=cfg.data.augment.cutmix > 0)
+    return Share(ranks.rank, ranks.world_size, cfg.engine.global_batch_size, micro)
+
+
+def loader_of(
+    cfg: RunConfig, selection: Selection, tile: int, share: Share, pin_memory: bool
 ) -> Loader | WebDatasetLoader:
     """The reader that the config asks for."""
     data, wanted = cfg.data, cfg.data.augment
     groups = tuple(sorted(wanted.drop_groups.items()))
     augment = Augment(cfg.seed, wanted.flips, wanted.quarter_turns, groups, wanted.crop, wanted.cutmix)
-    share = Share(ranks.rank, ranks.world_size, cfg.engine.global_batch_size, micro)
     if data.reader == "webdataset":
         return WebDatasetLoader(selection, share, data.workers, augment)
     order = make_order(selection, data, cfg.mix, cfg.seed)
@@ -183,29 +250,27 @@ def _loader(
         share,
         data.workers,
         augment,
-        pin_memory=ranks.device.type == "cuda",
+        pin_memory=pin_memory,
         max_damaged=data.max_damaged,
         window=data.window,
         patience=data.patience,
     )
 
 
-def _validation(
-    cfg: RunConfig, sets: Sequence[ShardSet], tile: int, micro: int, ranks: process_group.Ranks
-) -> ValidationLoader | None:
+def validation_of(cfg: RunConfig, sets: Sequence[ShardSet], tile: int, share: Share) -> ValidationLoader | None:
     """Passes over the validation samples; None where there are none, or only a server to stream whole shards from."""
     streamed = cfg.data.reader == "webdataset" and any(map(is_remote, cfg.data.places))
-    if streamed or not any("val" in found.manifest.splits for found in sets):
+    if streamed or not any("val" in part.manifest.splits for part in sets):
         return None
     return ValidationLoader(
-        *_reader(cfg, _selection(cfg, sets, "val"), tile),
-        Share(ranks.rank, ranks.world_size, cfg.engine.global_batch_size, micro),
+        *_reader(cfg, selection_of(cfg, sets, "val"), tile),
+        share,
         cfg.data.workers,
         patience=cfg.data.patience,
     )
 
 
-def _length(cfg: RunConfig, samples: int) -> Length:
+def length_of(cfg: RunConfig, samples: int) -> Length:
     """How long to train.
 
     Raises:

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from arcticseg.data.order import generator
 from arcticseg.data.transforms import Inputs
 from arcticseg.models.mae import patchify, random_mask
 from arcticseg.tasks.losses.pixel import reconstruction_sum
+from arcticseg.tasks.task import Forward, Task
 
 
-class Pretrain:
+class Pretrain(Task):
     """The task of `RunConfig.task: pretrain`.
 
     Args:
@@ -34,6 +35,7 @@ class Pretrain:
     def __init__(
         self, targets: Sequence[int], patch: int, mask_ratio: float, seed: int, normalise: bool = False
     ) -> None:
+        super().__init__()
         self.targets, self.patch, self.mask_ratio = list(targets), patch, mask_ratio
         self.seed, self.normalise = seed, normalise
 
@@ -62,15 +64,15 @@ class Pretrain:
         """Valid values in removed patches."""
         return self._target(inputs)[1].sum().double()[None]
 
-    def sums(self, model: nn.Module, inputs: Inputs) -> Tensor:
+    def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """Sum of squared errors over valid values in removed patches."""
-        prediction, _ = model(inputs.seen, self.noise(inputs), self.mask_ratio)
+        prediction, _ = network(inputs.seen, self.noise(inputs), self.mask_ratio)
         return reconstruction_sum(prediction, *self._target(inputs))[None]
 
-    def tally(self, model: nn.Module, inputs: Inputs, n: int) -> NDArray[Any]:
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
         """Sum of squared errors and number of values."""
         first = Inputs(*(getattr(inputs, name)[:n] for name in ("place", "x", "data", "dropped", "labels")))
-        return np.array([float(self.sums(model, first)), float(self.counts(first))])
+        return np.array([float(self.sums(network, first)), float(self.counts(first))])
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         """`reconstruction`: share of the variance explained by unit-variance targets, 1 - mean squared error."""

@@ -1,4 +1,4 @@
-"""Multitask segmentation: SIC by regression or classification, SOD and FLOE by classification."""
+"""Multitask segmentation of SIC, SOD and FLOE, or of some of them."""
 
 from __future__ import annotations
 
@@ -8,60 +8,65 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from arcticseg.data.transforms import Inputs
 from arcticseg.ice.score import confusion, scores
-from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
-from arcticseg.tasks.losses.pixel import cross_entropy_sum, squared_error_sum
+from arcticseg.ice.sigrid import CHARTS, N_CLASSES
+from arcticseg.models.heads import Head
+from arcticseg.tasks.losses.loss import Loss
+from arcticseg.tasks.task import Forward, Task
 
 
-def classes_of(logits: Mapping[str, Tensor]) -> Tensor:
-    """Predicted classes, uint8 [B, 3, H, W], of the logits of each chart; SIC by rounding where it is a regression."""
-    planes = []
-    for chart in CHARTS:
-        values = logits[chart]
-        if values.shape[1] == 1:
-            planes.append(values[:, 0].float().round().clamp(0, N_CLASSES[chart] - 1))
-        else:
-            planes.append(values.argmax(dim=1))
-    return torch.stack([plane.to(torch.uint8) for plane in planes], dim=1)
+class Segment(Task):
+    """The task of `RunConfig.task: segment`.
 
+    Args:
+        heads: chart -> its head, in the order of charts.
+        losses: chart -> its loss.
+        weights: chart -> weight of its loss.
+    """
 
-class Segment:
-    """The task of `RunConfig.task: segment`."""
-
-    terms = CHARTS
-    best_by = ("combined", *CHARTS)
-
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        self.weights = tuple(weights[chart] for chart in CHARTS)
+    def __init__(self, heads: Mapping[str, Head], losses: Mapping[str, Loss], weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.terms = tuple(heads)
+        # The combined score needs all three.
+        self.best_by = ("combined", *CHARTS) if self.terms == CHARTS else self.terms
+        self.weights = tuple(weights[chart] for chart in self.terms)
+        # Plain dicts: the heads are the network's, and losses own no parameters.
+        self._heads, self._losses = dict(heads), dict(losses)
 
     def counts(self, inputs: Inputs) -> Tensor:
-        """Labelled pixels of each chart."""
-        return (inputs.labels != IGNORE_INDEX).sum(dim=(0, 2, 3)).double()
+        """What counts in each chart's loss, as pixels with a label."""
+        return torch.stack([self._losses[chart].counts(labels) for chart, labels in self._labels(inputs)]).double()
 
-    def sums(self, model: nn.Module, inputs: Inputs) -> Tensor:
-        """Sum of each chart's loss over its labelled pixels."""
-        logits = model(inputs.seen)
-        losses = []
-        for i, chart in enumerate(CHARTS):
-            loss = squared_error_sum if logits[chart].shape[1] == 1 else cross_entropy_sum
-            losses.append(loss(logits[chart], inputs.labels[:, i]))
-        return torch.stack(losses)
+    def sums(self, network: Forward, inputs: Inputs) -> Tensor:
+        """Sum of each chart's loss."""
+        outputs = network(inputs.seen)
+        return torch.stack([self._losses[chart].sums(outputs[chart], labels) for chart, labels in self._labels(inputs)])
 
-    def tally(self, model: nn.Module, inputs: Inputs, n: int) -> NDArray[Any]:
-        """Confusion counts of the three charts, one after another, flat."""
-        predicted = classes_of(model(inputs.seen))[:n].cpu().numpy()
-        labels = inputs.labels[:n].cpu().numpy()
-        counts = [confusion(labels[:, i], predicted[:, i], N_CLASSES[chart]) for i, chart in enumerate(CHARTS)]
+    def classes(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Chart -> classes uint8 [B, H, W] of the outputs of its head."""
+        return {chart: self._heads[chart].classes(outputs[chart]) for chart in self.terms}
+
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
+        """Confusion counts of the charts, chart after chart, flat."""
+        predicted = {chart: part[:n].cpu().numpy() for chart, part in self.classes(network(inputs.seen)).items()}
+        labels = {chart: part[:n].cpu().numpy() for chart, part in self._labels(inputs)}
+        counts = [confusion(labels[chart], predicted[chart], N_CLASSES[chart]) for chart in self.terms]
         return np.concatenate([matrix.ravel() for matrix in counts])
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
-        """SIC, SOD, FLOE and combined score."""
-        matrices, first = {}, 0
-        for chart in CHARTS:
+        """Scores of the charts, and the combined score where all three are learned."""
+        matrices = {chart: np.zeros((N_CLASSES[chart],) * 2, total.dtype) for chart in CHARTS}
+        first = 0
+        for chart in self.terms:
             size = N_CLASSES[chart]
             matrices[chart] = total[first : first + size * size].reshape(size, size)
             first += size * size
-        return scores(matrices)
+        pooled = scores(matrices)
+        return {name: pooled[name] for name in pooled if name in self.best_by}
+
+    def _labels(self, inputs: Inputs) -> list[tuple[str, Tensor]]:
+        """Each chart learned and its labels, uint8 [B, H, W]."""
+        return [(chart, inputs.labels[:, CHARTS.index(chart)]) for chart in self.terms]

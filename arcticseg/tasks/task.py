@@ -1,45 +1,93 @@
-"""What the trainer asks of a task."""
+"""What a network is trained to do: a batch in, a loss and its terms out."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from arcticseg.data.transforms import Inputs
 
+# A network's forward, or what stands for it.
+Forward = Callable[..., Any]
 
-class Task(Protocol):
-    """A loss that is a sum of terms, each a sum over items divided by their number in the global batch."""
 
-    @property
-    def terms(self) -> tuple[str, ...]:
-        """Names of the terms."""
-        ...
+class Task(nn.Module, ABC):
+    """A loss that is a sum of terms, each a sum over samples divided by what counts in the global batch.
 
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """Weights of the terms in the loss."""
-        ...
+    A task may own parameters, such as learned weights of its terms: it is then trained inside the wrapped module, so
+    that ranks agree on them and checkpoints hold them.
 
-    @property
-    def best_by(self) -> tuple[str, ...]:
-        """Scores of `scores` by which the best weights are kept; higher is better."""
-        ...
+    Attributes:
+        terms: names of the terms.
+        weights: fixed weights of the terms in the loss.
+        best_by: scores of `scores` by which the best weights are kept; higher is better.
+    """
 
+    terms: tuple[str, ...]
+    weights: tuple[float, ...]
+    best_by: tuple[str, ...]
+
+    @abstractmethod
     def counts(self, inputs: Inputs) -> Tensor:
-        """float64 [terms]: items of a micro batch that count in each term."""
-        ...
+        """float64 [terms]: what counts in each term of a micro batch."""
 
-    def sums(self, model: nn.Module, inputs: Inputs) -> Tensor:
+    @abstractmethod
+    def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """float32 [terms], differentiable: the sum of each term over a micro batch."""
-        ...
 
-    def tally(self, model: nn.Module, inputs: Inputs, n: int) -> NDArray[Any]:
+    def loss(self, sums: Tensor, counted: Tensor, parts: int) -> Tensor:
+        """The share of a micro batch in the loss of the global batch, 0-d.
+
+        Args:
+            sums: of the micro batch.
+            counted: float64 [terms], what counts in the whole global batch.
+            parts: micro batches of the global batch, on all ranks; for what is added once a step and not once a sample.
+        """
+        weights = torch.tensor(self.weights, dtype=torch.float64, device=counted.device)
+        return (sums * (weights / counted.clamp(min=1)).float()).sum()
+
+    def weighted(self, means: Sequence[Tensor]) -> Tensor:
+        """The loss of a step from the means of its terms, float64, 0-d; for logs."""
+        total = torch.zeros((), dtype=torch.float64, device=means[0].device)
+        for weight, mean in zip(self.weights, means, strict=True):
+            total = total + weight * mean
+        return total
+
+    @abstractmethod
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
         """What validation adds up over the first n samples of batches and ranks."""
-        ...
 
+    @abstractmethod
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         """Scores of an added-up tally."""
-        ...
+
+    @property
+    def learns(self) -> bool:
+        """Whether it owns parameters."""
+        return next(self.parameters(), None) is not None
+
+
+class Objective(nn.Module):
+    """A network and a task that owns parameters as one module, so that ZeRO cuts and gathers both alike."""
+
+    def __init__(self, network: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.network = network
+        self.task = task
+
+    def forward(self, inputs: Inputs | Tensor, *rest: Any) -> Any:
+        """Loss share and sums of a micro batch, given inputs and what `Task.loss` takes; an image goes to the network.
+
+        Args:
+            rest: with inputs, what counts in the global batch, parts and dtype; with an image, what the network takes.
+        """
+        if isinstance(inputs, Tensor):
+            return self.network(inputs, *rest)
+        counted, parts, dtype = rest
+        sums = self.task.sums(lambda x, *rest: self.network(x.to(dtype), *rest), inputs)
+        return self.task.loss(sums, counted, parts), sums

@@ -95,7 +95,7 @@ def place_scene(
     longitude += float(rng.uniform(-3, 3))
     if centre is not None:
         longitude, latitude = centre
-    # Ascending passes look about north-north-west, descending ones about south-south-west.
+    # Ascending passes head about north-north-west, descending passes about south-south-west.
     heading = float(rng.choice([-18.0, 198.0]) + rng.uniform(-6, 6))
     return Place(time, service, product, chart_name, latitude, longitude, heading)
 

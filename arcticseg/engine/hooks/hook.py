@@ -1,26 +1,92 @@
-"""What the trainer asks of a hook."""
+"""What the trainer asks of a hook: something beside the training loop, one concern a class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arcticseg.engine.process_group import Ranks
+from arcticseg.engine.step import Step
+from arcticseg.tasks.task import Task
+
+# Name -> value of a logged step: 0-d tensors on the device (reading one waits for it), and numbers of the host.
+Values = Mapping[str, Tensor | float]
 
 
-class Hook(Protocol):
-    """Called on rank 0."""
+@dataclass(frozen=True)
+class Training:
+    """What a hook may use of a training.
 
-    def on_step(self, step: int, values: Mapping[str, float] | None) -> None:
-        """After each optimiser step; with values every `tracking.every` steps."""
-        ...
+    Attributes:
+        out: run folder.
+        engine: DeepSpeed's; `engine.module` has the weights.
+        metadata: stored with weights.
+        first: steps done at its start.
+        last: step that it ends with.
+    """
+
+    out: Path
+    engine: Any
+    step: Step
+    task: Task
+    ranks: Ranks
+    metadata: dict[str, str]
+    first: int
+    last: int
+
+
+def numbers(values: Values) -> dict[str, float]:
+    """Values as numbers of the host; waits once for the device."""
+    on_device = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    if not on_device:
+        return {name: float(value) for name, value in values.items()}
+    read = dict(zip(on_device, torch.stack([v.double() for v in on_device.values()]).tolist(), strict=True))
+    return {name: read[name] if name in read else float(value) for name, value in values.items()}
+
+
+class Hook:
+    """Does nothing. The trainer calls each hook on every rank, in the same order, with the same values.
+
+    Attributes:
+        name: under which a checkpoint keeps its state.
+    """
+
+    name = "hook"
+
+    def on_start(self, training: Training) -> None:
+        """Before the first step, after the state was loaded."""
+
+    def on_step(self, step: int, values: Values | None) -> None:
+        """After each optimiser step; with loss, terms, `lr` and `samples_per_s` every `tracking.every` steps."""
 
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
         """After each validation."""
-        ...
 
     def on_event(self, step: int, event: str, values: Mapping[str, Any]) -> None:
         """When a damaged sample is met, and, as `summary`, before the end."""
-        ...
 
     def on_end(self, step: int) -> None:
-        """When training stops, finished or not."""
-        ...
+        """When training stops, finished or not, also by an error; without communication."""
+
+    def wants_stop(self) -> bool:
+        """Whether training should stop after the next step, with a checkpoint; one rank's wish is enough."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """What JSON can hold of its state; a checkpoint keeps that of rank 0."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Tensors that a checkpoint keeps, those of rank 0."""
+        return {}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` gave, on the CPU."""

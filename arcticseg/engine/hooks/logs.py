@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from arcticseg.engine.hooks.hook import Hook, Values, numbers
 from arcticseg.tracking import Tracker
 
 
-class Logs:
-    """Hands values to the trackers."""
+class Logs(Hook):
+    """Hands values to the trackers; ranks above 0 have none."""
+
+    name = "logs"
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self.trackers = trackers
@@ -18,20 +21,16 @@ class Logs:
         for tracker in self.trackers:
             tracker.log(kind, step, values)
 
-    def on_step(self, step: int, values: Mapping[str, float] | None) -> None:
-        """Log the values of a step."""
-        if values is not None:
-            self._log("train", step, values)
+    def on_step(self, step: int, values: Values | None) -> None:
+        if values is not None and self.trackers:
+            self._log("train", step, numbers(values))
 
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
-        """Log scores."""
         self._log("validation", step, scores)
 
     def on_event(self, step: int, event: str, values: Mapping[str, Any]) -> None:
-        """Log it."""
         self._log("event", step, {"event": event, **values})
 
     def on_end(self, step: int) -> None:
-        """Close the trackers."""
         for tracker in self.trackers:
             tracker.close()

@@ -23,6 +23,7 @@ from arcticseg.errors import SceneError
 from arcticseg.ice.channels import RAW_SPACING
 from arcticseg.ice.geo import Frame, GeoGrid, positions, unit_vectors
 from arcticseg.ice.scenes.scene import GEO_POINTS, Scene, time_of
+from arcticseg.ice.simulated import is_simulated
 
 Float = NDArray[np.float64]
 
@@ -64,7 +65,7 @@ class GeoTiffScene(Scene):
             if min(self.shape) < 2:
                 raise SceneError(f"{path}: has {self.shape[0]} x {self.shape[1]} pixels; give a larger file")
             tags = source.tags()
-            self.simulated = str(tags.get("simulated", "")).startswith("simulated")
+            self.simulated = is_simulated(tags)
             self.time = time_of(path.name) or _start(tags)
             self._bands = _bands(source, path, polarisation)
             self._decibels = {name: _in_decibels(source, band, units) for name, band in self._bands.items()}

@@ -18,6 +18,7 @@ from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.scenes import hdf5
 from arcticseg.ice.scenes.scene import Float, Scene, coarse_cells, service_of, time_of
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.simulated import is_simulated
 
 # The last zone of the distance map.
 LAST_ZONE = 41
@@ -35,7 +36,7 @@ class _NetcdfScene(Scene):
         self._reuses = False
         self._memory: NDArray[Any] | None = None
         self.time, self.ice_service = time_of(path.name), service_of(path.name)
-        self.simulated = str(dataset.attrs.get("simulated", "")).startswith("simulated")
+        self.simulated = is_simulated(dataset.attrs)
         self._need([*SAR.values()])
         self.polarisations = tuple(SAR)
         shape = dataset[SAR["hh"]].shape

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from arcticseg.models.blocks import _resize, conv_norm, init_convs
+from arcticseg.models.blocks import conv_norm, init_convs, resize
 
 
 class LightDecoder(nn.Module):
@@ -31,5 +31,5 @@ class LightDecoder(nn.Module):
         x = torch.cat([project(x) for project, x in zip(self.projections, maps, strict=True)], dim=1)
         x = self.fuse(x)
         height, width = x.shape[-2:]
-        x = self.up1(_resize(x, (2 * height, 2 * width)))
-        return torch.as_tensor(self.up2(_resize(x, (4 * height, 4 * width))))
+        x = self.up1(resize(x, (2 * height, 2 * width)))
+        return torch.as_tensor(self.up2(resize(x, (4 * height, 4 * width))))

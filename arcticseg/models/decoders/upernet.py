@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arcticseg.models.blocks import _resize, conv_norm, init_convs
+from arcticseg.models.blocks import conv_norm, init_convs, resize
 
 
 class UPerDecoder(nn.Module):
@@ -38,21 +38,21 @@ class UPerDecoder(nn.Module):
         levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid[:-1], strict=True)]
         levels.append(self._pool(pyramid[-1]))
         for i in range(len(levels) - 1, 0, -1):
-            levels[i - 1] = levels[i - 1] + _resize(levels[i], levels[i - 1].shape[-2:])
+            levels[i - 1] = levels[i - 1] + resize(levels[i], levels[i - 1].shape[-2:])
         levels = [*(smooth(x) for smooth, x in zip(self.smooth, levels[:-1], strict=True)), levels[-1]]
         size = levels[0].shape[-2:]
-        return torch.as_tensor(self.fuse(torch.cat([levels[0], *(_resize(x, size) for x in levels[1:])], dim=1)))
+        return torch.as_tensor(self.fuse(torch.cat([levels[0], *(resize(x, size) for x in levels[1:])], dim=1)))
 
     @staticmethod
     def _rescale(x: Tensor, scale: float) -> Tensor:
         if scale == 1:
             return x
-        return _resize(x, [max(1, int(side * scale)) for side in x.shape[-2:]])
+        return resize(x, [max(1, int(side * scale)) for side in x.shape[-2:]])
 
     def _pool(self, x: Tensor) -> Tensor:
         """Context of the deepest map at several sizes, brought back to its own: [B, D, h, w] -> [B, channels, h, w]."""
         pooled = [
-            _resize(project(F.adaptive_avg_pool2d(x, size)), x.shape[-2:])
+            resize(project(F.adaptive_avg_pool2d(x, size)), x.shape[-2:])
             for project, size in zip(self.pools, self._POOLS, strict=True)
         ]
         return torch.as_tensor(self.bottleneck(torch.cat([x, *pooled], dim=1)))

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arcticseg.errors import ConfigError
 from arcticseg.models.blocks import conv_norm, init_convs
 
 
@@ -23,11 +22,12 @@ def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
 class UNetEncoder(nn.Module):
     """Way down: maps at strides 1, 2, 4 ... 2^n for n filter counts."""
 
-    def __init__(self, in_chans: int, filters: Sequence[int] = (16, 32, 64, 64)) -> None:
-        """filters: channels of each level; the level below the last keeps its width. Raises ConfigError if empty."""
+    def __init__(self, in_chans: int, tile: int = 0, filters: Sequence[int] = (16, 32, 64, 64)) -> None:
+        """Take images of `in_chans` planes and any size, whatever the `tile`.
+
+        filters: channels of each level; the level below the last keeps its width.
+        """
         super().__init__()
-        if not filters or min(filters) < 1:
-            raise ConfigError(f"unet_filters {tuple(filters)} must be positive channel counts, such as 16, 32, 64, 64")
         widths = [*filters, filters[-1]]
         self.levels = nn.ModuleList(
             [double_conv(before, width) for before, width in zip([in_chans, *widths[:-1]], widths, strict=True)]

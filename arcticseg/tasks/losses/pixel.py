@@ -1,8 +1,4 @@
-"""Sums of losses over valid pixels; the caller divides by the number of valid pixels of the whole global batch.
-
-A mean over the pixels of a micro batch would make the loss depend on how a global batch is cut into micro batches and
-ranks; a sum divided by a global count does not.
-"""
+"""Losses that add up over valid pixels."""
 
 from __future__ import annotations
 
@@ -11,29 +7,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from arcticseg.ice.sigrid import IGNORE_INDEX, N_CLASSES
-
-# SIC classes are brought to about -1..1 for the squared error, so that its loss weighs about as much as the others.
-SIC_SCALE = (N_CLASSES["SIC"] - 1) / 2
+from arcticseg.tasks.losses.loss import Loss
 
 
-def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum of cross entropies over labelled pixels.
+class PixelLoss(Loss):
+    """A loss in which each labelled pixel counts."""
 
-    Args:
-        logits: [B, K, H, W]; labels: uint8 [B, H, W], 255 = masked.
+    def counts(self, labels: Tensor) -> Tensor:
+        return (labels != IGNORE_INDEX).sum()
+
+
+class CrossEntropy(PixelLoss):
+    """Cross entropy of logits [B, K, H, W]."""
+
+    def sums(self, output: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(output.float(), labels.long(), ignore_index=IGNORE_INDEX, reduction="sum")
+
+
+class SquaredError(PixelLoss):
+    """((prediction - class) / half the largest class)^2 of a prediction [B, 1, H, W] in classes.
+
+    Classes are brought to about -1..1, so that the loss weighs about as much as the others.
     """
-    return F.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORE_INDEX, reduction="sum")
 
-
-def squared_error_sum(prediction: Tensor, labels: Tensor) -> Tensor:
-    """Sum over labelled pixels of ((prediction - class) / 5)^2.
-
-    Args:
-        prediction: [B, 1, H, W] in SIC classes; labels: uint8 [B, H, W], 255 = masked.
-    """
-    labelled = labels != IGNORE_INDEX
-    error = (prediction[:, 0].float() - labels.float()) / SIC_SCALE
-    return torch.where(labelled, error * error, 0.0).sum()
+    def sums(self, output: Tensor, labels: Tensor) -> Tensor:
+        labelled = labels != IGNORE_INDEX
+        error = (output[:, 0].float() - labels.float()) / ((N_CLASSES[self.chart] - 1) / 2)
+        return torch.where(labelled, error * error, 0.0).sum()
 
 
 def reconstruction_sum(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,85 @@
+"""A chart's head: its outputs, its probabilities, its classes. Nobody else asks how a chart is predicted."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from arcticseg.ice import classes
+from arcticseg.ice.sigrid import N_CLASSES
+
+
+class Head(nn.Conv2d, ABC):
+    """Features to the output of one chart: a 1 x 1 convolution, then what its kind adds.
+
+    The convolution comes before the upsampling to the image's size: both are linear and commute, and a few outputs
+    cost less than the decoder's many channels.
+    """
+
+    def __init__(self, channels: int, chart: str, outputs: int) -> None:
+        super().__init__(channels, outputs, 1)
+        self.chart = chart
+
+    def initialise(self) -> None:
+        """Small weights: training starts from near-equal odds, not from whatever the draw prefers."""
+        nn.init.normal_(self.weight, std=0.01)
+        nn.init.zeros_(cast(Tensor, self.bias))
+
+    def scaled(self, scores: Tensor) -> Tensor:
+        """Scores [B, K, H, W] at the image's size -> the head's output, equal shape."""
+        return scores
+
+    @abstractmethod
+    def fields(self, output: Tensor) -> Tensor:
+        """Output [B, K, H, W] -> float32 fields that may be averaged over windows, equal shape."""
+
+    @abstractmethod
+    def classes(self, output: Tensor) -> Tensor:
+        """Output [B, K, H, W] -> classes uint8 [B, H, W]."""
+
+    @abstractmethod
+    def field_classes(self, field: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Averaged field [K, H, W] -> classes uint8 [H, W]."""
+
+
+class Classification(Head):
+    """A logit a class; its fields are probabilities."""
+
+    def __init__(self, channels: int, chart: str) -> None:
+        super().__init__(channels, chart, N_CLASSES[chart])
+
+    def fields(self, output: Tensor) -> Tensor:
+        return output.float().softmax(dim=1)
+
+    def classes(self, output: Tensor) -> Tensor:
+        return output.argmax(dim=1).to(torch.uint8)
+
+    def field_classes(self, field: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return classes.most_likely(field)
+
+
+class Regression(Head):
+    """One number a pixel, in classes, unbounded; its field is that number."""
+
+    def __init__(self, channels: int, chart: str) -> None:
+        super().__init__(channels, chart, 1)
+        self.middle = (N_CLASSES[chart] - 1) / 2
+
+    def scaled(self, scores: Tensor) -> Tensor:
+        # The head speaks in units of half the scale around its middle: of order 1, as its weights are, so that
+        # concentrations from 0 to 10 are a few optimiser steps away and not hundreds.
+        return self.middle * (1 + scores)
+
+    def fields(self, output: Tensor) -> Tensor:
+        return output.float()
+
+    def classes(self, output: Tensor) -> Tensor:
+        return output[:, 0].float().round().clamp(0, N_CLASSES[self.chart] - 1).to(torch.uint8)
+
+    def field_classes(self, field: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return classes.rounded(field, self.chart)

@@ -1,0 +1,31 @@
+"""What a task asks of a loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class Loss(ABC):
+    """The loss of one chart: a sum over samples, divided by the caller by what counts in the global batch.
+
+    A mean over the pixels of a micro batch would make the loss depend on how a global batch is cut into micro batches
+    and ranks; a sum divided by a global count does not.
+    """
+
+    def __init__(self, chart: str) -> None:
+        self.chart = chart
+
+    @abstractmethod
+    def counts(self, labels: Tensor) -> Tensor:
+        """What counts in a micro batch: labels uint8 [B, H, W], 255 = masked -> a whole number, 0-d."""
+
+    @abstractmethod
+    def sums(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Sum of the loss over what counts, float32, 0-d.
+
+        Args:
+            output: of the chart's head [B, K, H, W].
+            labels: uint8 [B, H, W], 255 = masked.
+        """
