@@ -87,7 +87,7 @@ def test_means_are_over_finite_values(shape: tuple[int, int], factor: int, min_v
     factors=st.sets(st.integers(1, 30), min_size=1, max_size=6),
     min_valid=st.floats(0, 1),
     holes=st.sampled_from([0.0, 0.05, 0.5, 0.95, 1.0]),
-    window=st.sampled_from([1, 12, 1080]),
+    shared=st.sampled_from([1, 12, 1080]),
     n_threads=st.integers(1, 3),
     seed=st.integers(0, 1000),
 )
@@ -97,7 +97,7 @@ def test_a_pyramid_equals_the_factors_alone(
     factors: set[int],
     min_valid: float,
     holes: float,
-    window: int,
+    shared: int,
     n_threads: int,
     seed: int,
 ) -> None:
@@ -112,8 +112,9 @@ def test_a_pyramid_equals_the_factors_alone(
     classes = random.integers(0, 5, (7, 3)).astype(np.uint8)
     classes[random.random((7, 3)) < 0.3] = 255
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resample, "_WINDOW", window)
-        patch.setattr(resample, "_SHARED", window)
+        # Windows of a few pixels; of a single pixel they would take long.
+        patch.setattr(resample, "_WINDOW", max(shared, 6))
+        patch.setattr(resample, "_SHARED", shared)
         means = resample.block_means(values, factors, min_valid, n_threads=n_threads)
         power = resample.block_means_db(zero, factors, min_valid, n_threads=n_threads)
         labels = {
