@@ -31,9 +31,10 @@ class Choice:
     implementation: ClassVar[str]
 
     @classmethod
-    def choose(cls, name: object) -> type[Choice] | None:
+    def choose(cls: type[C], name: object) -> type[C] | None:
         """The class of a name; None: the table has none."""
-        return next((kind for pattern, kind in cls.table.items() if fnmatchcase(str(name), pattern)), None)
+        kind = next((kind for pattern, kind in cls.table.items() if fnmatchcase(str(name), pattern)), None)
+        return cast("type[C] | None", kind)
 
     @classmethod
     def named(cls: type[C], name: str) -> C:
@@ -41,7 +42,7 @@ class Choice:
         kind = cls.choose(name)
         if kind is None:
             raise BadValueError("name", name, f"set one of {', '.join(cls.table)}")
-        return cast(C, kind(name))
+        return kind(name)
 
     def arguments(self) -> dict[str, Any]:
         """What the implementation takes by keyword: all keys but the name."""
@@ -57,20 +58,19 @@ class Choice:
 def import_modules(names: Sequence[str]) -> None:
     """Import modules that add to the tables: dotted names, or paths of `.py` files.
 
-    Names are looked up in the working folder first, as by `python -m`.
+    Names are looked up in the working folder first, as by `python -m`. A file becomes a module of its own name.
 
     Raises:
-        ConfigError: there is no such module, or it fails.
+        ConfigError: there is no such module, it fails, or its name is taken.
     """
     for name in names:
-        path = Path(name)
         try:
-            if path.suffix != ".py":
+            if name.endswith(".py"):
+                _import_file(Path(name).resolve())
+            else:
                 if "" not in sys.path and str(Path.cwd()) not in sys.path:
                     sys.path.insert(0, str(Path.cwd()))
                 importlib.import_module(name)
-            else:
-                _import_file(path)
         except Exception as error:
             raise ConfigError(
                 f"--import {name}: cannot be imported ({type(error).__name__}: {error}); give the dotted name of a "
@@ -79,17 +79,12 @@ def import_modules(names: Sequence[str]) -> None:
 
 
 def _import_file(path: Path) -> None:
-    """Import a `.py` file, once, under its own name.
-
-    Raises:
-        ImportError: a module of that name is there, from another place.
-        Exception: what the file itself raises.
-    """
-    loaded = sys.modules.get(path.stem)
-    if loaded is not None:
-        if Path(getattr(loaded, "__file__", None) or "").resolve() == path.resolve():
-            return
-        raise ImportError(f"another module is called {path.stem}; rename the file")
+    present = sys.modules.get(path.stem)
+    if present is not None:
+        place = getattr(present, "__file__", None)
+        if place is None or Path(place).resolve() != path:
+            raise ImportError(f"a module {path.stem} is there already; rename the file")
+        return
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

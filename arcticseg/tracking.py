@@ -12,8 +12,7 @@ from typing import Any, Literal, Protocol
 
 from arcticseg.errors import need
 from arcticseg.files import output_errors, write_text
-
-METRICS = "metrics.jsonl"
+from arcticseg.run.folder import METRICS
 
 
 class Tracker(Protocol):

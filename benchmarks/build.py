@@ -249,7 +249,7 @@ def prepared_scene(place: Path, size: int) -> Path:
 
     whole = place / f"whole-{size}"
     if not whole.is_dir():
-        (made,) = simulate_archive(place, 1, 0, (size, size), progress=False)
+        (made,) = simulate_archive(place, 1, 0, (size, size))
         fill_edges(made)
         whole.mkdir()
         made.rename(whole / made.name)

@@ -135,13 +135,15 @@ class Ours:
         self.selection, self.tile = selection_of(folder), read_manifest(folder / "shards").tile
 
     def batches(self, table: str, workers: int) -> Batches:
+        from arcticseg.data.config import DataConfig
         from arcticseg.data.decode import Layout
         from arcticseg.data.loader import Loader, make_order
+        from arcticseg.data.share import Share
         from arcticseg.data.transforms import Assemble
 
         layout = Layout.of(self.tile, sorted(set(self.selection.factor.tolist())), NAMES)
-        order = make_order(self.selection, "none", {}, 1024, seed=0)
-        loader = Loader(SampleReader(self.selection), layout, order, BATCH, BATCH, workers=workers)
+        order = make_order(self.selection, DataConfig(), "none", seed=0)
+        loader = Loader(SampleReader(self.selection), layout, order, Share(0, 1, BATCH, BATCH), workers=workers)
         assemble = Assemble(NAMES, valid_plane=True)
         try:
             while True:

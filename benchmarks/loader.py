@@ -158,17 +158,19 @@ def cold(folder: Path, workers: int) -> float:
     """Bytes a second of one pass of the loader over shards that are not in memory; its start is not counted."""
     from contestants import BATCH, NAMES
 
+    from arcticseg.data.config import DataConfig
     from arcticseg.data.decode import Layout
     from arcticseg.data.loader import Loader, make_order
     from arcticseg.data.manifest import read_manifest
     from arcticseg.data.reader import SampleReader
     from arcticseg.data.select import select
+    from arcticseg.data.share import Share
 
     found = read_manifest(folder)
     chosen = select(folder, found, "train")
     layout = Layout.of(found.tile, found.factors, NAMES)
-    order = make_order(chosen, "none", {}, 1024, seed=int(time.time()))
-    loader = Loader(SampleReader(chosen), layout, order, BATCH, BATCH, workers=workers)
+    order = make_order(chosen, DataConfig(), "none", seed=int(time.time()))
+    loader = Loader(SampleReader(chosen), layout, order, Share(0, 1, BATCH, BATCH), workers=workers)
     try:
         loader.step()
         loader.stepped()

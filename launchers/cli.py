@@ -10,7 +10,7 @@ from typing import Any
 
 from launchers.status import guarded
 
-# Verb -> what it does, in one line; the module of the same name in `launchers.verbs` does it.
+# Verb -> what it does; the module of the same name in `launchers.verbs` does it.
 VERBS = {
     "simulate": "make simulated scenes, from nothing or from a real vector chart",
     "chart": "put a vector ice chart on a scene of your own",

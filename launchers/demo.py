@@ -8,11 +8,15 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from arcticseg.errors import ArcticSegError
 from arcticseg.files import make_folder
+from arcticseg.ice.simulated import marked
+from arcticseg.run.folder import last_weights
+from launchers.status import DONE
 from launchers.terminal import note
 
 
@@ -30,30 +34,29 @@ TINY = Size(scenes=8, pixels=600, steps=3)
 
 @dataclass(frozen=True)
 class Step:
-    """One command, and the file that tells that it has been done."""
+    """A command, and the file that shows that it has run."""
 
     title: str
     arguments: tuple[str, ...]
     done: Path
 
 
-def steps(out: Path, seed: int, size: Size) -> list[Step]:
+def demo_steps(out: Path, seed: int, size: Size) -> list[Step]:
     """The commands of the demo, in order."""
     scenes, shards, lists, runs = out / "scenes", out / "shards", out / "lists", out / "runs"
-    # What simulate and shards build have in common.
     workers = ("--workers", str(len(os.sched_getaffinity(0))))
-    drawn = ("--seed", str(seed))
+    seeded = ("--seed", str(seed))
     training = [f"data.shards={shards}", f"seed={seed}"]
     cut = ("shards", "build", str(scenes), "--out", str(shards))
-    found = [
+    steps = [
         Step(
             f"simulate {size.scenes} scenes",
-            ("simulate", str(scenes), "--n", str(size.scenes), "--size", str(size.pixels), *drawn, *workers),
+            ("simulate", str(scenes), "--n", str(size.scenes), "--size", str(size.pixels), *seeded, *workers),
             scenes / ".complete",
         ),
         Step(
             "divide them into training, validation and test",
-            ("shards", "split", str(scenes), "--out", str(lists), "--val", "0.1", "--test", "0.15", *drawn),
+            ("shards", "split", str(scenes), "--out", str(lists), "--val", "0.1", "--test", "0.15", *seeded),
             lists / "train.txt",
         ),
         Step(
@@ -71,8 +74,8 @@ def steps(out: Path, seed: int, size: Size) -> list[Step]:
     for title, name, more in networks:
         overrides = (*training, f"out={runs / name}", *length, *more)
         command = ("train", "--config", f"demo_{name}", "--resume", *overrides)
-        found.append(Step(title, command, runs / name / "weights" / "last.safetensors"))
-    # The baseline is the same for both; one of them computes it.
+        steps.append(Step(title, command, last_weights(runs / name)))
+    # The baseline is the same for both: the first computes it.
     scored: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("vit", "ViT, pretrained", ("--baseline", str(shards))),
         ("unet", "UNet", ()),
@@ -80,7 +83,7 @@ def steps(out: Path, seed: int, size: Size) -> list[Step]:
     for name, label, more in scored:
         folder = out / "evaluation" / name
         command = ("evaluate", str(runs / name), str(scenes), "--list", str(lists / "test.txt"), "--out", str(folder))
-        found.append(
+        steps.append(
             Step(
                 f"evaluate the {label} on held-out scenes",
                 (*command, "--name", label, *more),
@@ -89,32 +92,40 @@ def steps(out: Path, seed: int, size: Size) -> list[Step]:
         )
     evaluations = (str(out / "evaluation" / "vit"), str(out / "evaluation" / "unet"))
     report = ("report", *evaluations, "--run", str(runs / "pretrain"), "--out", str(out / "report.html"))
-    # The report is always written anew: it is quick, and prints the table.
-    found.append(Step("report", report, out / ".never"))
-    return found
+    # The report is always written again: it is quick, and prints the table.
+    steps.append(Step("report", report, out / ".never"))
+    return steps
 
 
-def demo(out: Path, seed: int = 0, tiny: bool = False) -> None:
+def run_command(arguments: Sequence[str]) -> int:
+    """Run the `arcticseg` command in a process of its own; the exit status."""
+    return subprocess.run([sys.executable, "-m", "launchers.cli", *arguments], check=False).returncode
+
+
+def demo(out: Path, seed: int = 0, tiny: bool = False, run: Callable[[Sequence[str]], int] = run_command) -> None:
     """Run what has not been done yet, print the score table and where to look.
+
+    Args:
+        run: runs the command of a step.
 
     Raises:
         ArcticSegError: a step failed; its own message stands above.
     """
     out = make_folder(out)
     began = time.monotonic()
-    for step in steps(out, seed, TINY if tiny else Size()):
+    for step in demo_steps(out, seed, TINY if tiny else Size()):
         if step.done.exists():
             note(f"== {step.title}: done before")
             continue
         note(f"== {step.title}\n   arcticseg {shlex.join(step.arguments)}")
         started = time.monotonic()
-        if subprocess.run([sys.executable, "-m", "launchers.cli", *step.arguments], check=False).returncode:
+        if run(step.arguments) != DONE:
             raise ArcticSegError(
-                f"the demo stopped at '{step.title}'; mend what is said above and start it again: it goes on"
+                f"the demo stopped at '{step.title}'; repair what is said above and start it again: it goes on"
             )
         if step.done.parent == out / "scenes":
             step.done.touch()
         note(f"   {time.monotonic() - started:.0f} s")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
-    print(f"All on SIMULATED scenes. {time.monotonic() - began:.0f} s; largest process {peak:.1f} GiB.")
+    print(f"All on {marked('scenes', True)}. {time.monotonic() - began:.0f} s; largest process {peak:.1f} GiB.")
     print(f"Look at {out / 'report.html'}, and at the maps in {out / 'evaluation' / 'vit' / 'maps'}.")

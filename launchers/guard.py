@@ -22,11 +22,11 @@ from pathlib import Path
 
 # Seconds that a training has for its checkpoint between SIGTERM and SIGKILL.
 GRACE = 60.0
-# What a launcher that fell has left behind has nothing to save.
+# Seconds for what a launcher that died leaves behind, which has nothing to save.
 _DEBRIS_GRACE = 5.0
 _POLL = 0.2
 
-# What the guard answers when another training works in the folder.
+# The guard's answer when another training works in the folder.
 LOCKED = "locked"
 
 
@@ -36,7 +36,7 @@ class Guarded:
     Args:
         command: to run.
         log: file that takes what it prints, appended to.
-        lock: file locked as long as any process of it lives; a guard waits for the one before to end.
+        lock: file that is locked as long as a process of the command lives; a guard waits for an earlier guard's.
         environment: of the command.
         grace: seconds between asking its processes to stop and killing them.
     """
@@ -51,11 +51,11 @@ class Guarded:
             env=dict(environment),
             text=True,
         )
-        # The guard forks itself away; what was started ends at once.
+        # The guard forks and leaves; the process started here ends at once.
         self._process.wait()
 
     def wait(self, seconds: float) -> str | None:
-        """Wait so long for the end; its exit status as text, `locked`, an empty text if the guard died, or None."""
+        """Wait at most so long for the end: the exit status as text, LOCKED, empty if the guard died; None: not yet."""
         stdout = self._process.stdout
         assert stdout is not None
         ready, _, _ = select.select([stdout], [], [], seconds)
@@ -92,7 +92,7 @@ def _end(child: subprocess.Popen[bytes], grace: float) -> None:
 
 
 def _lock(path: str, seconds: float) -> int | None:
-    """Lock a file, waiting so long; None where another holds it."""
+    """Lock a file, waiting at most so long; None where another process holds it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     until = time.monotonic() + seconds
     while True:

@@ -11,31 +11,39 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from launchers.imports import add_import_argument
+from launchers.status import DONE, STOPPED, guarded
+
 if TYPE_CHECKING:
     from arcticseg.run.config import RunConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments shared by this script and `arcticseg train`."""
-    parser.add_argument("--config", required=True, help="path of a YAML config, or the name of a shipped one")
+    parser.add_argument("--config", required=True, help="path of a YAML config, or the name of a shipped config")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run folder")
-    parser.add_argument("--dry-run", action="store_true", help="check and print the resolved config, then stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check and print the resolved config, build its network without memory, then stop",
+    )
+    add_import_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted overrides, such as optim.lr=1e-4")
 
 
 def start(arguments: argparse.Namespace) -> int:
-    """Check the config, then train in this process; status 3 when a signal stopped the run after a checkpoint."""
+    """Check the config, then train in this process; STOPPED when a signal ended the run after a checkpoint."""
     from arcticseg import config
     from arcticseg.run.config import load
 
-    cfg = load(arguments.config, arguments.overrides)
+    cfg = load(arguments.config, arguments.overrides, arguments.imports)
     if arguments.dry_run:
         _check_parts(cfg)
         print(config.dump(cfg), end="")
-        return 0
+        return DONE
     from arcticseg.run.start import run
 
-    return 0 if run(cfg, arguments.resume) else 3
+    return DONE if run(cfg, arguments.resume) else STOPPED
 
 
 def _check_parts(cfg: RunConfig) -> None:
@@ -50,8 +58,6 @@ def _check_parts(cfg: RunConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of one rank."""
-    from launchers.status import guarded
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     # DeepSpeed's launcher adds this to the arguments unless told --no_local_rank; the environment says it, too.

@@ -1,8 +1,8 @@
-"""From parts to shards: the second stage of a build, and the first shards' neighbours in an extension.
+"""From parts to shards: the second stage of a build.
 
 The samples of each split, in an order drawn from the seed, are copied from the parts of its scenes into shards, so
-that the tiles of a scene are scattered. Shards that are there already are left as they are; the new ones get the next
-numbers. The manifest is written last, and at once: until then the folder is what it was.
+that the tiles of a scene are scattered. Shards that are there already are left as they are; new shards get the next
+numbers. The manifest is written last, in one step: until then the folder counts as what it was.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from arcticseg.errors import OutputError
 from arcticseg.files import atomic_path
 from shards import stats
 from shards.part import END_OF_TAR, BuildConfig
+from shards.progress import OnProgress
 
 # What a build writes to its folder besides manifest, parts and lock, finished or half done.
 _SHARD = re.compile(r"(train|val|test)-\d{6}\.(tar|json)")
@@ -34,7 +35,7 @@ _TEMPORARY = re.compile(r"\.((train|val|test)-\d{6}|manifest)\.\d+\.tmp\.(tar|js
 
 @dataclass(frozen=True)
 class Part:
-    """One scene's tiles: the tar, and the facts that `build_part` wrote beside it."""
+    """The tiles of a scene: the tar, and the facts that `build_part` wrote beside it."""
 
     tar: Path
     facts: Mapping[str, Any]
@@ -52,29 +53,29 @@ class Part:
 
 @dataclass
 class _Plan:
-    """A shard to write: its name, and for each sample the part that it comes from and where it lies there."""
+    """A shard to write: its name, and for each sample the part that holds it and its entry in that part's index."""
 
     name: str
     samples: list[tuple[Path, SampleEntry]] = field(default_factory=list)
 
 
 def is_part(tar: Path) -> bool:
-    """The part is there, and whole."""
+    """Whether the part is there, and whole."""
     return tar.is_file() and tar.with_suffix(".json").is_file()
 
 
-def stray_shards(folder: Path, found: Manifest | None) -> list[Path]:
+def stray_shards(folder: Path, manifest: Manifest | None) -> list[Path]:
     """Shards and indices that the manifest does not name."""
-    known = {shard.name for shards in found.splits.values() for shard in shards} if found else set()
+    known = {shard.name for shards in manifest.splits.values() for shard in shards} if manifest else set()
     return sorted(
         path for path in folder.iterdir() if _SHARD.fullmatch(path.name) and path.with_suffix(".tar").name not in known
     )
 
 
-def remove_debris(folder: Path, parts: Path, found: Manifest | None) -> None:
-    """Delete what a build left half done: shards that no manifest names, and temporary files."""
+def remove_debris(folder: Path, parts: Path, manifest: Manifest | None) -> None:
+    """Delete what an interrupted build left: shards that no manifest names, and temporary files."""
     temporary = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
-    for path in [*stray_shards(folder, found), *temporary, *parts.glob(".*.tmp*")]:
+    for path in [*stray_shards(folder, manifest), *temporary, *parts.glob(".*.tmp*")]:
         path.unlink()
 
 
@@ -84,20 +85,20 @@ def assemble(
     old: Manifest | None,
     out: Path,
     config: BuildConfig,
-    progress: Callable[[int, int], None],
+    progress: OnProgress,
 ) -> Manifest:
     """Write shards, indices and, last, the manifest.
 
     Args:
         splits: split -> parts of the scenes to add.
-        failed: scene -> its entry in the manifest, of scenes that could not be read.
-        old: the manifest of the shards that are there.
+        failed: scene that could not be read -> its entry in the manifest.
+        old: the manifest of the shards that are there; None: there are none.
         progress: is told (shards written, shards in all).
 
     Raises:
         OutputError: the disk is full, or a part has changed.
     """
-    # So neither the order in which scenes are given nor that in which they were done makes a difference.
+    # Sorted, so that the output depends neither on the order in which scenes are given nor on that in which they end.
     splits = {split: sorted(parts, key=lambda part: part.facts["scene"]) for split, parts in splits.items()}
     before = old.splits if old else {}
     plans = {split: _plan(split, len(before.get(split, ())), parts, config) for split, parts in splits.items()}
@@ -120,20 +121,20 @@ def assemble(
     scenes = {
         part.facts["scene"]: {"split": split, **_summary(part)} for split, parts in splits.items() for part in parts
     }
-    every = {**(old.scenes if old else {}), **failed, **scenes}
+    all_scenes = {**(old.scenes if old else {}), **failed, **scenes}
     tallies = [part.facts["statistics"] for part in splits.get("train", ())]
-    result = Manifest(
+    manifest = Manifest(
         tile=config.tile,
         factors=config.factors,
         splits=shards,
-        scenes={name: every[name] for name in sorted(every)},
+        scenes={name: all_scenes[name] for name in sorted(all_scenes)},
         statistics=stats.merge([*([stats.unmerge(old.statistics)] if old else []), *tallies]),
         builder={"version": version("arcticseg"), "config": to_dict(config)},
-        simulated=any(facts.get("simulated") for facts in every.values()),
+        simulated=any(facts.get("simulated") for facts in all_scenes.values()),
         fingerprint=manifests.fingerprint(entries),
     )
-    manifests.write_manifest(out, result)
-    return result
+    manifests.write_manifest(out, manifest)
+    return manifest
 
 
 def _plan(split: str, first: int, parts: Sequence[Part], config: BuildConfig) -> list[_Plan]:
@@ -174,7 +175,7 @@ def _write_shard(out: Path, plan: _Plan) -> tuple[ShardEntry, list[SampleEntry]]
 
 
 def _summary(part: Part) -> dict[str, Any]:
-    """What the manifest says of a scene."""
+    """A scene's entry in the manifest, without its split."""
     kept = ("simulated", "ice_service", "time", "has_chart", "shape", "warnings")
     tiles, counts = manifests.totals(part.samples)
     name = part.facts["scene"]

@@ -2,7 +2,7 @@
 
 Two stages. First each scene becomes a part, a tar of its tiles with an index, written whole or not at all, so an
 interrupted build goes on where it stopped. Then the samples of each split, in an order drawn from the seed, are copied
-from the parts into shards. The output depends neither on the number of workers nor on what was interrupted.
+from the parts into shards. The output depends neither on the number of workers nor on interruptions.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,34 +27,29 @@ from shards import extend as extension
 from shards.assemble import Part, assemble, is_part, remove_debris, stray_shards
 from shards.lock import folder_lock
 from shards.part import BuildConfig, build_part
+from shards.progress import OnProgress, ShowStage, silent
 from shards.resources import cores, machine_memory, part_bytes, scene_memory, show_size
 from shards.workers import Job, LostError, Workers
 
 PARTS = ".parts"
 
-# Seconds to open a scene, which all work waits for; damaged HDF5 files can keep the library busy for ever.
+# Seconds to open a scene, for which all work waits; damaged HDF5 files can keep the library busy for ever.
 _OPENING = 600.0
 
 Report = Callable[[str], None]
-# The name of a stage -> a context that gives what is to be told (done, in all).
-Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-
-
-@contextlib.contextmanager
-def silent(stage: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress that shows nothing."""
-    yield lambda done, total: None
+# Lines, samples and pixel spacing in metres of a scene.
+Extent = tuple[int, int, float]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How much of the machine a build takes; nothing of it changes the output.
+    """How much of the machine a build takes; the output does not depend on it.
 
     Attributes:
         workers: scenes in work at a time, each in a process of its own.
         memory: bytes that the scenes in work may take by `scene_memory`; a scene that takes more is worked on alone;
             None: what is free.
-        time_limit: seconds after which a scene counts as one that cannot be read.
+        time_limit: seconds after which a scene counts as unreadable.
     """
 
     workers: int = 1
@@ -77,9 +71,9 @@ def build(
     on_error: str = "stop",
     extend: bool = False,
     report: Report = print,
-    progress: Progress = silent,
+    progress: ShowStage = silent,
 ) -> Manifest:
-    """Build a folder of shards; an interrupted build goes on; a finished one of the same scenes is left as it is.
+    """Build a folder of shards; an interrupted build goes on; a finished build of the same scenes is left as it is.
 
     Args:
         splits: `train`, `val`, `test` -> scene files; no file may stand in two.
@@ -90,7 +84,10 @@ def build(
         progress: shows the stages.
 
     Raises:
-        ConfigError, SceneError, OutputError, ShardError: see their messages.
+        ConfigError: options, scenes or splits that cannot be.
+        SceneError: a scene that cannot be read under `stop`, or none that can be read.
+        OutputError: the folder holds other shards or another build, or cannot be written to.
+        ShardError: the manifest of finished shards cannot be read.
     """
     config = replace(config, factors=tuple(sorted(set(config.factors))))
     config.check()
@@ -127,7 +124,7 @@ def _check_names(paths: Sequence[Path]) -> None:
 def _left_to_do(
     old: Manifest, splits: extension.Splits, out: Path, config: BuildConfig, extend: bool
 ) -> extension.Splits:
-    """The scenes to add to finished shards: none, unless they are to be extended."""
+    """The scenes to add to finished shards; none unless these are to be extended."""
     if extend:
         return extension.to_add(old, splits, config, out)
     if not extension.is_same(old, splits, config):
@@ -146,26 +143,26 @@ def _build(
     on_error: str,
     old: Manifest | None,
     report: Report,
-    progress: Progress,
+    progress: ShowStage,
 ) -> Manifest:
     """Parts, then shards."""
     # Parts are removed last, so shards that no manifest names belong to an unfinished build only where there are parts.
     if not parts.exists() and (stray := stray_shards(out, old)):
-        raise OutputError(f"{stray[0]}: is of no build that is known here; move it away, or choose another folder")
+        raise OutputError(f"{stray[0]}: belongs to no build in this folder; move it away, or choose another folder")
     make_folder(parts)
     remove_debris(out, parts, old)
-    where = {path: parts / _part_name(path, config) for paths in splits.values() for path in paths}
+    part_of = {path: parts / _part_name(path, config) for paths in splits.values() for path in paths}
     try:
-        failed = _build_parts(where, out, config, machine, on_error, report, progress)
-        found = {
-            split: [Part.read(where[path]) for path in paths if path not in failed] for split, paths in splits.items()
+        failed = _build_parts(part_of, out, config, machine, on_error, report, progress)
+        parts_of = {
+            split: [Part.read(part_of[path]) for path in paths if path not in failed] for split, paths in splits.items()
         }
         split_of = {path: split for split, paths in splits.items() for path in paths}
         entries = {path.stem: {"split": split_of[path], "error": reason} for path, reason in failed.items()}
-        with progress("shards") as bar:
-            return assemble(found, entries, old, out, config, bar)
+        with progress("shards") as on_progress:
+            return assemble(parts_of, entries, old, out, config, on_progress)
     except BaseException:
-        # Whole parts stay for the next attempt; nothing else does.
+        # Whole parts, and only these, stay for the next attempt.
         remove_debris(out, parts, old)
         with contextlib.suppress(OSError):
             parts.rmdir()
@@ -173,7 +170,7 @@ def _build(
 
 
 def _part_name(scene_path: Path, config: BuildConfig) -> str:
-    """A name that changes with the scene file and with everything that its tiles depend on."""
+    """Name of a scene's part: it changes with the scene file and with everything that its tiles depend on."""
     try:
         status = scene_path.stat()
     except OSError as error:
@@ -184,7 +181,7 @@ def _part_name(scene_path: Path, config: BuildConfig) -> str:
 
 
 class _Failures:
-    """The scenes that could not be read, and why; under `stop` the first one ends the build."""
+    """The scenes that could not be read, and why; under `stop` the first of them ends the build."""
 
     def __init__(self, on_error: str, report: Report) -> None:
         self.reasons: dict[Path, str] = {}
@@ -192,123 +189,117 @@ class _Failures:
 
     def add(self, path: Path, error: Exception) -> None:
         """Take in what went wrong with a scene; raise it where it ends the build."""
-        found = _scene_error(path, error)
+        reason = _scene_error(path, error)
         if self._on_error == "stop" or isinstance(error, (ConfigError, OutputError)):
-            raise found or error
-        if found is None:
-            # A fault of the program, whose trace stays with `stop`; one scene must not cost the others.
-            found = SceneError(f"{path}: the program failed on it ({error!r}); report this fault")
-        self._report(f"skipped: {found}")
+            raise reason or error
+        if reason is None:
+            # A fault of the program, whose trace `stop` shows; a single scene must not cost the others.
+            reason = SceneError(f"{path}: the program failed on it ({error!r}); report this fault")
+        self._report(f"skipped: {reason}")
         # The manifest is the same wherever the scenes lie.
-        self.reasons[path] = str(found).replace(str(path.absolute()), path.name).replace(str(path), path.name)
+        self.reasons[path] = str(reason).replace(str(path.absolute()), path.name).replace(str(path), path.name)
 
 
 def _build_parts(
-    where: Mapping[Path, Path],
+    part_of: Mapping[Path, Path],
     out: Path,
     config: BuildConfig,
     machine: Machine,
     on_error: str,
     report: Report,
-    progress: Progress,
+    progress: ShowStage,
 ) -> dict[Path, str]:
-    """Write the parts that are not there yet; scene -> reason of the scenes that were skipped."""
+    """Write the parts that are not there yet; return scene -> reason of the scenes that were skipped."""
     failures = _Failures(on_error, report)
     free, total = machine_memory()
     budget = free if machine.memory is None else machine.memory
-    waiting = [path for path in where if not is_part(where[path])]
-    # Scenes are opened in other processes only: what a damaged file does to a library, it does there.
+    waiting = [path for path in part_of if not is_part(part_of[path])]
+    # Scenes are opened in other processes only: a damaged file may crash or hang the library that reads it.
     with Workers(machine.workers, budget) as pool:
-        with progress("opening scenes") as bar:
-            measured = _measure_all(pool, waiting, min(machine.time_limit, _OPENING), failures, bar)
-        _check_space(out, where, measured, config)
-        costs = _costs(measured, config, budget, total, failures, report)
-        # Cores without a scene of their own help with those of others.
+        with progress("opening scenes") as on_progress:
+            extents = _measure_all(pool, waiting, min(machine.time_limit, _OPENING), failures, on_progress)
+        _check_space(out, part_of, extents, config)
+        costs = _costs(extents, config, budget, total, failures, report)
+        # Cores without a scene of their own help with the scenes of others.
         at_once = min(machine.workers, len(costs), budget // max(costs.values(), default=1))
         n_threads = max(1, cores() // max(1, at_once))
-        jobs = [Job((path, where[path], config, n_threads), cost, machine.time_limit) for path, cost in costs.items()]
-        done = len(where) - len(jobs)
-        with progress("scenes") as bar:
-            bar(done, len(where))
+        jobs = [Job((path, part_of[path], config, n_threads), cost, machine.time_limit) for path, cost in costs.items()]
+        done = len(part_of) - len(jobs)
+        with progress("scenes") as on_progress:
+            on_progress(done, len(part_of))
             for job, outcome in pool.map(build_part, jobs):
                 for text in outcome.value or ():
                     report(f"warning: {text}")
                 if outcome.error is not None:
                     failures.add(job.arguments[0], outcome.error)
                 done += 1
-                bar(done, len(where))
+                on_progress(done, len(part_of))
     reasons = failures.reasons
-    if len(reasons) == len(where):
-        raise SceneError(f"none of {len(where)} scenes could be read; the first: {next(iter(reasons.values()))}")
+    if len(reasons) == len(part_of):
+        raise SceneError(f"none of {len(part_of)} scenes could be read; the first: {next(iter(reasons.values()))}")
     return reasons
 
 
 def _measure_all(
-    pool: Workers, paths: Sequence[Path], time_limit: float, failures: _Failures, bar: Callable[[int, int], None]
-) -> dict[Path, tuple[int, int, float]]:
-    """Scene -> lines, samples and pixel spacing, of those that can be opened."""
-    found: dict[Path, tuple[int, int, float]] = {}
+    pool: Workers, paths: Sequence[Path], time_limit: float, failures: _Failures, on_progress: OnProgress
+) -> dict[Path, Extent]:
+    """Scene -> extent, of the scenes that can be opened."""
+    extents: dict[Path, Extent] = {}
     jobs = [Job((path,), time_limit=time_limit) for path in paths]
     for done, (job, outcome) in enumerate(pool.map(_measure, jobs)):
-        bar(done, len(paths))
+        on_progress(done, len(paths))
         if outcome.error is None:
-            found[job.arguments[0]] = outcome.value
+            extents[job.arguments[0]] = outcome.value
         else:
             failures.add(job.arguments[0], outcome.error)
-    bar(len(paths), len(paths))
-    return found
+    on_progress(len(paths), len(paths))
+    return extents
 
 
-def _measure(path: Path) -> tuple[int, int, float]:
+def _measure(path: Path) -> Extent:
     """Lines, samples and pixel spacing of a scene."""
     with open_scene(path) as scene:
         return *scene.shape, scene.pixel_spacing
 
 
 def _costs(
-    measured: Mapping[Path, tuple[int, int, float]],
+    extents: Mapping[Path, Extent],
     config: BuildConfig,
     budget: int,
     total: int,
     failures: _Failures,
     report: Report,
 ) -> dict[Path, int]:
-    """Scene -> bytes of memory that it takes; one that is larger than the machine, as damage makes it, fails."""
-    out: dict[Path, int] = {}
-    for path, facts in measured.items():
-        cost = scene_memory(*facts, config)
-        text = f"{path}: {facts[0]} x {facts[1]} pixels take about {show_size(cost)} of memory"
+    """Scene -> bytes of memory that it takes; a scene larger than the machine, as damage makes it, fails."""
+    costs: dict[Path, int] = {}
+    for path, extent in extents.items():
+        cost = scene_memory(*extent, config)
+        text = f"{path}: {extent[0]} x {extent[1]} pixels take about {show_size(cost)} of memory"
         if cost > total:
-            failures.add(path, SceneError(f"{text}, this machine has {show_size(total)}; use a larger one"))
+            failures.add(path, SceneError(f"{text}, this machine has {show_size(total)}; use a larger machine"))
             continue
         if cost > budget:
             report(f"warning: {text}, more than the {show_size(budget)} that may be used; it is worked on alone")
-        out[path] = cost
-    return out
+        costs[path] = cost
+    return costs
 
 
 def _scene_error(path: Path, error: Exception) -> SceneError | None:
-    """What is wrong with a scene; None where the error is not the scene's."""
+    """What is wrong with a scene; None where the error is of the program or the output."""
     if isinstance(error, SceneError):
         return error
     if isinstance(error, LostError):
-        remedy = "lower --workers or --max-memory" if error.killed else "get the file anew, or leave it out"
+        remedy = "lower --workers or --max-memory" if error.killed else "get the file again, or leave it out"
         return SceneError(f"{path}: could not be worked on: {error}; {remedy}")
     if isinstance(error, MemoryError):
-        return SceneError(f"{path}: too large for the memory of this machine; use a larger one")
+        return SceneError(f"{path}: too large for the memory of this machine; use a larger machine")
     return None
 
 
-def _check_space(
-    out: Path, where: Mapping[Path, Path], measured: Mapping[Path, tuple[int, int, float]], config: BuildConfig
-) -> None:
-    """See that parts to come, and shards of all parts, have room on the disk.
-
-    Raises:
-        OutputError: naming what is needed and what is free.
-    """
-    coming = sum(part_bytes(*facts, config) for facts in measured.values())
-    there = sum(part.stat().st_size for part in where.values() if is_part(part))
+def _check_space(out: Path, part_of: Mapping[Path, Path], extents: Mapping[Path, Extent], config: BuildConfig) -> None:
+    """Raise OutputError where parts to come and shards of all parts have no room on the disk."""
+    coming = sum(part_bytes(*extent, config) for extent in extents.values())
+    there = sum(part.stat().st_size for part in part_of.values() if is_part(part))
     need, free = 2 * coming + there, free_bytes(out)
     if need > free:
         raise OutputError(

@@ -1,4 +1,4 @@
-"""A scene and a vector chart to one raw scene: `arcticseg chart`, for a group's own scenes with its own charts."""
+"""A scene and a vector chart to a raw scene: `arcticseg chart`, for a group's own scenes with its own charts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice import vector
-from arcticseg.ice.channels import SAR
+from arcticseg.ice.channels import RAW_SPACING, SAR
 from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
 from arcticseg.ice.scenes.netcdf import RttScene
 from arcticseg.ice.scenes.open import open_scene
-from arcticseg.ice.scenes.scene import RAW_SPACING, Scene, time_of
+from arcticseg.ice.scenes.scene import Scene, time_of
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
+from arcticseg.ice.simulated import ATTRIBUTE, statement
 
 _IMAGE = ("sar_lines", "sar_samples")
 _POINTS = "sar_grid_points"
@@ -31,8 +32,8 @@ _CHUNK = 1000
 
 
 @dataclass(frozen=True)
-class Charted:
-    """What was made: the file, and what its maker should know, one sentence each."""
+class ChartedScene:
+    """The file that was made, and what the user should know of it, a sentence each."""
 
     path: Path
     notes: tuple[str, ...]
@@ -40,11 +41,11 @@ class Charted:
 
 def chart_scene(
     scene_path: Path, chart_path: Path, out: Path, ct_ranges: str = "mask", polarisation: str | None = None
-) -> Charted:
+) -> ChartedScene:
     """Write a raw scene that holds a scene's SAR and the polygons of a vector chart, whole or not at all.
 
     Args:
-        scene_path: a SAR GeoTIFF, or a raw scene, whose own chart, if it has one, is replaced.
+        scene_path: a SAR GeoTIFF, or a raw scene, of which a chart of its own is replaced.
         chart_path: a SIGRID-3 shapefile or GeoPackage.
         out: a file (.nc), or a folder to write to under the scene's name, from which time, ice service and satellite
             pass are read.
@@ -71,8 +72,8 @@ def chart_scene(
             raise ConfigError(
                 f"--out is '{out}'; the new scene would replace {scene_path}; choose another folder or name"
             )
-        notes = [*(f"mended: {text}" for text in chart.repairs), *(f"range: {text}" for text in ranges)]
-        notes += _described(ids, codes, chart.name, scene)
+        notes = [*(f"repaired: {text}" for text in chart.repairs), *(f"range: {text}" for text in ranges)]
+        notes += _describe(ids, codes, chart.name, scene)
         with atomic_path(path) as temporary, netCDF4.Dataset(temporary, "w", format="NETCDF4") as target:
             if scene_path.suffix.lower() == ".nc":
                 with netCDF4.Dataset(scene_path) as source:
@@ -81,11 +82,11 @@ def chart_scene(
                 _write_scene(target, scene)
             target.history = f"arcticseg {version('arcticseg')}: {scene_path.name} with the ice chart {chart_path.name}"
             _write_chart(target, ids, codes, chart.name)
-    return Charted(path, tuple(notes))
+    return ChartedScene(path, tuple(notes))
 
 
 def _place(out: Path, scene: Scene) -> Path:
-    """The file to write; its name should say the time of the scene."""
+    """The file to write; warn where its name does not say the time of the scene."""
     if out.suffix != ".nc":
         start = "" if scene.time is None or time_of(scene.name) else f"{scene.time:%Y%m%dT%H%M%S}_"
         return make_folder(out) / f"{start}{scene.name}.nc"
@@ -99,8 +100,8 @@ def _place(out: Path, scene: Scene) -> Path:
     return out
 
 
-def _described(ids: NDArray[np.float32], codes: list[str], name: str, scene: Scene) -> list[str]:
-    """What a chart shows of a scene, and which codes are masked."""
+def _describe(ids: NDArray[np.float32], codes: list[str], name: str, scene: Scene) -> list[str]:
+    """Sentences on what a chart shows of a scene, and which codes are masked."""
     table = parse_polygon_codes(codes, name)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -118,7 +119,7 @@ def _described(ids: NDArray[np.float32], codes: list[str], name: str, scene: Sce
 
 
 def _copy(source: netCDF4.Dataset, target: netCDF4.Dataset) -> None:
-    """Copy all of a scene file but its chart, some lines at a time."""
+    """Copy all of a scene file except its chart, some lines at a time."""
     source.set_auto_maskandscale(False)
     target.setncatts({name: source.getncattr(name) for name in source.ncattrs()})
     for name, dimension in source.dimensions.items():
@@ -152,7 +153,7 @@ def _read(variable: netCDF4.Variable, band: Any, path: str) -> Any:
         return variable[band]
     except (OSError, RuntimeError) as error:
         raise SceneError(
-            f"{path}: {variable.name} cannot be read ({error}); it is damaged or cut; get the file anew"
+            f"{path}: {variable.name} cannot be read ({error}); it is damaged or cut; get the file again"
         ) from error
 
 
@@ -165,7 +166,7 @@ def _write_scene(target: netCDF4.Dataset, scene: Scene) -> None:
     """Write SAR and geolocation as raw scenes have them; what the scene lacks is NaN."""
     target.title = f"Sentinel-1 SAR of {scene.path.name} with an ice chart, in the form of a raw AI4Arctic scene"
     if scene.simulated:
-        target.simulated = "simulated: the SAR is simulated"
+        target.setncattr(ATTRIBUTE, statement("the SAR is simulated"))
     for name, edge in zip(_IMAGE, scene.shape, strict=True):
         target.createDimension(name, edge)
     for polarisation, name in SAR.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,34 +19,35 @@ from arcticseg.ice.scenes.netcdf import LAST_ZONE
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from shards.assemble import stray_shards
 from shards.part import END_OF_TAR
+from shards.progress import OnProgress, ignore
 from shards.workers import Job, Workers
 
 
-def check(folder: Path, workers: int = 0, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
-    """What is wrong with a folder of shards, a line each; empty: nothing.
+def check(folder: Path, workers: int = 0, progress: OnProgress = ignore) -> list[str]:
+    """What is wrong with a folder of shards, one line for each problem.
 
     Args:
-        workers: processes that share the shards; 0: this one does it.
+        workers: processes that share the shards; 0: this process checks them.
         progress: is told (shards done, shards in all).
 
     Raises:
         ShardError: the manifest cannot be read.
     """
-    found = manifests.read_manifest(folder)
-    shards = [(split, shard) for split in manifests.SPLITS for shard in found.splits.get(split, ())]
-    jobs = [(folder / shard.name, shard, split, found) for split, shard in shards]
+    manifest = manifests.read_manifest(folder)
+    shards = [(split, shard) for split in manifests.SPLITS for shard in manifest.splits.get(split, ())]
+    jobs = [(folder / shard.name, shard, split, manifest) for split, shard in shards]
     problems: dict[Path, list[str]] = {}
-    for done, (path, told) in enumerate(_each(jobs, workers)):
-        problems[path] = told
+    for done, (path, lines) in enumerate(_each(jobs, workers)):
+        problems[path] = lines
         progress(done, len(jobs))
     progress(len(jobs), len(jobs))
     ordered = [line for path, *_ in jobs for line in problems[path]]
     ordered += [
         f"{path}: is not in the manifest, as an interrupted build leaves it; finish that build, or remove the file"
-        for path in stray_shards(folder, found)
+        for path in stray_shards(folder, manifest)
     ]
-    # What does not fit inside a shard does not add up, either; that is no news.
-    return ordered or list(_check_sums(folder, found))
+    # Sums over shards are compared only where each shard is sound: otherwise they differ for that reason.
+    return ordered or list(_check_sums(folder, manifest))
 
 
 _ShardJob = tuple[Path, ShardEntry, str, Manifest]
@@ -59,12 +60,12 @@ def _each(jobs: list[_ShardJob], workers: int) -> Iterator[tuple[Path, list[str]
     with Workers(workers) as pool:
         for job, outcome in pool.map(check_shard, map(Job, jobs)):
             path = job.arguments[0]
-            # Bytes that fit their checksum and still break a decoder were written so.
+            # A checksum that is right, and a decoder that ends its process all the same: the shard was written so.
             yield path, [f"{path}: {outcome.error}"] if outcome.error is not None else outcome.value
 
 
-def check_shard(path: Path, shard: ShardEntry, split: str, found: Manifest) -> list[str]:
-    """What is wrong with one shard and its index."""
+def check_shard(path: Path, shard: ShardEntry, split: str, manifest: Manifest) -> list[str]:
+    """What is wrong with a shard and its index."""
     if not path.is_file():
         return [f"{path}: shard is missing"]
     problems = []
@@ -81,8 +82,8 @@ def check_shard(path: Path, shard: ShardEntry, split: str, found: Manifest) -> l
     with open(path, "rb") as file:
         for entry in index:
             data = os.pread(file.fileno(), entry.size, entry.offset)
-            problems += [f"{path}: at byte {entry.offset}: {told}" for told in check_sample(data, entry, found)]
-            if found.scenes.get(entry.scene, {}).get("split") != split:
+            problems += [f"{path}: at byte {entry.offset}: {line}" for line in check_sample(data, entry, manifest)]
+            if manifest.scenes.get(entry.scene, {}).get("split") != split:
                 problems.append(f"{path}: sample {entry.key} is of a scene that is not in split {split}")
         end = sum(entry.size for entry in index)
         if not problems and (
@@ -95,8 +96,8 @@ def check_shard(path: Path, shard: ShardEntry, split: str, found: Manifest) -> l
     return problems
 
 
-def check_sample(data: bytes, entry: SampleEntry, found: Manifest) -> Iterator[str]:
-    """What is wrong with the bytes of one sample."""
+def check_sample(data: bytes, entry: SampleEntry, manifest: Manifest) -> Iterator[str]:
+    """What is wrong with the bytes of a sample."""
     name = f"sample {entry.key}"
     if len(data) != entry.size:
         yield f"{name} is cut: {len(data)} of {entry.size} bytes"
@@ -117,16 +118,16 @@ def check_sample(data: bytes, entry: SampleEntry, found: Manifest) -> Iterator[s
     place = tile_key(tile.scene, tile.factor, tile.row, tile.col)
     if not key == entry.key == place:
         yield f"{name} holds {key}, of {place}"
-    said = json.loads(bytes(members["json"]))
+    meta = json.loads(bytes(members["json"]))
     counts = tile.class_counts()
     for what, inside, outside in (
         ("scene", tile.scene, entry.scene),
         ("factor", tile.factor, entry.factor),
         ("labels", tile.lab is not None, entry.labelled),
         ("class counts", counts, {chart: list(numbers) for chart, numbers in entry.counts.items()}),
-        ("class counts", counts, said["counts"]),
-        ("valid pixels", int(tile.valid.sum()), said["valid"]),
-        ("edges", tile.hh.shape, (found.tile, found.tile)),
+        ("class counts", counts, meta["counts"]),
+        ("valid pixels", int(tile.valid.sum()), meta["valid"]),
+        ("edges", tile.hh.shape, (manifest.tile, manifest.tile)),
     ):
         if inside != outside:
             yield f"{name}: its {what} are {inside}, the index or manifest says {outside}"
@@ -142,32 +143,32 @@ def _check_values(tile: Tile) -> Iterator[str]:
         yield f"dist holds a zone above {LAST_ZONE}"
     latitude, longitude = tile.geo[:2].astype(np.float64)
     if not ((np.abs(latitude) <= 90) & (np.abs(longitude) <= 360)).all():
-        yield "geo holds positions that are none"
+        yield "geo holds latitudes or longitudes out of range"
     for chart, plane in zip(CHARTS, tile.lab if tile.lab is not None else (), strict=False):
         if ((plane >= N_CLASSES[chart]) & (plane != IGNORE_INDEX)).any():
             yield f"lab holds a class that {chart} does not have"
 
 
-def _check_sums(folder: Path, found: Manifest) -> Iterator[str]:
+def _check_sums(folder: Path, manifest: Manifest) -> Iterator[str]:
     """What the manifest says of all samples together, against the indices."""
     entries = [
         entry
         for split in manifests.SPLITS
-        for shard in found.splits.get(split, ())
+        for shard in manifest.splits.get(split, ())
         for entry in manifests.read_index(folder / shard.name)
     ]
     if len({entry.key for entry in entries}) != len(entries):
         yield f"{folder}: a sample stands twice"
-    if manifests.fingerprint(entries) != found.fingerprint:
+    if manifests.fingerprint(entries) != manifest.fingerprint:
         yield f"{folder}: the indices do not give the manifest's fingerprint"
     tiles, counts = manifests.totals(entries)
-    for name, facts in found.scenes.items():
-        told = {"tiles": facts.get("tiles", {}), "counts": facts.get("counts", {})}
-        if told != {"tiles": tiles.pop(name, {}), "counts": counts.get(name, {})}:
+    for name, facts in manifest.scenes.items():
+        listed = {"tiles": facts.get("tiles", {}), "counts": facts.get("counts", {})}
+        if listed != {"tiles": tiles.pop(name, {}), "counts": counts.get(name, {})}:
             yield f"{folder}: the indices do not give the numbers of tiles and pixels that the manifest says of {name}"
     for name in tiles:
-        yield f"{folder}: holds samples of {name}, of which the manifest says nothing"
-    if not {str(entry.factor) for entry in entries} <= {str(factor) for factor in found.factors}:
+        yield f"{folder}: holds samples of {name}, which the manifest does not name"
+    if not {str(entry.factor) for entry in entries} <= {str(factor) for factor in manifest.factors}:
         yield f"{folder}: holds factors besides those of the manifest"
-    if any(facts.get("simulated") for facts in found.scenes.values()) != found.simulated:
-        yield f"{folder}: the manifest does not say of itself what its scenes say, whether they are simulated"
+    if any(facts.get("simulated") for facts in manifest.scenes.values()) != manifest.simulated:
+        yield f"{folder}: the manifest and its scenes disagree on whether they are simulated"

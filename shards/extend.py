@@ -15,7 +15,7 @@ from shards.split import passes_of
 Splits = Mapping[str, Sequence[Path]]
 
 
-def differences(found: Manifest, config: BuildConfig) -> list[tuple[str, object, object]]:
+def differences(manifest: Manifest, config: BuildConfig) -> list[tuple[str, object, object]]:
     """(key, value of the shards, value asked for) of the options that differ."""
 
     def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
@@ -25,28 +25,29 @@ def differences(found: Manifest, config: BuildConfig) -> list[tuple[str, object,
         return out
 
     # As JSON, since the manifest's went through it.
-    before, now = flat(found.builder.get("config", {})), flat(json.loads(json.dumps(to_dict(config))))
+    before, now = flat(manifest.builder.get("config", {})), flat(json.loads(json.dumps(to_dict(config))))
     return [(key, before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)]
 
 
-def is_same(found: Manifest, splits: Splits, config: BuildConfig) -> bool:
-    """The shards are those that these scenes and options give."""
+def is_same(manifest: Manifest, splits: Splits, config: BuildConfig) -> bool:
+    """Whether these scenes and options give the same shards."""
     asked = {path.stem: split for split, paths in splits.items() for path in paths}
-    return not differences(found, config) and asked == {name: facts["split"] for name, facts in found.scenes.items()}
+    built = {name: facts["split"] for name, facts in manifest.scenes.items()}
+    return not differences(manifest, config) and asked == built
 
 
-def to_add(found: Manifest, splits: Splits, config: BuildConfig, folder: Path) -> dict[str, list[Path]]:
+def to_add(manifest: Manifest, splits: Splits, config: BuildConfig, folder: Path) -> dict[str, list[Path]]:
     """The scenes that the shards do not hold yet, by split; those that could not be read before are tried again.
 
     Raises:
-        ConfigError: other options, or a scene or a pass would be in two splits.
+        ConfigError: options differ, or a scene or a pass would be in two splits.
     """
-    for key, before, now in differences(found, config):
+    for key, before, now in differences(manifest, config):
         raise ConfigError(
             f"key '{key}' is {now!r}; the shards in {folder} have {before!r}: set that, or another folder"
         )
     asked = {path.stem: split for split, paths in splits.items() for path in paths}
-    has = {name: str(facts["split"]) for name, facts in found.scenes.items()}
+    has = {name: str(facts["split"]) for name, facts in manifest.scenes.items()}
     passes = passes_of({**has, **asked})
     split_of = {passes[name]: split for name, split in has.items()}
     for name, split in asked.items():
@@ -57,14 +58,14 @@ def to_add(found: Manifest, splits: Splits, config: BuildConfig, folder: Path) -
                 f"{held}; put it there, for scenes and passes cannot change their split"
             )
     return {
-        split: [path for path in paths if "error" in found.scenes.get(path.stem, {"error": "not there"})]
+        split: [path for path in paths if "error" in manifest.scenes.get(path.stem, {"error": "not there"})]
         for split, paths in splits.items()
     }
 
 
-def default_splits(found: Manifest, names: Sequence[str]) -> dict[str, list[str]]:
-    """Splits for scenes to add, by name: a pass stays in the split that it is in; what is new trains."""
-    has = {name: str(facts["split"]) for name, facts in found.scenes.items()}
+def default_splits(manifest: Manifest, names: Sequence[str]) -> dict[str, list[str]]:
+    """Splits for scenes to add, by name: a pass stays in the split that it is in; new passes train."""
+    has = {name: str(facts["split"]) for name, facts in manifest.scenes.items()}
     passes = passes_of({*has, *names})
     split_of = {passes[name]: split for name, split in has.items()}
     out: dict[str, list[str]] = {}

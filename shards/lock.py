@@ -19,7 +19,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Keep other builds out of a folder; the system itself gives the lock back when its owner ends, however it ends.
+    """Keep other builds out of a folder; the system releases the lock when its owner ends, however it ends.
 
     Args:
         report: is told where the file system has no locks.
@@ -55,7 +55,7 @@ def _locked(path: Path, report: Callable[[str], None]) -> int:
                 raise
             report(f"warning: {path.parent}: this file system has no locks; see that no other build works here")
             return file
-        # The owner before may have removed the file between the two calls; then others would lock another one.
+        # The previous owner may have removed the file between the two calls; then others would lock another file.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), os.stat(path)):
                 return file

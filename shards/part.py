@@ -1,4 +1,4 @@
-"""One scene to one part: a tar of its tiles, and facts about them beside it, written whole or not at all."""
+"""A scene to its part: a tar of its tiles, and facts about them beside it, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class BuildConfig:
         tile: edge of a tile in pixels at its factor.
         factors: downsampling factors of 40 m.
         overlap: pixels that neighbouring tiles share.
-        min_valid: share of pixels with SAR data from which on a tile is kept.
+        min_valid: least share of pixels with SAR data of a tile that is kept.
         shard_bytes: a shard is closed once it has this size.
         seed: of the order of samples in shards.
         layers: averaging and chart rules.
@@ -67,7 +67,7 @@ class BuildConfig:
 
 
 def cut_tiles(layers: scene_layers.Layers, config: BuildConfig) -> Iterator[Tile]:
-    """The tiles of one scene at one factor that hold enough SAR data."""
+    """The tiles of a scene at one factor that hold enough SAR data."""
     for window in windows(layers.shape, config.tile, config.overlap):
         tile = _cut(layers, window, config)
         if tile is not None:
@@ -85,7 +85,7 @@ def _cut(layers: scene_layers.Layers, window: tuple[int, int], config: BuildConf
 
 
 def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int | None = None) -> list[str]:
-    """Write the tiles of one scene to `part` (a tar) and facts about them beside it; return the warnings given.
+    """Write the tiles of a scene to `part` (a tar) and facts about them beside it; return the warnings given.
 
     Args:
         n_threads: how many threads may work on it; None: one for each core. The bytes do not depend on it.
@@ -124,9 +124,9 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int
             )
     facts |= {"tiles": {str(factor): n for factor, n in Counter(entry.factor for entry in entries).items()}}
     facts |= {"statistics": tallies.to_dict()}
-    # What a part says does not depend on where the scenes lie.
-    told = [str(item.message).replace(str(scene_path), scene_path.name) for item in caught]
-    facts |= {"warnings": told, "samples": [asdict(entry) for entry in entries]}
+    # The facts do not depend on where the scenes lie.
+    texts = [str(item.message).replace(str(scene_path), scene_path.name) for item in caught]
+    facts |= {"warnings": texts, "samples": [asdict(entry) for entry in entries]}
     write_text(part.with_suffix(".json"), json.dumps(facts))
     return facts["warnings"]
 
@@ -141,7 +141,7 @@ def samples(
         return None if tile is None else _sample(tile)
 
     places = windows(layers.shape, config.tile, config.overlap)
-    yield from (found for found in threads.in_order(made, places, n_threads) if found is not None)
+    yield from (pair for pair in threads.in_order(made, places, n_threads) if pair is not None)
 
 
 def _sample(tile: Tile) -> tuple[SampleEntry, bytes]:
@@ -166,8 +166,8 @@ def _sample(tile: Tile) -> tuple[SampleEntry, bytes]:
 def tar_range(key: str, members: Mapping[str, bytes]) -> tuple[bytes, int]:
     """A sample's range of a shard, and where in it its core begins.
 
-    The bytes are those of `webdataset.TarWriter(mtime=0)`, which sorts members by name, without the seconds and the
-    memory that it costs each worker to import it (and with it torch).
+    The bytes are those of `webdataset.TarWriter(mtime=0)`, which sorts members by name. Written here, since importing
+    webdataset (and with it torch) would cost each worker seconds and memory.
     """
     blocks = []
     core = size = 0

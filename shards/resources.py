@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from arcticseg.errors import ConfigError
-from arcticseg.ice.scenes.scene import RAW_SPACING, RTT_SPACING
+from arcticseg.ice.channels import RAW_SPACING, RTT_SPACING
 from arcticseg.ice.tiling import starts
 from shards.part import BuildConfig
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 
-# Share of the memory that is free which a build may take: the rest is for what cannot be foreseen.
+# Share of the free memory that a build may take; the rest is a reserve.
 _MEMORY_SHARE = 0.9
 
 
@@ -23,7 +23,7 @@ def parse_size(text: str, key: str) -> int:
     """Bytes of `24G`, `500M` or `1.5 TB`; units are powers of 1000.
 
     Raises:
-        ConfigError: none of these.
+        ConfigError: the text is not such a size.
     """
     match = _SIZE.fullmatch(text.strip())
     size = float(match.group(1)) * _UNITS[match.group(2).upper()] if match else 0
@@ -62,7 +62,7 @@ def part_bytes(lines: int, samples: int, pixel_spacing: float, config: BuildConf
 
 
 def _limits() -> Iterator[int]:
-    """The limits of memory of the control groups that this process is in, of either version; none is no limit."""
+    """The memory limits of the control groups, version 1 or 2, that this process is in; none where none is set."""
     root = Path("/sys/fs/cgroup")
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, group = line.split(":", 2)
@@ -78,12 +78,12 @@ def _limits() -> Iterator[int]:
 
 
 def machine_memory() -> tuple[int, int]:
-    """Bytes of memory that are free now for a build, and that there are in all.
+    """Bytes of memory that are free now for a build, and those of the whole machine.
 
     Control groups, in which schedulers and containers hold their jobs, count as the machine.
     """
-    found = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    total, available = (1024 * int(found[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, available = (1024 * int(meminfo[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
     total = min(total, *_limits(), total)
     return int(_MEMORY_SHARE * min(available, total)), total
 

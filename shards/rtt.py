@@ -1,7 +1,7 @@
 """Raw scenes to ready-to-train ones: `arcticseg rtt`.
 
 By the recipe of the archive's ready-to-train files: backscatter (in dB), incidence angle and distance are averaged over
-2 x 2 pixels, charts take the maximum, where masked wins; what has no data in one of them has none in all; then
+2 x 2 pixels, charts take the maximum, where masked wins; a pixel without data in one of them has no data in all; then
 everything is normalised with the published statistics, and no data is 0, in charts 255. Coarse channels stay on their
 2 km grid.
 """
@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.files import atomic_path, make_folder
-from arcticseg.ice.channels import CHANNELS, COARSE, SAR
+from arcticseg.ice.channels import CHANNELS, COARSE, RTT_SPACING, SAR
 from arcticseg.ice.chart import IndexedChart
 from arcticseg.ice.geo import GeoGrid, interpolate
 from arcticseg.ice.reference import short_name
 from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scenes.netcdf import RawScene, RttScene
 from arcticseg.ice.scenes.open import open_scene
-from arcticseg.ice.scenes.scene import GEO_POINTS, RTT_SPACING
+from arcticseg.ice.scenes.scene import GEO_POINTS
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
+from arcticseg.ice.simulated import ATTRIBUTE
+from shards.progress import OnProgress, ignore
 from shards.resources import cores
 from shards.workers import Job, LostError, Outcome, Workers
 
@@ -45,7 +47,7 @@ _BAND = 256
 
 
 def ready_name(name: str) -> str:
-    """File name of the ready-to-train form of a scene: time and ice service, or its name where that lacks either."""
+    """File name of the ready-to-train form of a scene: time and ice service, or its name where it lacks either."""
     return f"{short_name(name) or name}_prep.nc"
 
 
@@ -78,7 +80,7 @@ def _quarters(plane: NDArray) -> Iterator[tuple[slice, list[NDArray]]]:
 
 
 def _halved(values: Float) -> tuple[Float, NDArray[np.bool_]]:
-    """Means over 2 x 2 pixels, and where one of these is NaN; zero power (-inf dB) is data, but in no mean of dB."""
+    """Means over 2 x 2 pixels, and where one of the four is NaN; zero power (-inf dB) is data, but enters no mean."""
     mean = np.empty([edge // _STEP for edge in values.shape], np.float32)
     missing = np.empty(mean.shape, bool)
     for rows, quarters in _quarters(values):
@@ -103,7 +105,7 @@ def _largest(chart: IndexedChart) -> NDArray[np.uint8]:
 def ready_layers(scene: RawScene, strict: bool = False) -> tuple[dict[str, Float], NDArray[np.uint8] | None]:
     """Full-resolution layers of a ready-to-train scene in physical units, NaN = no data, and its charts.
 
-    A layer without any data, such as a polarisation that a scene of one's own lacks, does not rule out the others.
+    A layer without any data, such as a polarisation that the scene lacks, does not rule out the others.
 
     Returns:
         channel -> float32 [H // 2, W // 2]; uint8 [3, H // 2, W // 2] or None.
@@ -113,7 +115,7 @@ def ready_layers(scene: RawScene, strict: bool = False) -> tuple[dict[str, Float
     """
     shape = coarse_shape(scene.shape, _STEP)
     if not min(shape):
-        raise SceneError(f"{scene.path}: {scene.shape} pixels are less than one of 80 m; leave the scene out")
+        raise SceneError(f"{scene.path}: {scene.shape} pixels are less than a pixel of 80 m; leave the scene out")
     out: dict[str, Float] = {}
     missing = np.zeros(shape, bool)
     labels = None
@@ -121,7 +123,7 @@ def ready_layers(scene: RawScene, strict: bool = False) -> tuple[dict[str, Float
         chart = scene.indexed_chart(strict=strict)
         if chart is not None:
             labels = _largest(chart)
-            # Where there is no chart, SIC is masked; SOD and FLOE may be masked where there is one.
+            # Where there is no chart, SIC is masked; where there is a chart, SOD and FLOE may be masked, too.
             missing |= labels[CHARTS.index("SIC")] == IGNORE_INDEX
         for name in (*SAR, "distance"):
             values = scene.sar(name) if name in SAR else scene.distance()
@@ -149,19 +151,19 @@ def write_ready(
 ) -> tuple[Path, list[str]]:
     """Write the ready-to-train file of a raw scene to the folder `out`, whole or not at all.
 
-    A whole file of that scene, which is there already, is kept. n_threads: as in `open_scene`.
+    A whole file of that scene that is there already is kept. n_threads: as in `open_scene`.
 
     Returns:
         the file, and the warnings given.
 
     Raises:
-        SceneError: the scene cannot be read, is no raw scene, or its name in `out` is that of another one.
+        SceneError: the scene cannot be read, is not a raw scene, or `out` holds a file of that name of another scene.
         OutputError: the file cannot be written.
     """
     with warnings.catch_warnings(record=True) as caught, open_scene(scene_path, n_threads=n_threads) as scene:
         warnings.simplefilter("always")
         if not isinstance(scene, RawScene):
-            raise SceneError(f"{scene_path}: is no raw scene; give raw AI4Arctic scenes, or make one of it first")
+            raise SceneError(f"{scene_path}: is not a raw scene; give raw AI4Arctic scenes, or turn it into one first")
         path = out / ready_name(scene.name)
         if not _is_there(path, scene_path):
             with (
@@ -174,12 +176,12 @@ def write_ready(
 
 
 def _is_there(path: Path, scene_path: Path) -> bool:
-    """Whether the file is the ready-to-train one of that scene."""
+    """Whether the ready-to-train file of that scene is there; raise SceneError where it is of another scene."""
     if not path.exists():
         return False
-    with open_scene(path) as found, netCDF4.Dataset(path) as file:
+    with open_scene(path) as existing, netCDF4.Dataset(path) as file:
         original = getattr(file, "original_id", None)
-        if not isinstance(found, RttScene) or original != scene_path.name:
+        if not isinstance(existing, RttScene) or original != scene_path.name:
             raise SceneError(f"{path}: is there, made of {original}, not of {scene_path.name}; choose another folder")
     return True
 
@@ -195,8 +197,8 @@ def _write(target: netCDF4.Dataset, source: netCDF4.Dataset, scene: RawScene, na
         "flip": 0,
         "pixel_spacing": int(RTT_SPACING),
     })  # fmt: skip
-    if "simulated" in source.ncattrs():
-        target.simulated = source.simulated
+    if ATTRIBUTE in source.ncattrs():
+        target.setncattr(ATTRIBUTE, source.getncattr(ATTRIBUTE))
     for dimension, edge in zip((*_IMAGE, *_POINTS), (*shape, GEO_POINTS, GEO_POINTS), strict=True):
         target.createDimension(dimension, edge)
     for chart, plane in zip(CHARTS, labels if labels is not None else (), strict=False):
@@ -224,8 +226,10 @@ def _write(target: netCDF4.Dataset, source: netCDF4.Dataset, scene: RawScene, na
 
 def _attributes(source: netCDF4.Dataset, name: str) -> dict[str, Any]:
     """Attributes of a variable of the raw scene, which stay."""
-    found = source.variables.get(name)
-    return {} if found is None else {key: found.getncattr(key) for key in found.ncattrs() if key != "_FillValue"}
+    if name not in source.variables:
+        return {}
+    variable = source.variables[name]
+    return {key: variable.getncattr(key) for key in variable.ncattrs() if key != "_FillValue"}
 
 
 def _image(target: netCDF4.Dataset, name: str, values: NDArray, attributes: Mapping[str, Any]) -> None:
@@ -242,15 +246,15 @@ def make_ready(
     on_error: str = "stop",
     strict: bool = False,
     report: Callable[[str], None] = lambda text: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = ignore,
 ) -> tuple[list[Path], list[Path]]:
-    """Ready-to-train files of raw scenes; those that are there already are kept.
+    """Ready-to-train files of raw scenes; files that are there already are kept.
 
     Args:
         workers: scenes at a time, each in a process of its own.
         on_error: `stop` at a scene that cannot be read, or `skip` it.
         strict: an unlisted ice code is an error.
-        report: is told warnings and what is skipped.
+        report: is told warnings and which scenes are skipped.
         progress: is told (scenes done, scenes in all).
 
     Returns:
@@ -283,7 +287,7 @@ def make_ready(
 
 
 def _each(scenes: Sequence[Path], out: Path, workers: int, strict: bool) -> Iterator[tuple[Path, Outcome]]:
-    """Each scene and what came of it, as they are done."""
+    """Each scene and the outcome of its work, as they end."""
     threads = max(1, cores() // max(1, workers))
     with Workers(workers) as pool:
         for job, outcome in pool.map(write_ready, [Job((scene, out, strict, threads)) for scene in scenes]):

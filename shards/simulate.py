@@ -1,7 +1,7 @@
 """Simulated scenes in the raw AI4Arctic schema: `arcticseg simulate`.
 
-A scene is a pure function of its `SimulationConfig` and its index: the same arrays, whatever the machine or the number
-of workers. Every file says in its title and in the global attribute `simulated` that it is no observation.
+A scene is a pure function of its `SimulationConfig` and its index: the same arrays on any machine with any number of
+workers. Every file says in its title and in the global attribute `simulated` that it is not an observation.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from arcticseg.errors import ConfigError
 from arcticseg.files import atomic_path, make_folder
+from arcticseg.ice.simulated import ATTRIBUTE, statement
+from shards.progress import OnProgress, ignore
 from shards.simulation.backscatter import Radar, backscatter_class, swath_edges
 from shards.simulation.land import MARGIN_CELLS
 from shards.simulation.layout import Ground, edge_displacement, simulated_ground
@@ -25,7 +26,7 @@ from shards.simulation.netcdf import SceneFile
 from shards.simulation.noise import Array
 from shards.simulation.passive import simulate_passive
 from shards.simulation.place import Place, geolocation, place_scene
-from shards.simulation.under_chart import charted_ground, charted_place, open_chart
+from shards.simulation.under_chart import ground_under, open_chart, place_under
 from shards.simulation.weather import melt_of, simulate_weather
 from shards.workers import Job, Workers
 
@@ -45,10 +46,10 @@ class SimulationConfig:
         size: lines and samples in pixels of 40 m, one number for both or a pair; at least 500.
         seed: another seed, other scenes.
         chart: a real SIGRID-3 vector chart (.shp or .gpkg) to take polygons and codes from.
-        window: longitude and latitude in degrees of the scenes' centre; with `chart` the default is a place in its ice.
+        window: longitude and latitude in degrees of the scenes' centre; by default a place in the ice of `chart`.
         date: day (and time, if it is not midnight) of the acquisitions; the season drives temperature and ice types.
-        labelled: scenes with a chart; without, they are like the archive's raw test scenes.
-        ct_ranges: what becomes of total concentrations of the chart that are ranges, see `vector.resolve_ranges`.
+        labelled: scenes with a chart; without a chart they are like the archive's raw test scenes.
+        ct_ranges: how total concentrations of the chart that are ranges are read, see `vector.resolve_ranges`.
     """
 
     size: tuple[int, int] | int = 2000
@@ -74,7 +75,7 @@ class SimulationConfig:
         """Time and place of scene `index`."""
         if self.chart is None:
             return place_scene(index, self.seed, self.date, self.window)
-        return charted_place(self.chart, self.shape, index, self.seed, self.date, self.window, self.ct_ranges)
+        return place_under(self.chart, self.shape, index, self.seed, self.date, self.window, self.ct_ranges)
 
     def statement(self, index: int) -> str:
         """What a file says of itself: that it is simulated, and from what."""
@@ -83,9 +84,9 @@ class SimulationConfig:
         ice = "simulated ice" if self.chart is None else f"the ice chart {self.chart.name}{ranges}"
         where = "" if self.window is None else f", window {self.window[0]} {self.window[1]}"
         when = "" if self.date is None else f", date {self.date.isoformat()}"
-        return (
-            f"simulated: no observation; scene {index} of seed {self.seed}, {lines} x {samples} pixels, {ice}"
-            f"{where}{when}, simulator version {_VERSION}"
+        return statement(
+            f"no observation; scene {index} of seed {self.seed}, {lines} x {samples} pixels, {ice}{where}{when}, "
+            f"simulator version {_VERSION}"
         )
 
 
@@ -94,7 +95,7 @@ def simulate_scene(
     window: tuple[float, float] | None = None, date: datetime | None = None, labelled: bool = True,
     ct_ranges: str = "mask",
 ) -> Path:  # fmt: skip
-    """Write one simulated scene.
+    """Write a simulated scene.
 
     Args:
         path: the file to write, or an existing folder in which to write it under a name like the archive's.
@@ -121,12 +122,13 @@ def simulate_scene(
 def simulate_archive(
     out: Path, n: int, seed: int = 0, size: tuple[int, int] | int = 2000, chart: Path | None = None,
     window: tuple[float, float] | None = None, date: datetime | None = None, labelled: bool = True, workers: int = 1,
-    progress: bool = True, ct_ranges: str = "mask",
+    progress: OnProgress = ignore, ct_ranges: str = "mask",
 ) -> list[Path]:  # fmt: skip
     """Write scenes 0 .. n - 1 into the folder `out` and return their paths in that order.
 
     Files that are already there and were made from the same configuration are kept. `workers` processes share the
-    scenes; the result does not depend on their number. Arguments and errors as in `simulate_scene`.
+    scenes; the files do not depend on their number. `progress` is told (scenes done, scenes in all). Other arguments
+    and errors as in `simulate_scene`.
     """
     config = SimulationConfig(size, seed, chart, window, date, labelled, ct_ranges)
     if n < 1:
@@ -134,21 +136,16 @@ def simulate_archive(
     out = make_folder(Path(out))
     paths = [out / config.place(index).file_name for index in range(n)]
     todo = [index for index in range(n) if not _is_done(paths[index], config, index)]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task("simulated scenes", total=n, completed=n - len(todo))
-        for _ in _each(out, config, todo, workers):
-            bar.advance(task)
+    done = n - len(todo)
+    progress(done, n)
+    for _ in _each(out, config, todo, workers):
+        done += 1
+        progress(done, n)
     return paths
 
 
 def _each(out: Path, config: SimulationConfig, todo: list[int], workers: int) -> Iterator[None]:
-    """Write the scenes of `todo`, one yield for each."""
+    """Write the scenes of `todo`; yield after each."""
     if workers <= 1 or len(todo) <= 1:
         for index in todo:
             _write_in(out, config, index)
@@ -165,18 +162,18 @@ def _write_in(out: Path, config: SimulationConfig, index: int) -> None:
 
 
 def _is_done(path: Path, config: SimulationConfig, index: int) -> bool:
-    """A whole file of the same configuration is there; files appear only when they are complete."""
+    """Whether a file of the same configuration is there; files appear only when they are complete."""
     if not path.exists():
         return False
     try:
         with netCDF4.Dataset(path) as file:
             has_chart = "polygon_icechart" in file.variables
-            return bool(file.getncattr("simulated") == config.statement(index) and has_chart == config.labelled)
+            return bool(file.getncattr(ATTRIBUTE) == config.statement(index) and has_chart == config.labelled)
     except (OSError, AttributeError):
         return False
 
 
-# One scene ----------------------------------------------------------------------------------------------------------
+# A scene ------------------------------------------------------------------------------------------------------------
 
 
 def _write(path: Path, config: SimulationConfig, index: int, place: Place) -> None:
@@ -184,7 +181,7 @@ def _write(path: Path, config: SimulationConfig, index: int, place: Place) -> No
     if config.chart is None:
         ground = simulated_ground(size, index, seed, place)
     else:
-        ground = charted_ground(open_chart(config.chart, config.ct_ranges), place, size)
+        ground = ground_under(open_chart(config.chart, config.ct_ranges), place, size)
     expected = _expected_shares(ground)
     ice = sum(expected.values(), np.zeros(ground.margin.shape, np.float32))
     weather = simulate_weather(size, index, seed, place, ice, ground.land.margin)

@@ -1,4 +1,4 @@
-"""Which scenes train, validate and test: lists of scene names, one a line, that a person can read.
+"""Which scenes train, validate and test, by their names.
 
 Scenes of one pass of a satellite overlap or abut, so they are never in two sets.
 """
@@ -12,21 +12,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
-from pathlib import Path
 
 import xxhash
 
 from arcticseg.data.manifest import SPLITS
-from arcticseg.data.select import read_scene_list
 from arcticseg.errors import ConfigError
-from arcticseg.files import make_folder, write_text
 from arcticseg.ice.scenes.scene import time_of
 
 # The list of scenes that no split can hold without parting a pass.
 LEFT_OUT = "left_out"
-# A list with this comment may share passes with other lists.
-GIVEN = "taken as given"
-
 # Scenes of the archive: raw and ready-to-train.
 _AI4ARCTIC = re.compile(r"_icechart_(dmi|cis)_|_(dmi|cis)_prep$")
 # Sentinel-1 product names: mission, mode, ..., absolute orbit, data take, product id.
@@ -46,8 +40,8 @@ def passes_of(names: Iterable[str]) -> dict[str, str]:
     """Scene name -> pass.
 
     A Sentinel-1 product name says satellite and absolute orbit. Where a name has a time only, as those of
-    ready-to-train files, a scene is of the pass of the one before it, if that is at most ten minutes older; over the
-    532 scenes of AI4Arctic this gives the same passes as the orbits do. A name with neither is a pass of its own.
+    ready-to-train files, a scene is of the same pass as the scene before it, if that is at most ten minutes older; over
+    the 532 scenes of AI4Arctic this gives the same passes as the orbits do. A name with neither is a pass of its own.
     """
     out: dict[str, str] = {}
     last: tuple[datetime, str] | None = None
@@ -75,42 +69,43 @@ def split(names: Sequence[str], shares: Mapping[str, float], seed: int = 0) -> d
     """
     if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
         raise ConfigError(f"shares are {dict(shares)}; set shares of 0 or more that leave something for training")
-    found = passes_of(names)
-    passes: dict[str, list[str]] = defaultdict(list)
+    pass_of = passes_of(names)
+    scenes_of: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
-        passes[found[name]].append(name)
-    drawn = sorted(passes, key=lambda orbit: xxhash.xxh3_64_intdigest(f"{seed} {orbit}".encode()))
+        scenes_of[pass_of[name]].append(name)
+    drawn = sorted(scenes_of, key=lambda orbit: xxhash.xxh3_64_intdigest(f"{seed} {orbit}".encode()))
     out: dict[str, list[str]] = {"train": []}
     for part in ("val", "test"):
         wanted = math.ceil(shares.get(part, 0.0) * len(names))
         out[part] = []
         while drawn and len(out[part]) < wanted:
-            out[part].extend(passes[drawn.pop(0)])
-    out["train"] = [name for orbit in drawn for name in passes[orbit]]
+            out[part].extend(scenes_of[drawn.pop(0)])
+    out["train"] = [name for orbit in drawn for name in scenes_of[orbit]]
     if not out["train"]:
-        raise ConfigError(f"{len(names)} scenes of {len(passes)} passes leave none for training; give more scenes")
+        raise ConfigError(f"{len(names)} scenes of {len(scenes_of)} passes leave none for training; give more scenes")
     return {part: sorted(chosen) for part, chosen in out.items() if chosen}
 
 
 def shared_passes(lists: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     """Pairs of scenes of one pass in two of the lists, each as `LIST: NAME`."""
-    found = passes_of(name for names in lists.values() for name in names)
-    where: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    pass_of = passes_of(name for names in lists.values() for name in names)
+    members_of: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for part, names in lists.items():
         for name in sorted(names):
-            where[found[name]].append((part, name))
+            members_of[pass_of[name]].append((part, name))
     return [
         (f"{part}: {name}", f"{other_part}: {other}")
-        for members in where.values()
+        for members in members_of.values()
         for (part, name), (other_part, other) in combinations(members, 2)
         if part != other_part
     ]
 
 
-def _warn_of_shared_passes(lists: Mapping[str, Sequence[str]]) -> None:
+def warn_of_shared_passes(lists: Mapping[str, Sequence[str]]) -> None:
+    """Warn of scenes of one pass in two of the splits among lists that are taken as given."""
     pairs = shared_passes({part: names for part, names in lists.items() if part in SPLITS})
     if pairs:
-        text = "; ".join(f"{one} and {other}" for one, other in pairs)
+        text = "; ".join(f"{first} and {second}" for first, second in pairs)
         warnings.warn(f"lists taken as given share {len(pairs)} pairs of one pass: {text}", stacklevel=3)
 
 
@@ -119,8 +114,8 @@ def plan(
 ) -> dict[str, list[str]]:
     """Scene names by split, where some lists are given, such as the official ones, and the others are drawn.
 
-    A given list is taken as it is, but for a given validation list, whose scenes leave the training list. What is
-    drawn comes from the given training list, or else from all scenes on no list, in whole passes that no given list
+    A given list is taken as it is, except that the scenes of a given validation list leave the training list. The other
+    lists are drawn from the given training list, or else from all scenes on no list, in whole passes that no given list
     touches.
 
     Args:
@@ -130,10 +125,10 @@ def plan(
         seed: of the draw.
 
     Returns:
-        `train`, `val`, `test` and `left_out`, the scenes that none of these can hold; empty ones are no key.
+        `train`, `val`, `test` and `left_out`, the scenes that none of these can hold; an empty list has no key.
 
     Raises:
-        ConfigError: a given name is no scene, or stands on two lists; shares that cannot be.
+        ConfigError: a given name is not a scene, or stands on two lists; shares that cannot be.
 
     Warns:
         of pairs of scenes of one pass in two splits, which given lists may hold.
@@ -143,16 +138,16 @@ def plan(
         if lacking:
             raise ConfigError(
                 f"the {part} list names {len(lacking)} scenes that are not there, such as {lacking[0]}; "
-                "add them or mend the list"
+                "add them or repair the list"
             )
     val, test = set(given.get("val", ())), set(given.get("test", ()))
     both = sorted(test & (val | set(given.get("train", ()))))
     if both:
-        raise ConfigError(f"the test list holds {both[0]}, which is on another list, too; mend the lists")
-    found = passes_of(names)
-    touched = {found[name] for name in val | test}
+        raise ConfigError(f"the test list holds {both[0]}, which is on another list, too; repair the lists")
+    pass_of = passes_of(names)
+    touched = {pass_of[name] for name in val | test}
     pool = [name for name in given.get("train", names) if name not in val | test]
-    free = [name for name in pool if found[name] not in touched]
+    free = [name for name in pool if pass_of[name] not in touched]
     kept = sorted(set(pool) - set(free)) if "train" in given else []
     out: dict[str, list[str]] = {"train": []}
     if free or not kept:
@@ -161,73 +156,8 @@ def plan(
     out |= {"val": sorted(val)} if val else {}
     out |= {"test": sorted(test)} if test else {}
     out[LEFT_OUT] = sorted(set(names) - {name for part in out.values() for name in part})
-    _warn_of_shared_passes(out)
+    warn_of_shared_passes(out)
     return {part: sorted(out[part]) for part in (*SPLITS, LEFT_OUT) if out.get(part)}
-
-
-def write_lists(lists: Mapping[str, Sequence[str]], folder: Path, notes: Mapping[str, str] = {}) -> list[Path]:
-    """Write each list as `NAME.txt`, one scene a line under its note as a comment."""
-    make_folder(folder)
-    written = []
-    for part, names in lists.items():
-        comment = "".join(f"# {line}\n" for line in notes.get(part, "").splitlines())
-        write_text(folder / f"{part}.txt", comment + "".join(f"{name}\n" for name in names))
-        written.append(folder / f"{part}.txt")
-    return written
-
-
-def read_lists(folder: Path) -> dict[str, list[str]]:
-    """The splits of a folder of lists, and what is left out.
-
-    Raises:
-        ConfigError: no list there, a scene in two of them, or a pass in two of them none of which is marked as given.
-
-    Warns:
-        of passes that lists marked as given share.
-    """
-    found = [part for part in (*SPLITS, LEFT_OUT) if (folder / f"{part}.txt").is_file()]
-    if "train" not in found:
-        raise ConfigError(f"{folder}: holds no train.txt; make the lists with `arcticseg shards split`")
-    out = {part: read_scene_list(folder / f"{part}.txt") for part in found}
-    seen: dict[str, str] = {}
-    for part, names in out.items():
-        for name in names:
-            if seen.setdefault(name, part) != part:
-                raise ConfigError(f"{folder}: {name} is in both {seen[name]}.txt and {part}.txt; take it out of one")
-    given = {part for part in found if _is_given(folder / f"{part}.txt")}
-    for one, other in shared_passes({part: out[part] for part in found if part in SPLITS}):
-        if not given & {one.partition(":")[0], other.partition(":")[0]}:
-            raise ConfigError(
-                f"{folder}: one pass is in two lists, {one} and {other}; move one of the scenes, or mark a list that "
-                f"must stay with the line '# {GIVEN}'"
-            )
-    _warn_of_shared_passes(out)
-    return out
-
-
-def _is_given(path: Path) -> bool:
-    return any(GIVEN in line.partition("#")[2] for line in path.read_text(encoding="utf-8").splitlines())
-
-
-def assign(paths: Sequence[Path], lists: Mapping[str, Sequence[str]]) -> dict[str, list[Path]]:
-    """Scene files by split; those that are left out are not among them.
-
-    Raises:
-        ConfigError: a listed scene has no file, or a file is on no list.
-    """
-    by_name = {path.stem: path for path in paths}
-    listed = {name: part for part, names in lists.items() for name in names}
-    missing = sorted(name for name in set(listed) - set(by_name) if listed[name] != LEFT_OUT)
-    loose = sorted(set(by_name) - set(listed))
-    if missing:
-        raise ConfigError(
-            f"{len(missing)} listed scenes have no file, such as {missing[0]}; add them or mend the lists"
-        )
-    if loose:
-        raise ConfigError(
-            f"{len(loose)} scenes are on no list, such as {loose[0]}; add them to a list or move them away"
-        )
-    return {part: [by_name[name] for name in sorted(names)] for part, names in lists.items() if part != LEFT_OUT}
 
 
 def default(names: Sequence[str], seed: int = 0) -> dict[str, list[str]]:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.data.tile import SAR_LOW, SAR_MAX_CODE, SAR_STEP
+from arcticseg.data.tile import SAR_LOW, SAR_MAX_CODE, SAR_STEP, sar_codes
 from arcticseg.errors import ConfigError
-from arcticseg.files import atomic_path
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.layers import Layers
 from arcticseg.ice.sigrid import IGNORE_INDEX
+
+# (channel, factor or "" where it does not depend on the factor, its statistics as a manifest holds them).
+Row = tuple[str, str, Mapping[str, Any]]
 
 # Width of a channel's histogram bins in its unit: powers of two, so that the bin of a value is exact.
 _WIDTHS = {"hh": 0.5, "hv": 0.5, "incidence": 2.0, "distance": 1.0, "amsr2": 1.0, "era5": 0.5, "location": 2.0}
@@ -82,13 +83,7 @@ def tally_sar(decibels: NDArray[np.float32]) -> Tally:
     flat, memory = np.asarray(decibels, np.float32).ravel(), np.empty(_AT_ONCE, np.float32)
     for first in range(0, flat.size, _AT_ONCE):
         values = flat[first : first + _AT_ONCE]
-        # The codes of `sample.encode_sar`, in place.
-        codes = np.subtract(values, np.float32(SAR_LOW), out=memory[: values.size])
-        codes /= np.float32(SAR_STEP)
-        np.rint(codes, out=codes)
-        np.clip(codes, 0, SAR_MAX_CODE - 1, out=codes)
-        codes += 1
-        np.fmax(codes, 0, out=codes)  # NaN is code 0
+        codes = sar_codes(values, memory[: values.size])
         counts += np.bincount(codes.astype(np.intp), minlength=len(counts))
     levels = SAR_LOW + SAR_STEP * np.arange(SAR_MAX_CODE, dtype=np.float64)
     return _tally_of_levels(counts[1:], levels, round(SAR_LOW / _WIDTHS["hh"]), _CODES_A_BIN)
@@ -119,47 +114,47 @@ def combine(a: Tally, b: Tally) -> Tally:
 
 def tallies_of_pixels(layers: Layers) -> dict[str, Tally]:
     """Tallies of the channels that every pixel has, of a scene at one factor."""
-    out = {SAR[name]: tally_sar(values) for name, values in layers.sar.items()}
-    return out | {"distance_map": tally_distance(layers.distance)}
+    backscatter = {SAR[name]: tally_sar(values) for name, values in layers.sar.items()}
+    return backscatter | {"distance_map": tally_distance(layers.distance)}
 
 
 def tallies_of_scene(layers: Layers) -> dict[str, Tally]:
     """Tallies of the channels that do not depend on the factor, of a scene."""
-    found: dict[str, NDArray] = dict(zip(COARSE, layers.coarse, strict=True))
-    found |= {
+    channels: dict[str, NDArray] = dict(zip(COARSE, layers.coarse, strict=True))
+    channels |= {
         "sar_incidenceangle": layers.geo.incidence,
         "sar_grid_latitude": layers.geo.latitude,
         "sar_grid_longitude": layers.geo.longitude,
     }
     if layers.time is not None:
-        found["month"] = np.array([layers.time.month])
-        found["day"] = np.array([layers.time.timetuple().tm_yday])
-    return {name: tally(values, bin_width(name)) for name, values in found.items()}
+        channels["month"] = np.array([layers.time.month])
+        channels["day"] = np.array([layers.time.timetuple().tm_yday])
+    return {name: tally(values, bin_width(name)) for name, values in channels.items()}
 
 
 class SceneTallies:
-    """Collects the tallies of one scene, factor by factor."""
+    """Collects the tallies of a scene, factor by factor."""
 
     def __init__(self) -> None:
-        self._found: dict[str, dict[str, Tally]] = {}
+        self._tallies: dict[str, dict[str, Tally]] = {}
 
     def add(self, layers: Layers) -> None:
-        """Take in the scene at one more factor."""
-        if not self._found:
-            self._found["scene"] = tallies_of_scene(layers)
-        self._found[str(layers.factor)] = tallies_of_pixels(layers)
+        """Take in the scene at another factor."""
+        if not self._tallies:
+            self._tallies["scene"] = tallies_of_scene(layers)
+        self._tallies[str(layers.factor)] = tallies_of_pixels(layers)
 
     def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Plain data, as JSON takes it: `scene` or factor -> channel -> tally."""
-        return {where: {name: asdict(found) for name, found in by.items()} for where, by in self._found.items()}
+        return {key: {name: asdict(known) for name, known in by.items()} for key, by in self._tallies.items()}
 
 
-def _described(found: Tally, width: float) -> dict[str, Any]:
+def _described(known: Tally, width: float) -> dict[str, Any]:
     return {
-        "mean": found.mean,
-        "std": float(np.sqrt(found.squares / found.count)),
-        "count": found.count,
-        "histogram": {"width": width, "first": found.first, "counts": list(found.bins)},
+        "mean": known.mean,
+        "std": float(np.sqrt(known.squares / known.count)),
+        "count": known.count,
+        "histogram": {"width": width, "first": known.first, "counts": list(known.bins)},
     }
 
 
@@ -167,21 +162,21 @@ def merge(scenes: Iterable[Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> di
     """Statistics over scenes, each as `SceneTallies.to_dict` gives it.
 
     Returns:
-        channel -> `mean`, `std`, `count`, `histogram` {`width`, `first`, `counts`}. For channels that every pixel has
+        channel -> `mean`, `std`, `count`, `histogram` {`width`, `first`, `counts`}. For a channel that every pixel has,
         these are of the finest factor, and `factors` holds the same of every factor, finest first.
     """
     total: dict[str, dict[str, Tally]] = {}
     for scene in scenes:
-        for where, channels in scene.items():
-            for name, found in channels.items():
-                known = total.setdefault(name, {})
-                known[where] = combine(known.get(where, Tally()), Tally(**found))
+        for key, channels in scene.items():
+            for name, fields in channels.items():
+                by_key = total.setdefault(name, {})
+                by_key[key] = combine(by_key.get(key, Tally()), Tally(**fields))
     out: dict[str, dict[str, Any]] = {}
     for name in CHANNELS:
-        found_at = {where: found for where, found in total.get(name, {}).items() if found.count}
+        tallies = {key: known for key, known in total.get(name, {}).items() if known.count}
         described = {
-            where: _described(found_at[where], bin_width(name))
-            for where in sorted(found_at, key=lambda where: 0 if where == "scene" else int(where))
+            key: _described(tallies[key], bin_width(name))
+            for key in sorted(tallies, key=lambda key: 0 if key == "scene" else int(key))
         }
         if described:
             finest = next(iter(described.values()))
@@ -190,84 +185,51 @@ def merge(scenes: Iterable[Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> di
 
 
 def unmerge(statistics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """What `merge` takes, of what it gave: so statistics of more scenes can be added to it."""
+    """What `merge` takes, from what it gave: so statistics of more scenes can be added to it."""
     out: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, found in statistics.items():
-        for where, one in found.get("factors", {"scene": found}).items():
-            histogram = one["histogram"]
-            squares = one["std"] ** 2 * one["count"]
-            known = Tally(one["count"], one["mean"], squares, histogram["first"], histogram["counts"])
-            out.setdefault(where, {})[name] = asdict(known)
+    for name, described in statistics.items():
+        for key, values in described.get("factors", {"scene": described}).items():
+            count, histogram = values["count"], values["histogram"]
+            squares = values["std"] ** 2 * count
+            known = Tally(count, values["mean"], squares, histogram["first"], histogram["counts"])
+            out.setdefault(key, {})[name] = asdict(known)
     return out
 
 
-def rows(statistics: Mapping[str, Mapping[str, Any]], factor: int | None = None) -> list[tuple[str, str, Mapping]]:
-    """(channel, factor or "", its statistics) of every channel; with `factor` only of that one and those without.
+def rows(statistics: Mapping[str, Mapping[str, Any]], factor: int | None = None) -> list[Row]:
+    """(channel, factor or "", its statistics) of every channel; with `factor` of that factor and of no factor only.
 
     Raises:
         ConfigError: there are no statistics at that factor.
     """
-    out: list[tuple[str, str, Mapping]] = []
+    out: list[Row] = []
     for name in filter(statistics.__contains__, CHANNELS):
-        found = statistics[name]
-        at = found.get("factors")
-        if at is None:
-            out.append((name, "", found))
+        by_factor = statistics[name].get("factors")
+        if by_factor is None:
+            out.append((name, "", statistics[name]))
         elif factor is None:
-            out += [(name, where, at[where]) for where in sorted(at, key=int)]
-        elif str(factor) in at:
-            out.append((name, str(factor), at[str(factor)]))
+            out += [(name, key, by_factor[key]) for key in sorted(by_factor, key=int)]
+        elif str(factor) in by_factor:
+            out.append((name, str(factor), by_factor[str(factor)]))
         else:
             raise ConfigError(
-                f"--factor is {factor}; the shards hold {', '.join(sorted(at, key=int))}; set one of these"
+                f"--factor is {factor}; the shards hold {', '.join(sorted(by_factor, key=int))}; set one of these"
             )
     return out
 
 
-def table(statistics: Mapping[str, Mapping[str, Any]], factor: int | None = None, published: bool = True) -> str:
-    """The statistics, one line a channel and factor; beside the published ones if asked for.
+def table(rows: Sequence[Row], published: bool = True) -> str:
+    """The statistics, one line a channel and factor; beside the published statistics if asked for.
 
     `shift` is the difference of the means in published deviations.
     """
     head = f"{'channel':22} {'factor':>6} {'mean':>10} {'std':>9} {'count':>13}"
     lines = [head + (f" {'published':>10} {'std':>9} {'shift':>7}" if published else "")]
-    for name, where, found in rows(statistics, factor):
-        line = f"{name:22} {where:>6} {found['mean']:10.3f} {found['std']:9.3f} {found['count']:13d}"
+    for name, factor, values in rows:
+        line = f"{name:22} {factor:>6} {values['mean']:10.3f} {values['std']:9.3f} {values['count']:13d}"
         if published:
-            known = CHANNELS[name]
-            line += f" {known.mean:10.3f} {known.std:9.3f} {(found['mean'] - known.mean) / known.std:+7.2f}"
+            channel = CHANNELS[name]
+            shift = (values["mean"] - channel.mean) / channel.std
+            line += f" {channel.mean:10.3f} {channel.std:9.3f} {shift:+7.2f}"
         lines.append(line)
     return "\n".join(lines)
-
-
-def picture(
-    statistics: Mapping[str, Mapping[str, Any]], path: Path, factor: int | None = None, simulated: bool = False
-) -> None:
-    """Draw the histogram of every channel, as densities; one line a factor.
-
-    Raises:
-        ConfigError: there are no statistics at that factor.
-        OutputError: the picture cannot be written.
-    """
-    from matplotlib.figure import Figure
-
-    columns = 5
-    height = -(-len(statistics) // columns)
-    figure = Figure(figsize=(3 * columns, 2.2 * height), layout="constrained")
-    names = filter(statistics.__contains__, CHANNELS)
-    panels = dict(zip(names, figure.subplots(height, columns, squeeze=False).flat, strict=False))
-    for axes in figure.axes[len(panels) :]:
-        axes.remove()
-    for name, where, found in rows(statistics, factor):
-        width, counts = found["histogram"]["width"], np.array(found["histogram"]["counts"])
-        edges = (found["histogram"]["first"] + np.arange(len(counts) + 1)) * width
-        panels[name].stairs(counts / (found["count"] * width), edges, label=where)
-        panels[name].set_title(f"{name} ({CHANNELS[name].unit})", fontsize=8)
-        panels[name].tick_params(labelsize=7)
-    for axes in panels.values():
-        if len(axes.patches) > 1:
-            axes.legend(title="factor", fontsize=6, title_fontsize=6)
-    subject = "SIMULATED training scenes" if simulated else "Training scenes"
-    figure.suptitle(f"{subject}: density of valid pixels")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)

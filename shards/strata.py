@@ -1,15 +1,15 @@
-"""Label fractions: nested subsets of the training scenes that resemble the whole, and what they leave for pretraining.
+"""Label fractions: nested subsets of the training scenes that resemble the whole, and their complements.
 
 Satellite passes are put in an order of which every beginning resembles the whole in ice service, season and class
-content; a fraction is a beginning of that order, its complement the rest. So fractions are nested, and no pass is
-both fine-tuned and pretrained on.
+content; a fraction is a beginning of that order, its complement the rest, for pretraining. So fractions are nested, and
+no pass is both fine-tuned and pretrained on.
 """
 
 from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from arcticseg.ice.reference import short_name
 from arcticseg.ice.scenes.open import list_scenes, open_scene
 from arcticseg.ice.scenes.scene import service_of, time_of
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from shards.progress import OnProgress, ignore
 from shards.split import passes_of
 from shards.workers import Job, Workers
 
@@ -44,12 +45,13 @@ def features(names: Sequence[str], counts: Mapping[str, Counts]) -> dict[str, ND
     """What scenes are stratified by: group -> [N, categories], on average 1 a scene over the categories of a group.
 
     Groups are ice service and season (1 in the category of the scene), and SIC, SOD and FLOE (labelled pixels of each
-    class). A scene of unknown counts is taken for an average one; a chart that no scene has counts of is left out.
+    class). A scene of unknown counts is taken for an average scene; a chart that no scene has counts of is left out.
     """
-    found: dict[str, NDArray[np.float64]] = {}
-    for group, of in (("service", lambda name: service_of(name) or "unknown"), ("season", season_of)):
-        told = [of(name) for name in names]
-        found[group] = np.array([[one == category for category in sorted(set(told))] for one in told], np.float64)
+    out: dict[str, NDArray[np.float64]] = {}
+    for group, category_of in (("service", lambda name: service_of(name) or "unknown"), ("season", season_of)):
+        own = [category_of(name) for name in names]
+        every = sorted(set(own))
+        out[group] = np.array([[category == other for other in every] for category in own], np.float64)
     for chart in CHARTS:
         known = np.array([bool(counts.get(name, {}).get(chart)) for name in names])
         pixels = np.array(
@@ -60,15 +62,15 @@ def features(names: Sequence[str], counts: Mapping[str, Counts]) -> dict[str, ND
             share = np.empty((len(names), N_CLASSES[chart]))
             share[known] = pixels / pixels.sum(axis=1).mean()
             share[~known] = share[known].mean(axis=0)
-            found[chart] = share
-    return found
+            out[chart] = share
+    return out
 
 
 def order(members: Sequence[Sequence[int]], by: NDArray[np.float64], seed: int) -> list[int]:
     """An order of passes of which every beginning resembles the whole.
 
-    One pass after the other is chosen so that the sum of what is chosen comes nearest to that of as many average
-    scenes, in the sense of chi square.
+    Pass after pass is chosen so that the sum of the features chosen comes nearest to that of as many average scenes, in
+    the sense of chi square.
 
     Args:
         members: scenes of each pass.
@@ -101,11 +103,11 @@ def fractions(
 
     Args:
         train: names of all training scenes.
-        percents: shares of the labelled scenes, 1 to 100; each is met as nearly as whole passes allow.
+        percents: shares of the labelled scenes, 1 to 100; each fraction comes as near as whole passes allow.
         counts: scene -> class counts, where known.
         seed: of the draw.
-        unlabelled: training scenes without a chart; they are in every pretraining list, unless their pass is in the
-            label list.
+        unlabelled: training scenes without a chart; they are in each pretraining list, unless their pass is in the
+            label list that it completes.
 
     Raises:
         ConfigError: a share out of range, or no labelled scene.
@@ -117,21 +119,21 @@ def fractions(
     names = sorted(set(train) - without)
     if not names:
         raise ConfigError("no training scene has a chart; give scenes with charts, or leave the fractions out")
-    found = passes_of(train)
-    passes: dict[str, list[int]] = defaultdict(list)
+    pass_of = passes_of(train)
+    members: dict[str, list[int]] = defaultdict(list)
     for i, name in enumerate(names):
-        passes[found[name]].append(i)
-    of = list(passes)
+        members[pass_of[name]].append(i)
     by = np.concatenate(list(features(names, counts).values()), axis=1)
-    ordered = order([passes[one] for one in of], by, seed)
-    scenes_until = np.cumsum([len(passes[of[i]]) for i in ordered])
+    passes = list(members)
+    ordered = [passes[i] for i in order(list(members.values()), by, seed)]
+    scenes_until = np.cumsum([len(members[name]) for name in ordered])
     out: dict[str, list[str]] = {}
     for percent in percents:
         last = int(np.abs(scenes_until - percent / 100 * len(names)).argmin())
-        chosen = {of[i] for i in ordered[: last + 1]}
-        out[f"labels_{percent}"] = [name for name in names if found[name] in chosen]
+        chosen = set(ordered[: last + 1])
+        out[f"labels_{percent}"] = [name for name in names if pass_of[name] in chosen]
         if percent < 100:
-            out[f"pretrain_{100 - percent}"] = sorted(name for name in train if found[name] not in chosen)
+            out[f"pretrain_{100 - percent}"] = sorted(name for name in train if pass_of[name] not in chosen)
     return out
 
 
@@ -152,7 +154,7 @@ def read_counts(
     place: Path,
     names: Sequence[str],
     workers: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: OnProgress = ignore,
 ) -> dict[str, Counts]:
     """Class counts of scenes, as far as `place` knows them.
 
@@ -161,7 +163,7 @@ def read_counts(
             `scene` (name, or time and ice service) and `SIC_0`, ... `SIC_10`, `SIC_255`, `SOD_0` and so on.
 
     Raises:
-        ConfigError: no such place, or a file without these columns.
+        ConfigError: the place does not exist, or is a file without these columns.
         SceneError, ShardError: a scene or manifest that cannot be read.
     """
     if place.is_dir() and (place / MANIFEST).exists():
@@ -170,17 +172,17 @@ def read_counts(
     if place.is_dir():
         wanted = set(names)
         paths = [path for path in list_scenes(place) if path.stem in wanted]
-        found: dict[str, Counts] = {}
+        by_scene: dict[str, Counts] = {}
         with Workers(workers) as pool:
             counted = pool.map(_counts_of, [Job((path,)) for path in paths])
             for done, (job, outcome) in enumerate(counted, start=1):
                 counts = outcome.result()
                 if counts:
-                    found[job.arguments[0].stem] = counts
+                    by_scene[job.arguments[0].stem] = counts
                 progress(done, len(paths))
-        return found
+        return by_scene
     if not place.is_file():
-        raise ConfigError(f"{place}: no such place for class counts; give a folder of shards or scenes, or a CSV file")
+        raise ConfigError(f"{place}: is not there; give a folder of shards or scenes, or a CSV file")
     return _from_table(place, names)
 
 
@@ -191,7 +193,7 @@ def _counts_of(path: Path) -> dict[str, list[int]]:
     if labels is None:
         return {}
     pixels = {chart: np.bincount(plane.ravel(), minlength=256) for chart, plane in zip(CHARTS, labels, strict=True)}
-    return {chart: [*map(int, found[: N_CLASSES[chart]]), int(found[IGNORE_INDEX])] for chart, found in pixels.items()}
+    return {chart: [*map(int, n[: N_CLASSES[chart]]), int(n[IGNORE_INDEX])] for chart, n in pixels.items()}
 
 
 def _from_table(path: Path, names: Sequence[str]) -> dict[str, Counts]:
@@ -206,7 +208,7 @@ def _from_table(path: Path, names: Sequence[str]) -> dict[str, Counts]:
             }
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"{path}: no table of class counts ({error!r}); give the columns scene, SIC_0, ... FLOE_255"
+            f"{path}: is not a table of class counts ({error!r}); give the columns scene, SIC_0, ... FLOE_255"
         ) from error
     known = {name: table.get(name, table.get(short_name(name) or "")) for name in names}
     return {name: counts for name, counts in known.items() if counts is not None}

@@ -1,7 +1,7 @@
-"""Processes that work on jobs, each on one at a time: what crashes or hangs takes only its own process along.
+"""Processes that work on jobs, each on one at a time: a job that crashes or hangs costs only its own process.
 
-Every process has a pipe of its own to the one that started it, so that one that dies, even in the middle of a message,
-blocks no other; pools that share a queue and its lock do not promise that.
+Every process has a pipe of its own to the process that started it, so that a process that dies, even in the middle of a
+message, does not block the others; pools that share a queue and its lock do not promise that.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from typing import Any
 
 from arcticseg.errors import ArcticSegError
 
-# Started afresh: forking a process that holds threads of HDF5, blosc2 or torch can hang.
+# Not forked: the fork of a process that holds threads of HDF5, blosc2 or torch can hang.
 _CONTEXT = multiprocessing.get_context("spawn")
 _PR_SET_PDEATHSIG = 1
-# A process that was killed, and is not gone after so many seconds, waits for a disk that does not answer: let it be.
+# A process that was killed, and is not gone after so many seconds, waits for a disk that does not answer: leave it.
 _PATIENCE = 10
 
 
 class LostError(ArcticSegError):
     """A process ended in the middle of its job, or was ended for taking too long; the message says how.
 
-    `killed`: it was sent SIGKILL, as by the system when memory runs out, so another try may go well.
+    `killed`: it was sent SIGKILL, as by the system when memory runs out, so a second try may succeed.
     """
 
     def __init__(self, message: str, killed: bool = False) -> None:
@@ -74,7 +74,7 @@ def _end_with_parent() -> None:
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
-    """Call a function; an exception becomes a value that survives the way to another process."""
+    """Call a function; an exception becomes a value that can be sent to another process."""
     try:
         return Outcome(function(*arguments))
     except Exception as error:
@@ -88,7 +88,7 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
 
 def _serve(connection: Connection) -> None:
     """Do jobs until there are no more; the first message says that this process is ready."""
-    # Ctrl-C goes to the whole process group; the parent alone decides what becomes of it.
+    # Ctrl-C goes to the whole process group; only the parent acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
     connection.send(Outcome())
@@ -101,13 +101,13 @@ def _serve(connection: Connection) -> None:
 
 
 class _Worker:
-    """One process; `job` is what it does now, `deadline` when it must be done."""
+    """A process; `job` is what it does now, `deadline` when it must be done."""
 
     def __init__(self) -> None:
         self.connection, other = _CONTEXT.Pipe()
         self.process: BaseProcess = _CONTEXT.Process(target=_serve, args=(other,), daemon=True)
         self.process.start()
-        # With its other end open here, too, the pipe would not end with the process.
+        # While its other end is open here, too, the pipe does not end with the process.
         other.close()
         self.ready = False
         self.job: Job | None = None
@@ -115,9 +115,9 @@ class _Worker:
 
     def send(self, function: Callable[..., Any], job: Job) -> None:
         self.job = job
-        # The time to start is not the job's.
+        # The time to start does not count.
         self.deadline = time.monotonic() + job.time_limit if self.ready else math.inf
-        # A process that has died meanwhile is found by `receive`.
+        # `receive` reports a process that has died meanwhile.
         with contextlib.suppress(OSError):
             self.connection.send((function, job.arguments))
 
@@ -127,14 +127,14 @@ class _Worker:
         self.ready, self.deadline = True, time.monotonic() + self.job.time_limit
 
     def receive(self) -> Outcome:
-        """The answer, once there is one or the process has ended."""
+        """The answer, or how the process ended; waits for either."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
             self.process.join(_PATIENCE)
             status = self.process.exitcode
         if status == -signal.SIGKILL:
-            return Outcome(error=LostError("its process was killed, most likely for want of memory", killed=True))
+            return Outcome(error=LostError("its process was killed, most likely because memory ran out", killed=True))
         how = f"by {signal.Signals(-status).name}" if status is not None and status < 0 else f"with status {status}"
         return Outcome(error=LostError(f"its process ended {how}"))
 
@@ -167,9 +167,9 @@ class Workers:
         self._workers.clear()
 
     def map(self, function: Callable[..., Any], jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
-        """Call a function for each job; give job and outcome as they come.
+        """Call a function for each job; yield job and outcome as jobs end.
 
-        A job whose process was killed is done once more, alone and last.
+        A job whose process was killed is done again, alone and last.
 
         Raises:
             ArcticSegError: processes end as soon as they start.
@@ -194,7 +194,7 @@ class Workers:
         return [worker for worker in self._workers if worker.job is not None]
 
     def _fits(self, job: Job) -> bool:
-        """A process may begin with this job now."""
+        """Whether a process may begin with this job now."""
         costs = [worker.job.cost for worker in self._workers if worker.job is not None]
         return not costs or (len(costs) < self._number and sum(costs) + job.cost <= self._memory)
 
@@ -206,7 +206,7 @@ class Workers:
         return self._workers[-1]
 
     def _answers(self) -> Iterator[tuple[_Worker, Outcome]]:
-        """Wait until processes answer, end or take too long, and give those."""
+        """Wait until processes answer, end or take too long, and yield these."""
         deadline = min(worker.deadline for worker in self._busy)
         left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
         open_ends = {worker.connection: worker for worker in self._busy}
@@ -219,7 +219,7 @@ class Workers:
                 yield worker, outcome
             else:
                 raise ArcticSegError(
-                    f"a process that should work on scenes could not start: {outcome.error}; what it said stands above"
+                    f"a process that should work on scenes could not start: {outcome.error}; see its own message above"
                 )
         for worker in open_ends.values():
             if worker.job is not None and worker.deadline <= time.monotonic():

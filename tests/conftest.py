@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+
+def pytest_sessionfinish() -> None:
+    """End the server of forked commands, if tests have started it."""
+    if "tests.forked" in sys.modules:
+        sys.modules["tests.forked"].stop()
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +30,7 @@ def tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from shards.simulate import simulate_archive
 
     folder = tmp_path_factory.mktemp("archive")
-    simulate_archive(folder, 5, 0, (500, 500), progress=False)
+    simulate_archive(folder, 5, 0, (500, 500))
     return folder
 
 
@@ -31,13 +38,13 @@ def tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_shards(tiny_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of `tiny_archive`: 32 x 32 pixel tiles at factor 4; three scenes train, one validates, one tests."""
     from arcticseg.ice.scenes.open import list_scenes
-    from shards import split
+    from shards import lists, split
     from shards.build import build
     from shards.part import BuildConfig
 
     folder = tmp_path_factory.mktemp("shards")
     paths = list_scenes(tiny_archive)
-    lists = split.split([path.stem for path in paths], {"val": 0.2, "test": 0.2})
+    parts = split.split([path.stem for path in paths], {"val": 0.2, "test": 0.2})
     config = BuildConfig(tile=32, factors=(4,), shard_bytes=1 << 20)
-    build(split.assign(paths, lists), folder, config, report=lambda text: None)
+    build(lists.assign(paths, parts), folder, config, report=lambda text: None)
     return folder

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import shutil
-import socket
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from arcticseg.errors import ArcticSegError, ConfigError
+from arcticseg.ranks import SLURM_VARIABLES, free_port
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,10 @@ class Ranks:
         return self.rank == 0
 
 
-# What SLURM's srun sets, and what torch and DeepSpeed read.
-_SLURM = {
-    "RANK": "SLURM_PROCID",
-    "LOCAL_RANK": "SLURM_LOCALID",
-    "WORLD_SIZE": "SLURM_NTASKS",
-    "LOCAL_WORLD_SIZE": "SLURM_NTASKS_PER_NODE",
-}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _environment() -> None:
     """Fill in what the launcher did not set: from SLURM under srun, else for one process."""
     if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ:
-        for name, source in _SLURM.items():
+        for name, source in SLURM_VARIABLES.items():
             if source in os.environ:
                 os.environ.setdefault(name, os.environ[source])
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -65,7 +50,7 @@ def _environment() -> None:
             raise ConfigError(
                 "MASTER_PORT is not set for several ranks; start them with deepspeed, torchrun or the sbatch script"
             )
-        os.environ["MASTER_PORT"] = str(_free_port())
+        os.environ["MASTER_PORT"] = str(free_port())
 
 
 def start() -> Ranks:

@@ -12,6 +12,7 @@ from arcticseg.engine.checkpoint import copy_state, read_state
 from arcticseg.engine.process_group import Ranks, agree
 from arcticseg.errors import ArcticSegError, ConfigError, OutputError
 from arcticseg.files import output_errors
+from arcticseg.ranks import without_rank_variables
 
 
 def suited(checkpoint: Path, zero_stage: int, ranks: Ranks) -> tuple[Path, bool]:
@@ -60,8 +61,7 @@ def _make_universal(checkpoint: Path, universal: Path) -> None:
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
     command += ["--input_folder", str(checkpoint), "--output_folder", str(half)]
     # Not a rank of the training, and not to be taken for one.
-    alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=without_rank_variables(os.environ), capture_output=True, text=True, check=False)
     if done.returncode:
         shutil.rmtree(half, ignore_errors=True)
         reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]

@@ -16,7 +16,7 @@ WATER: RGB = (150, 200, 255)
 # SIC and SOD follow the Ice Chart Colour Code Standard (WMO/TD-No. 1215, JCOMM Technical Report 24). It colours
 # total concentration in groups of tenths (1-3, 4-6, 7-8, 9-10): each group keeps its colour at one tenth, and its
 # other tenths are lighter or darker shades of it. It has no colours for floe size: FLOE is a ramp that darkens with
-# size, apart from the bergs, which are no floes.
+# size, apart from the bergs, which are not floes.
 COLOURS: dict[str, tuple[RGB, ...]] = {
     "SIC": (
         WATER,
@@ -36,6 +36,9 @@ CHART_TITLES = {"SIC": "sea ice concentration", "SOD": "stage of development", "
 MASKED: RGB = (214, 214, 214)
 LAND: RGB = (233, 224, 205)
 NO_DATA: RGB = (58, 60, 64)
+
+# Of texts and frames; of the mark of simulated scenes.
+INK, FAINT, ALARM = "#1d2733", "#66717d", "#b3123a"
 
 HATCH: RGB = (182, 182, 182)
 COAST: RGB = (104, 94, 78)

@@ -17,7 +17,7 @@ _MAX_POINTS = 400
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its name, its number among the page's colours, and (x, y) points in the order of x."""
+    """A line to draw: its name, its number among the page's colours, and (x, y) points in the order of x."""
 
     name: str
     colour: int
@@ -46,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """All that a template needs to draw one chart."""
+    """All that a template needs to draw a line chart."""
 
     title: str
     x_label: str

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from arcticseg.files import atomic_path
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.simulated import SCENE_DISCLAIMER
 from arcticseg.pictures.colours import (
     COAST,
     COLOURS,
@@ -56,7 +57,7 @@ def chart_rgb(chart: str, classes: UInt8, land: Bool | None = None) -> UInt8:
 
 
 def sar_rgb(hh: Float | None, hv: Float | None) -> UInt8:
-    """Backscatter as a picture: false colour of both polarisations, grey of one.
+    """Backscatter as a picture: false colour of both polarisations, grey of a single one.
 
     `hh` and `hv` are dB [H, W] with NaN = no data (dark grey). Each is stretched between its 1st and 99th
     percentile; red is HV, blue HH, green their mean, so that rough and old ice looks warm and wind-roughened
@@ -68,7 +69,7 @@ def sar_rgb(hh: Float | None, hv: Float | None) -> UInt8:
         blue, red = _stretched(hh), _stretched(hv)
         planes = (red, (red + blue) / 2, blue)
     else:
-        grey = _stretched(hh if hh is not None else hv)  # type: ignore[arg-type]  # one of them is there
+        grey = _stretched(hh if hh is not None else hv)  # type: ignore[arg-type]  # hh or hv is there
         planes = (grey, grey, grey)
     level = np.stack(planes, axis=-1)  # [H, W, 3]
     valid = np.isfinite(level).all(axis=-1)
@@ -171,7 +172,7 @@ def scene_map(
     Args:
         path: the .png to write, in a folder that exists.
         title: its first line is the headline; further lines stand below it.
-        hh, hv: dB [H, W], NaN = no data; one may be None.
+        hh, hv: dB [H, W], NaN = no data; either may be None.
         prediction: uint8 [3, H, W] in the order SIC, SOD, FLOE, 255 = masked.
         pixel_spacing: metres.
         chart: like `prediction`; None: only SAR and prediction are drawn.
@@ -220,10 +221,9 @@ def scene_map(
         sheet.draw_compared(sar, charts, graticule, pixel_spacing / scale)
     else:
         sheet.draw_prediction(sar[0], charts, graticule, pixel_spacing / scale)
-    description = "SIMULATED SCENE: not an observation. " if simulated else ""
     metadata = {
         "Title": ", ".join([headline, *more]),
-        "Description": description + "Sea ice charts: SIC, SOD, FLOE.",
+        "Description": f"{SCENE_DISCLAIMER if simulated else ''}Sea ice charts: SIC, SOD, FLOE.",
         "Software": "ArcticSeg",
     }
     with atomic_path(path) as partial:
@@ -235,7 +235,7 @@ def _finish(rgb: UInt8, land: Bool | None) -> UInt8:
 
 
 def _sar_panels(hh: Float | None, hv: Float | None) -> list[Panel]:
-    """Both polarisations: false colour, then each alone; one: that one."""
+    """Of both polarisations: false colour, then each alone; of a single polarisation: its grey."""
     single = [
         Panel(sar_rgb(values, None), tag=name + _db_range(values))
         for name, values in (("HH", hh), ("HV", hv))

@@ -1,4 +1,4 @@
-"""One page for one or several evaluations: scores beside baselines, curves, maps scene by scene, confusion, configs.
+"""A page for one or several evaluations: scores beside baselines, curves, maps scene by scene, confusion, configs.
 
 `write_report` makes a single HTML file that needs nothing else: pictures are embedded, curves are inline SVG, and there
 is neither a script nor an address outside the page. `score_table` is the same table for a terminal.
@@ -21,6 +21,7 @@ from PIL import Image
 from arcticseg.errors import ReportError
 from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice.sigrid import CHARTS
+from arcticseg.ice.simulated import SCENES_BANNER, marked
 from arcticseg.pictures.colours import CHART_TITLES, COLOURS, chart_colours
 from arcticseg.pictures.curves import Chart, Series, line_chart
 from arcticseg.pictures.results import SCORES, Evaluation, Run, Scores, find_run, points, read_evaluations, read_run
@@ -36,8 +37,8 @@ _LINE_COLOURS = 6
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the score table: a model or a baseline; `colour` is the model's number on the page."""
+class ScoreRow:
+    """A line of the score table: a model or a baseline; `colour` is the model's number on the page."""
 
     name: str
     scores: Scores
@@ -49,12 +50,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Evaluations on the same scenes and pixels, which alone may be compared."""
+    """Evaluations on the same scenes and pixels: only these may be compared."""
 
     n_scenes: int
     pixel_spacing: float
     simulated: bool
-    rows: tuple[Row, ...]
+    rows: tuple[ScoreRow, ...]
 
 
 def write_report(evaluations: Sequence[Path], out: Path, runs: Sequence[Path] = ()) -> Path:
@@ -93,7 +94,7 @@ def score_table(evaluations: Sequence[Path]) -> str:
 
 
 def _text_table(group: Group) -> str:
-    def cells(row: Row) -> list[str]:
+    def cells(row: ScoreRow) -> list[str]:
         return [row.name, *(text(row.scores[k]) + ("*" if k in row.best else " ") for k in SCORES)]
 
     head = ["", *(title + " " for title in COLUMN_TITLES.values())]
@@ -102,20 +103,20 @@ def _text_table(group: Group) -> str:
     widths = [max(map(len, column)) for column in zip(head, *models, *baselines, strict=True)]
     rule = "\u2500" * (sum(widths) + 2 * (len(widths) - 1))
 
-    def line(found: Sequence[str]) -> str:
-        first, *rest = (cell.rjust(width) for cell, width in zip(found, widths, strict=True))
-        return "  ".join([found[0].ljust(len(first)), *rest])
+    def line(texts: Sequence[str]) -> str:
+        first, *rest = (cell.rjust(width) for cell, width in zip(texts, widths, strict=True))
+        return "  ".join([texts[0].ljust(len(first)), *rest])
 
     lines = [line(head), rule, *map(line, models)]
     if baselines:
         lines += [rule, *map(line, baselines)]
-    scenes = "SIMULATED scenes" if group.simulated else "scenes"
+    scenes = marked("scenes", group.simulated)
     lines.append(f"{group.n_scenes} {scenes} at {group.pixel_spacing:g} m; * best of its column")
     return "\n".join(line.rstrip() for line in lines)
 
 
 def score_groups(evaluations: Sequence[Evaluation]) -> list[Group]:
-    """Rank models and baselines among those on the same scenes; a baseline that several share is one row."""
+    """Models and baselines ranked within the same scenes; a baseline that several evaluations share has one row."""
     together: dict[tuple[frozenset[str], float], list[tuple[int, Evaluation]]] = {}
     for number, evaluation in enumerate(evaluations):
         together.setdefault((evaluation.scene_names, evaluation.pixel_spacing), []).append((number, evaluation))
@@ -124,13 +125,15 @@ def score_groups(evaluations: Sequence[Evaluation]) -> list[Group]:
 
 def _group(members: Sequence[tuple[int, Evaluation]]) -> Group:
     models = [
-        Row(e.name, e.pooled, frozenset(), baseline=False, colour=number % _LINE_COLOURS, note=f"factor {e.factor}")
+        ScoreRow(
+            e.name, e.pooled, frozenset(), baseline=False, colour=number % _LINE_COLOURS, note=f"factor {e.factor}"
+        )
         for number, e in members
     ]
-    baselines: dict[tuple[str, tuple[float | None, ...]], Row] = {}
+    baselines: dict[tuple[str, tuple[float | None, ...]], ScoreRow] = {}
     for _, e in members:
         for b in e.baselines:
-            row = Row(b.name, b.pooled, frozenset(), baseline=True, note=f"of {e.name}")
+            row = ScoreRow(b.name, b.pooled, frozenset(), baseline=True, note=f"of {e.name}")
             baselines.setdefault((b.name, tuple(b.pooled[k] for k in SCORES)), row)
     names = [name for name, _ in baselines]
     # Where evaluations disagree on a baseline, each row says whose it is.
@@ -145,7 +148,7 @@ def _group(members: Sequence[tuple[int, Evaluation]]) -> Group:
     return Group(len(first.scenes), first.pixel_spacing, any(e.simulated for _, e in members), tuple(rows))
 
 
-def _rank(row: Row) -> float:
+def _rank(row: ScoreRow) -> float:
     combined = row.scores["combined"]
     return math.inf if combined is None else -combined
 
@@ -170,7 +173,7 @@ class _NamedRun:
 
     @property
     def data(self) -> str:
-        """What the training data came to, by the run's last summary; empty where it has none."""
+        """How many samples the training used and lost, by the run's last summary; empty where it has none."""
         summaries = [event for event in self.run.event if event.get("event") == "summary"]
         words = {
             "samples": "samples",
@@ -184,17 +187,17 @@ class _NamedRun:
 
 
 def _runs(evaluations: Sequence[Evaluation], folders: Sequence[Path]) -> list[_NamedRun]:
-    """The runs of the evaluations, then the others, each once; a model's curve has the model's colour."""
-    found: dict[Path, _NamedRun] = {}
+    """The runs of the evaluations, then those of `folders`, each once; a model's curve has the model's colour."""
+    runs: dict[Path, _NamedRun] = {}
     for number, evaluation in enumerate(evaluations):
         folder = find_run(evaluation)
-        if folder is not None and folder.resolve() not in found:
-            found[folder.resolve()] = _NamedRun(evaluation.name, number % _LINE_COLOURS, read_run(folder))
+        if folder is not None and folder.resolve() not in runs:
+            runs[folder.resolve()] = _NamedRun(evaluation.name, number % _LINE_COLOURS, read_run(folder))
     for folder in map(Path, folders):
-        if folder.resolve() not in found:
-            number = max(len(evaluations), len(found))
-            found[folder.resolve()] = _NamedRun(folder.resolve().name, number % _LINE_COLOURS, read_run(folder))
-    return list(found.values())
+        if folder.resolve() not in runs:
+            number = max(len(evaluations), len(runs))
+            runs[folder.resolve()] = _NamedRun(folder.resolve().name, number % _LINE_COLOURS, read_run(folder))
+    return list(runs.values())
 
 
 def _page(evaluations: Sequence[Evaluation], runs: Sequence[_NamedRun]) -> dict[str, Any]:
@@ -206,6 +209,7 @@ def _page(evaluations: Sequence[Evaluation], runs: Sequence[_NamedRun]) -> dict[
         "scores": SCORES,
         "headline": _headline(groups),
         "simulated": [s for s in _scene_names(evaluations) if any(_is_simulated(e, s) for e in evaluations)],
+        "banner": SCENES_BANNER,
         "any_simulated": any(e.simulated or any(s.simulated for s in e.scenes) for e in evaluations),
         "n_scenes": len(_scene_names(evaluations)),
         "created": max(e.created for e in evaluations),
@@ -238,7 +242,7 @@ def _is_simulated(evaluation: Evaluation, name: str) -> bool:
 
 
 def _headline(groups: Sequence[Group]) -> dict[str, Any] | None:
-    """The best model where there is one set of scenes, and how far above the best baseline it is."""
+    """The best model and how far above the best baseline it is; None where scores are of several sets of scenes."""
     if len(groups) != 1:
         return None
     models = [row for row in groups[0].rows if not row.baseline and row.scores["combined"] is not None]
@@ -253,7 +257,7 @@ def _headline(groups: Sequence[Group]) -> dict[str, Any] | None:
 
 
 def _curves(runs: Sequence[_NamedRun]) -> list[Chart]:
-    """Loss apart for runs that learn charts and for those that learn without labels; then the validation scores."""
+    """Loss of runs that learn without labels, loss of runs that learn charts, and their validation scores."""
     labelled = [r for r in runs if any(points(r.run.validation, k) for k in SCORES)]
     unlabelled = [r for r in runs if r not in labelled]
 
@@ -321,13 +325,13 @@ def _embedded(picture: Path) -> str:
     """A data URI of a picture, reduced to what a page needs.
 
     Raises:
-        ReportError: the file is no picture.
+        ReportError: the file is not a picture.
     """
     try:
         with Image.open(picture) as opened:
             image = opened.convert("RGB")
     except OSError as error:
-        raise ReportError(f"{picture}: is no picture that can be read; run `arcticseg evaluate` again") from error
+        raise ReportError(f"{picture}: is not a picture that can be read; run `arcticseg evaluate` again") from error
     if image.width > _MAP_WIDTH:
         image = image.resize((_MAP_WIDTH, round(image.height * _MAP_WIDTH / image.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

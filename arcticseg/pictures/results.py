@@ -1,7 +1,7 @@
-"""What `arcticseg evaluate` and a run leave behind, read back and checked: evaluation.json and metrics.jsonl.
+"""What `arcticseg evaluate` and a run write, read back and checked: evaluation.json and metrics.jsonl.
 
-Reading is strict, so that a page is never built on a value that is not there: whatever is missing or of another type is
-a `ReportError` that names the file, the key and the value.
+Reading is strict, so that a page is never built on a value that is not there: a value that is missing or of another
+type is a `ReportError` that names the file, the key and the value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from arcticseg.errors import ReportError
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
-from arcticseg.tracking import METRICS
+from arcticseg.run.folder import CONFIG, METRICS
 
 EVALUATION_FILE = "evaluation.json"
 FORMAT = 1
@@ -27,12 +27,12 @@ SCORES = (*CHARTS, "combined")
 # R2 of SIC, weighted F1 of SOD and FLOE, and the combined score, all times 100; None where undefined.
 Scores = Mapping[str, float | None]
 
-_REMEDY = "run `arcticseg evaluate` again to write it anew"
+_REMEDY = "run `arcticseg evaluate` again to rewrite it"
 
 
 @dataclass(frozen=True)
 class SceneResult:
-    """Scores of one scene, and the files made for it, if any."""
+    """Scores of a scene, and the files made for it, if any."""
 
     scene: str
     simulated: bool
@@ -51,7 +51,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on a set of scenes; `confusion` is int64 [classes, classes], rows chart, columns prediction."""
+    """A model on a set of scenes; `confusion` is int64 [classes, classes], rows chart, columns prediction."""
 
     path: Path
     name: str
@@ -69,13 +69,13 @@ class Evaluation:
 
     @property
     def scene_names(self) -> frozenset[str]:
-        """What the evaluation was made on: two of them compare where this is equal."""
+        """The scenes: two evaluations compare where these are equal."""
         return frozenset(scene.scene for scene in self.scenes)
 
 
 @dataclass(frozen=True)
 class Run:
-    """The config and the measured values of one training; the records are as in metrics.jsonl, by kind."""
+    """The config and the measured values of a training; the records are as in metrics.jsonl, by kind."""
 
     folder: Path
     config: str
@@ -85,10 +85,10 @@ class Run:
 
 
 def read_evaluations(paths: Sequence[Path]) -> list[Evaluation]:
-    """Read several evaluations, each once; those of equal name get their folder added, to tell them apart.
+    """Read several evaluations, each once; evaluations of equal name get their folder added, to tell them apart.
 
     Raises:
-        ReportError: none is given, or one cannot be read.
+        ReportError: no evaluation is given, or an evaluation cannot be read.
     """
     if not paths:
         raise ReportError("no evaluation given; name one or more evaluation.json files of `arcticseg evaluate`")
@@ -98,18 +98,18 @@ def read_evaluations(paths: Sequence[Path]) -> list[Evaluation]:
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Read one evaluation.json, or the one in a folder.
+    """Read an evaluation.json, given itself or by its folder.
 
     Raises:
-        ReportError: the file is missing, no JSON, of another format, or lacks a value.
+        ReportError: the file is missing, is not JSON, has another format, or lacks a value.
     """
     path = Path(path)
     if path.is_dir():
         path = path / EVALUATION_FILE
     record = _Record(path, _read_json(path))
-    found = record.get("format", int)
-    if found != FORMAT:
-        raise record.error("format", found, f"this version reads format {FORMAT}; {_REMEDY}")
+    version = record.get("format", int)
+    if version != FORMAT:
+        raise record.error("format", version, f"this version reads format {FORMAT}; {_REMEDY}")
     return Evaluation(
         path=path,
         name=record.get("name", str),
@@ -145,9 +145,9 @@ def read_run(folder: Path) -> Run:
     "validation" and "event" are skipped.
 
     Raises:
-        ReportError: a file is missing or a line is no JSON object.
+        ReportError: a file is missing or a line is not a JSON object.
     """
-    config = _read_text(folder / "config.yaml", "name the folder of a run, with config.yaml and metrics.jsonl")
+    config = _read_text(folder / CONFIG, "name the folder of a run, with config.yaml and metrics.jsonl")
     metrics = folder / METRICS
     text = _read_text(metrics, "name the folder of a run that has made its first step")
     lines = text.splitlines()
@@ -160,14 +160,14 @@ def read_run(folder: Path) -> Run:
         except json.JSONDecodeError:
             value = None
         if not isinstance(value, dict) or not _is_number(value.get("step", 0)):
-            raise ReportError(f"{metrics}: line {number} is no record: {_short(line)}; remove the line")
+            raise ReportError(f"{metrics}: line {number} is not a record: {_short(line)}; remove the line")
         if value.get("kind") in records and "step" in value:
             records[value["kind"]].append(value)
     return Run(folder, config, tuple(records["train"]), tuple(records["validation"]), tuple(records["event"]))
 
 
 def find_run(evaluation: Evaluation) -> Path | None:
-    """The run folder that an evaluation names: relative to its own folder or one above it, or to the working folder."""
+    """The run folder that an evaluation names: relative to its own folder, to one above it or to the working folder."""
     if evaluation.run is None:
         return None
     folder = evaluation.path.absolute().parent
@@ -190,42 +190,42 @@ class _Record:
     def __init__(self, path: Path, value: Mapping[str, Any], where: str = "") -> None:
         self.path, self.value, self.where = path, value, where
 
-    def error(self, key: str, found: object, remedy: str = _REMEDY) -> ReportError:
-        return ReportError(f"{self.path}: {self.where}{key} is {_short(found)}; {remedy}")
+    def error(self, key: str, value: object, remedy: str = _REMEDY) -> ReportError:
+        return ReportError(f"{self.path}: {self.where}{key} is {_short(value)}; {remedy}")
 
     def get(self, key: str, kind: type | tuple[type, ...], *, optional: bool = False) -> Any:
         if key not in self.value:
             raise ReportError(f"{self.path}: {self.where}{key} is missing; {_REMEDY}")
-        found = self.value[key]
-        if found is None and optional:
+        value = self.value[key]
+        if value is None and optional:
             return None
-        # bool is an int to Python, but not to whoever wrote the file.
-        if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
-            raise self.error(key, found)
-        return found
+        # To Python a bool is an int; in the file it is not.
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.error(key, value)
+        return value
 
     def under(self, key: str) -> _Record:
         return _Record(self.path, self.get(key, dict), f"{self.where}{key}.")
 
     def records(self, key: str) -> list[_Record]:
-        found = self.get(key, list)
-        for k, value in enumerate(found):
+        values = self.get(key, list)
+        for k, value in enumerate(values):
             if not isinstance(value, dict):
                 raise self.error(f"{key}[{k}]", value)
-        return [_Record(self.path, value, f"{self.where}{key}[{k}].") for k, value in enumerate(found)]
+        return [_Record(self.path, value, f"{self.where}{key}[{k}].") for k, value in enumerate(values)]
 
     def scores(self, key: str) -> Scores:
         inner = self.under(key)
-        found = {name: inner.get(name, (int, float), optional=True) for name in SCORES}
-        # A NaN that slipped into the file means the same as null: undefined.
-        return {k: None if v is None or not math.isfinite(v) else float(v) for k, v in found.items()}
+        scores = {name: inner.get(name, (int, float), optional=True) for name in SCORES}
+        # A NaN in the file means the same as null: undefined.
+        return {k: None if v is None or not math.isfinite(v) else float(v) for k, v in scores.items()}
 
     def matrix(self, key: str, n: int) -> npt.NDArray[np.int64]:
-        found = self.get(key, list)
-        square = len(found) == n and all(isinstance(row, list) and len(row) == n for row in found)
-        if not square or not all(_is_number(count) and count >= 0 for row in found for count in row):
-            raise self.error(key, found, f"it must be {n} rows of {n} counts; {_REMEDY}")
-        return np.array(found, np.int64)
+        rows = self.get(key, list)
+        square = len(rows) == n and all(isinstance(row, list) and len(row) == n for row in rows)
+        if not square or not all(_is_number(count) and count >= 0 for row in rows for count in row):
+            raise self.error(key, rows, f"it must be {n} rows of {n} counts; {_REMEDY}")
+        return np.array(rows, np.int64)
 
 
 def _read_text(path: Path, remedy: str) -> str:

@@ -1,6 +1,6 @@
 """The page of a scene map: panels, legends, graticule and scale bar, laid out in pixels.
 
-Made for `maps.scene_map`; it knows where things stand, `maps` what is in them. matplotlib's object interface alone is
+This module knows where things stand, `maps` what is in them. matplotlib's object interface alone is
 used, so that nothing touches pyplot's global state and a map can be drawn in any thread or process.
 """
 
@@ -18,9 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
+from arcticseg.ice.simulated import ATTRIBUTE, SCENE_BANNER
 from arcticseg.pictures.colours import (
+    ALARM,
     CHART_TITLES,
+    FAINT,
     HATCH,
+    INK,
     LAND,
     MASKED,
     RGB,
@@ -32,10 +36,6 @@ from arcticseg.pictures.colours import (
 
 UInt8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.floating]
-
-_INK = "#1d2733"
-_FAINT = "#66717d"
-_ALARM = "#b3123a"
 
 _DPI = 150
 
@@ -56,6 +56,12 @@ def pixel_axes(figure: Figure, left: float, top: float, width: float, height: fl
     axes.set_ylim(height, 0)
     axes.set_axis_off()
     return axes
+
+
+def draw_banner(axes: Axes, right: float, middle: float, text: str, size: float, pad: float) -> None:
+    """White text on the colour of an alarm, which ends at `right`: the mark of simulated scenes."""
+    box = {"boxstyle": f"square,pad={pad}", "facecolor": ALARM, "edgecolor": "none"}
+    axes.text(right, middle, text, fontsize=size, fontweight="bold", color="white", ha="right", va="center", bbox=box)
 
 
 @dataclass(frozen=True)
@@ -88,14 +94,14 @@ def make_graticule(latitude: Float | None, longitude: Float | None) -> Graticule
     lon = longitude[np.ix_(i, j)].astype(np.float64)
     if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
         return None
-    # Longitudes relative to the scene's own, so that the date line is no jump.
+    # Longitudes relative to the scene's own, so that they do not jump at the date line.
     middle = np.degrees(np.angle(np.exp(1j * np.radians(lon)).mean()))
     lon = middle + (lon - middle + 180) % 360 - 180
     return Graticule(lat, lon, _round_levels(lat), _round_levels(lon))
 
 
 def _round_levels(values: npt.NDArray[np.float64]) -> list[float]:
-    """Two to five round values inside the range; none where the range is as good as empty."""
+    """Two to five round values inside the range; none where the range is nearly empty."""
     low, high = float(values.min()), float(values.max())
     if high - low < 0.02:
         return []
@@ -152,14 +158,10 @@ class Sheet:
         room = self.width - self.LEFT - (430 if self.simulated else 48)
         # A bold character is about 1.4 pixels wide a point; a long name gets smaller, not longer.
         size = min(19.0, room / (1.4 * max(len(title), 1)))
-        axes.text(self.LEFT, 58, title, fontsize=size, fontweight="bold", color=_INK, va="center")
-        axes.text(self.LEFT, 112, subtitle, fontsize=12.5, color=_FAINT, va="center")
+        axes.text(self.LEFT, 58, title, fontsize=size, fontweight="bold", color=INK, va="center")
+        axes.text(self.LEFT, 112, subtitle, fontsize=12.5, color=FAINT, va="center")
         if self.simulated:
-            axes.text(
-                self.width - 48, 74, "SIMULATED SCENE", fontsize=15, fontweight="bold", color="white",
-                ha="right", va="center",
-                bbox={"boxstyle": "square,pad=0.55", "facecolor": _ALARM, "edgecolor": "none"},
-            )  # fmt: skip
+            draw_banner(axes, self.width - 48, 74, SCENE_BANNER, 15, 0.55)
 
     def draw_compared(
         self, sar: Sequence[Panel], charts: Mapping[str, Sequence[Panel]], graticule: Graticule | None, metres: float
@@ -186,7 +188,7 @@ class Sheet:
     def draw_prediction(
         self, sar: Panel, charts: Mapping[str, Sequence[Panel]], graticule: Graticule | None, metres: float
     ) -> None:
-        """One row, SAR and the three predictions, with the legends below. `metres` a panel pixel."""
+        """A single row, SAR and the three predictions, with the legends below. `metres` a panel pixel."""
         step = self.columns + self.GAP
         top = self.TOP + self.COLUMN_TITLE
         self._column_title(self.LEFT, "SAR")
@@ -202,13 +204,13 @@ class Sheet:
     def _column_title(self, x: float, text: str) -> None:
         axes = self._axes_at(x, self.TOP, self.columns, self.COLUMN_TITLE)
         size = 13.5 * min(1.0, self.columns / 440)
-        axes.text(0, self.COLUMN_TITLE / 2 - 4, text, fontsize=size, fontweight="bold", color=_INK, va="center")
+        axes.text(0, self.COLUMN_TITLE / 2 - 4, text, fontsize=size, fontweight="bold", color=INK, va="center")
 
     def _row_title(self, y: float, name: str) -> None:
         height = max(self.rows, 440)  # the text is longer than a flat panel
         axes = self._axes_at(0, y, self.LEFT, height)
         axes.text(
-            self.LEFT - 26, height / 2, f"{name}  {CHART_TITLES[name]}", fontsize=13.5, fontweight="bold", color=_INK,
+            self.LEFT - 26, height / 2, f"{name}  {CHART_TITLES[name]}", fontsize=13.5, fontweight="bold", color=INK,
             rotation=90, ha="center", va="center",
         )  # fmt: skip
 
@@ -216,7 +218,7 @@ class Sheet:
         axes = self._axes_at(x, y, self.columns, self.rows)
         axes.imshow(panel.rgb, extent=(0, self.columns, self.rows, 0), interpolation="nearest", aspect="auto")
         axes.add_patch(
-            Rectangle((0, 0), self.columns, self.rows, fill=False, edgecolor=_INK, linewidth=1.2, clip_on=False)
+            Rectangle((0, 0), self.columns, self.rows, fill=False, edgecolor=INK, linewidth=1.2, clip_on=False)
         )
         if graticule is not None:
             self._graticule(axes, graticule, labelled=labelled)
@@ -229,7 +231,7 @@ class Sheet:
     def _graticule(self, axes: Axes, graticule: Graticule, *, labelled: bool) -> None:
         n, m = graticule.latitude.shape
         x, y = np.linspace(0, self.columns, m), np.linspace(0, self.rows, n)
-        colour = "#f4f6f8" if labelled else _INK
+        colour = "#f4f6f8" if labelled else INK
         for values, levels, signs in (
             (graticule.latitude, graticule.parallels, ("N", "S")),
             (graticule.longitude, graticule.meridians, ("E", "W")),
@@ -249,13 +251,13 @@ class Sheet:
                     if not 70 < text.get_position()[1] < self.rows - 60:
                         text.set_visible(False)
 
-    def _tag(self, axes: Axes, x: float, y: float, text: str, *, colour: str = _INK, **style: Any) -> None:
+    def _tag(self, axes: Axes, x: float, y: float, text: str, *, colour: str = INK, **style: Any) -> None:
         box = {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": "none", "alpha": 0.88}
         axes.text(x, y, text, fontsize=9.5, color=colour, bbox=box, zorder=5, **style)
 
     def _simulated_tag(self, axes: Axes) -> None:
         if self.simulated:
-            self._tag(axes, 12, 14, "simulated", colour=_ALARM, va="top", fontweight="bold")
+            self._tag(axes, 12, 14, ATTRIBUTE, colour=ALARM, va="top", fontweight="bold")
 
     def _scale_bar(self, axes: Axes, metres: float) -> None:
         length, text = _scale_bar(self.columns, metres)
@@ -266,8 +268,8 @@ class Sheet:
                 boxstyle="round,pad=3", facecolor="white", linewidth=0, alpha=0.88, zorder=5,
             )
         )  # fmt: skip
-        axes.plot([right - length, right], [y, y], color=_INK, linewidth=2.5, solid_capstyle="butt", zorder=6)
-        axes.text(right - length / 2, y - 5, text, fontsize=8, color=_INK, ha="center", va="bottom", zorder=6)
+        axes.plot([right - length, right], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt", zorder=6)
+        axes.text(right - length / 2, y - 5, text, fontsize=8, color=INK, ha="center", va="bottom", zorder=6)
 
     def _class_legend(self, x: float, y: float, name: str) -> None:
         # Highest class on top, as thick ice and high concentration are on a chart's own legend.
@@ -279,8 +281,8 @@ class Sheet:
     def _swatch(self, axes: Axes, x: float, y: float, text: str, colour: RGB) -> None:
         patch = np.full((22, 36, 3), colour, np.uint8)
         axes.imshow(hatched(patch), extent=(x, x + 36, y + 22, y), interpolation="nearest", aspect="auto", zorder=2)
-        axes.add_patch(Rectangle((x, y), 36, 22, fill=False, edgecolor=_FAINT, linewidth=0.6, clip_on=False, zorder=3))
-        axes.text(x + 48, y + 11, text, fontsize=10.5, color=_INK, va="center")
+        axes.add_patch(Rectangle((x, y), 36, 22, fill=False, edgecolor=FAINT, linewidth=0.6, clip_on=False, zorder=3))
+        axes.text(x + 48, y + 11, text, fontsize=10.5, color=INK, va="center")
         # imshow moves the limits to its own extent.
         axes.set_xlim(0, axes.bbox.width)
         axes.set_ylim(axes.bbox.height, 0)
@@ -299,9 +301,9 @@ class Sheet:
             aspect="auto",
             zorder=2,
         )
-        axes.add_patch(Rectangle((0, 0), 36, height, fill=False, edgecolor=_FAINT, linewidth=0.6, clip_on=False))
+        axes.add_patch(Rectangle((0, 0), 36, height, fill=False, edgecolor=FAINT, linewidth=0.6, clip_on=False))
         words = ("100 % too high", "50 % too high", "equal", "50 % too low", "100 % too low")
         for share, text in zip(np.linspace(0, 1, len(words)), words, strict=True):
-            axes.text(48, 9 + share * (height - 18), text, fontsize=10.5, color=_INK, va="center")
+            axes.text(48, 9 + share * (height - 18), text, fontsize=10.5, color=INK, va="center")
         axes.set_xlim(0, axes.bbox.width)
         axes.set_ylim(axes.bbox.height, 0)

@@ -23,25 +23,25 @@ from arcticseg.errors import ConfigError, ShardError
 from arcticseg.files import atomic_path
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
-from arcticseg.pictures.colours import CHART_TITLES, LAND, MASKED, NO_DATA, RGB, chart_colours
+from arcticseg.ice.simulated import ATTRIBUTE, SCENES_BANNER, SCENES_DISCLAIMER
+from arcticseg.pictures.colours import ALARM, CHART_TITLES, FAINT, INK, LAND, MASKED, NO_DATA, RGB, chart_colours
 from arcticseg.pictures.maps import chart_rgb
-from arcticseg.pictures.sheet import hatched, pixel_axes
+from arcticseg.pictures.sheet import draw_banner, hatched, pixel_axes
 
 UInt8 = NDArray[np.uint8]
 
-_INK, _FAINT, _ALARM = "#1d2733", "#66717d", "#b3123a"
 _DPI = 100
 # Pixels of the page.
 _EDGE, _GAP, _LEFT, _TOP, _LINE, _RIGHT = 184, 8, 210, 132, 22, 24
 _LEGEND = 14 * _LINE
 
-# 2 km channels to show: two that see ice through clouds, one that sees its surface, air and wind.
+# 2 km channels to show: two that see ice through clouds, a third that sees its surface, then air and wind.
 _COARSE = ("btemp_18_7h", "btemp_36_5v", "btemp_89_0h", "t2m", "u10m_rotated")
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A column of numbers: title, the values at the ends of its colours, and these."""
+    """A column of numbers: its title, the values at the ends of its colours, their unit, and the colours."""
 
     title: str
     low: float
@@ -69,7 +69,7 @@ _LAYERS = {
 }
 
 
-def picture(folder: Path, path: Path, tiles: int = 6, seed: int = 0) -> None:
+def draw_tiles(folder: Path, path: Path, tiles: int = 6, seed: int = 0) -> None:
     """Draw random tiles, one a row, as a PNG; all factors are equally likely.
 
     Raises:
@@ -81,29 +81,29 @@ def picture(folder: Path, path: Path, tiles: int = 6, seed: int = 0) -> None:
         raise ConfigError(f"--tiles is {tiles}; set 1 or more")
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--picture is '{path}'; name a .png file")
-    found = read_manifest(folder)
-    chosen = [(split, _read(folder / shard, entry)) for split, shard, entry in _choose(folder, found, tiles, seed)]
-    page = _Page(len(chosen), found.simulated, any(tile.simulated for _, tile in chosen))
+    manifest = read_manifest(folder)
+    chosen = [(split, _read(folder / shard, entry)) for split, shard, entry in _choose(folder, manifest, tiles, seed)]
+    page = _Page(len(chosen), manifest.simulated, any(tile.simulated for _, tile in chosen))
     page.header(
-        folder.absolute().name, f"{len(chosen)} tiles of {found.tile} x {found.tile} pixels, drawn by seed {seed}"
+        folder.absolute().name, f"{len(chosen)} tiles of {manifest.tile} x {manifest.tile} pixels, drawn by seed {seed}"
     )
     for row, (split, tile) in enumerate(chosen):
         page.row(row, split, tile)
     page.legends(len(chosen))
-    description = "SIMULATED SCENES: not observations. " if found.simulated else ""
+    disclaimer = SCENES_DISCLAIMER if manifest.simulated else ""
     metadata = {
         "Title": f"Tiles of {folder.absolute().name}",
-        "Description": f"{description}Tiles of SAR and ice charts.",
+        "Description": f"{disclaimer}Tiles of SAR and ice charts.",
     }
     with atomic_path(path) as temporary:
         page.figure.savefig(temporary, format="png", metadata=metadata)
 
 
-def _choose(folder: Path, found: Manifest, number: int, seed: int) -> list[tuple[str, str, SampleEntry]]:
+def _choose(folder: Path, manifest: Manifest, number: int, seed: int) -> list[tuple[str, str, SampleEntry]]:
     """(split, shard, entry) of samples drawn by seed, in the order of their factors, then splits."""
     by_factor: dict[int, list[tuple[str, str, SampleEntry]]] = defaultdict(list)
     for split in SPLITS:
-        for shard in found.splits.get(split, ()):
+        for shard in manifest.splits.get(split, ()):
             for entry in read_index(folder / shard.name):
                 by_factor[entry.factor].append((split, shard.name, entry))
     random = np.random.default_rng(seed)
@@ -132,7 +132,7 @@ def _read(shard: Path, entry: SampleEntry) -> Tile:
 
 
 def _on_tile(values: NDArray, rows: NDArray, columns: NDArray, size: int, clamp: bool) -> NDArray[np.float64]:
-    """Values [n, m] at `rows` and `columns` brought to the pixels [size, size]; NaN where one that counts is NaN."""
+    """Values [n, m] at `rows` and `columns` brought to pixels [size, size]; NaN where a value that counts is NaN."""
     if not values.size:
         return np.full((size, size), np.nan)
     down, across = interpolation_matrix(rows, size, clamp), interpolation_matrix(columns, size, clamp)
@@ -186,20 +186,16 @@ class _Page:
     def header(self, title: str, subtitle: str) -> None:
         """Title, subtitle, the mark of simulated scenes and the titles of the columns."""
         axes = self._axes(0, 0, self.width, _TOP)
-        axes.text(24, 34, title, fontsize=17, fontweight="bold", color=_INK, va="center")
-        axes.text(24, 68, subtitle, fontsize=11, color=_FAINT, va="center")
+        axes.text(24, 34, title, fontsize=17, fontweight="bold", color=INK, va="center")
+        axes.text(24, 68, subtitle, fontsize=11, color=FAINT, va="center")
         if self.simulated:
-            axes.text(
-                self.width - 36, 42, "SIMULATED SCENES", fontsize=14, fontweight="bold", color="white",
-                ha="right", va="center",
-                bbox={"boxstyle": "square,pad=0.5", "facecolor": _ALARM, "edgecolor": "none"},
-            )  # fmt: skip
+            draw_banner(axes, self.width - 36, 42, SCENES_BANNER, 14, 0.5)
         titles = [layer.title for layer in _LAYERS.values()] + list(CHARTS)
         for column, text in enumerate(titles):
-            axes.text(self._left(column), _TOP - 14, text, fontsize=11.5, fontweight="bold", color=_INK, va="center")
+            axes.text(self._left(column), _TOP - 14, text, fontsize=11.5, fontweight="bold", color=INK, va="center")
 
     def row(self, row: int, split: str, tile: Tile) -> None:
-        """One tile: what and where it is, its layers, its labels."""
+        """A tile in a row: what and where it is, its layers, its labels."""
         top = _TOP + row * (_EDGE + _GAP)
         axes = self._axes(24, top, _LEFT - 24, _EDGE)
         size = tile.hh.shape[0]
@@ -216,11 +212,11 @@ class _Page:
             f"ice service {tile.ice_service or 'unknown'}",
             f"row {tile.row}, col {tile.col}",
             f"valid {tile.valid.mean():.0%}",
-            *(["simulated"] if tile.simulated else []),
+            *([ATTRIBUTE] if tile.simulated else []),
         ]
         for k, text in enumerate(texts):
-            colour = _ALARM if text == "simulated" else _INK if k < 2 else _FAINT
-            weight = "bold" if k == 0 or text == "simulated" else "normal"
+            colour = ALARM if text == ATTRIBUTE else INK if k < 2 else FAINT
+            weight = "bold" if k == 0 or text == ATTRIBUTE else "normal"
             axes.text(0, 12 + k * _LINE, text, fontsize=9.5, color=colour, fontweight=weight, va="center")
         shown = planes(tile)
         for column, (name, layer) in enumerate(_LAYERS.items()):
@@ -235,9 +231,9 @@ class _Page:
     def _panel(self, left: float, top: float, rgb: UInt8, text: str = "") -> None:
         axes = self._axes(left, top, _EDGE, _EDGE)
         axes.imshow(rgb, extent=(0, _EDGE, _EDGE, 0), interpolation="nearest", aspect="auto")
-        frame = Rectangle((0, 0), _EDGE, _EDGE, fill=False, edgecolor=_INK, linewidth=0.8, clip_on=False)
+        frame = Rectangle((0, 0), _EDGE, _EDGE, fill=False, edgecolor=INK, linewidth=0.8, clip_on=False)
         axes.add_patch(frame)
-        axes.text(_EDGE / 2, _EDGE / 2, text, fontsize=10, color=_FAINT, ha="center", va="center")
+        axes.text(_EDGE / 2, _EDGE / 2, text, fontsize=10, color=FAINT, ha="center", va="center")
 
     def legends(self, rows: int) -> None:
         """Below each column what its colours mean."""
@@ -248,13 +244,13 @@ class _Page:
             colours = colormaps[layer.colours](ramp, bytes=True)[..., :3]
             axes.imshow(colours, extent=(0, _EDGE, 12, 0), aspect="auto")
             for x, text, side in ((0, f"{layer.low:.0f}", "left"), (_EDGE, f"{layer.high:.0f} {layer.unit}", "right")):
-                axes.text(x, 26, text.replace("-", "\u2212"), fontsize=9, color=_INK, ha=side, va="center")
+                axes.text(x, 26, text.replace("-", "\u2212"), fontsize=9, color=INK, ha=side, va="center")
             axes.set_xlim(0, _EDGE)
             axes.set_ylim(3 * _LINE, 0)
         self._swatches(self._left(0), top + 3 * _LINE, [("no data", NO_DATA)])
         for column, chart in enumerate(CHARTS, start=len(_LAYERS)):
             axes = self._axes(self._left(column), top, _EDGE, _LINE)
-            axes.text(0, 8, CHART_TITLES[chart], fontsize=9, color=_FAINT, va="center")
+            axes.text(0, 8, CHART_TITLES[chart], fontsize=9, color=FAINT, va="center")
             entries = [*reversed(chart_colours(chart)), ("land", LAND), ("masked", MASKED)]
             self._swatches(self._left(column), top + _LINE, entries)
 
@@ -264,7 +260,7 @@ class _Page:
         for k, (text, colour) in enumerate(entries):
             patch = hatched(np.full((14, 24, 3), colour, np.uint8))
             axes.imshow(patch, extent=(0, 24, k * _LINE + 16, k * _LINE + 2), interpolation="nearest", aspect="auto")
-            axes.text(32, k * _LINE + 9, text, fontsize=9, color=_INK, va="center")
+            axes.text(32, k * _LINE + 9, text, fontsize=9, color=INK, va="center")
         axes.set_xlim(0, _EDGE)
         axes.set_ylim(height, 0)
 

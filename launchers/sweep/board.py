@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from arcticseg.run.folder import LOG
+from launchers.status import DONE, INTERRUPTED, PROBLEMS
 from launchers.sweep import standings
 from launchers.sweep.standings import Standing
 from launchers.sweep.study import Phase, Trial
-from launchers.sweep.trial import FAILURE, LOG
+from launchers.sweep.trial import FAILURE
 from launchers.terminal import note
 
 
 class Board:
-    """How the trials stand; says on the terminal what happens to them, and keeps the results files up to date."""
+    """How the trials stand; tells on the terminal what happens to them, and keeps the results files up to date."""
 
     def __init__(self, out: Path, trials: Sequence[Trial], simulated: bool, stopped: set[str]) -> None:
         self.out, self.simulated, self.interrupted = out, simulated, False
@@ -31,7 +33,8 @@ class Board:
 
     def waiting(self, phase: Phase) -> list[Trial]:
         """Trials of a phase that are still to run."""
-        return [one.trial for one in self.standings.values() if one.status == "open" and one.trial.phase == phase]
+        open_trials = [standing.trial for standing in self.standings.values() if standing.status == "open"]
+        return [trial for trial in open_trials if trial.phase == phase]
 
     def started(self, key: str) -> None:
         """Note that a trial began."""
@@ -43,26 +46,26 @@ class Board:
         if FAILURE in result:
             self._failures[key] = result[FAILURE]
             return
-        found = [f"{name} {result[name]:.2f}" for name in (*standings.SCORES, "reconstruction") if name in result]
-        if found:
-            note(f"{key}: validation at step {result['step']}: {'  '.join(found)}")
+        scores = [f"{name} {result[name]:.2f}" for name in (*standings.SCORES, "reconstruction") if name in result]
+        if scores:
+            note(f"{key}: validation at step {result['step']}: {'  '.join(scores)}")
 
     def failed(self, key: str, reason: str | None = None) -> None:
-        """Note that a trial failed; without a reason it has told one before, or its worker died without a word."""
-        self.ended(key, reason or self._failures.get(key, "its Ray worker died, for want of memory, perhaps"))
+        """Note that a trial failed; without a reason here, it has reported one before, or its worker was killed."""
+        self.ended(key, reason or self._failures.get(key, "its Ray worker died, perhaps because memory ran out"))
 
     def ended(self, key: str, reason: str | None = None) -> None:
         """Note that a trial ended, with a reason where it failed."""
         trial = self.standings[key].trial
         if reason is not None:
-            one = standings.standing(trial, "failed", reason)
+            standing = standings.standing(trial, "failed", reason)
         else:
-            one = standings.standing(trial, "finished" if trial.finished else "stopped")
-        self.standings[key] = one
-        ended = sum(one.status != "open" for one in self.standings.values())
+            standing = standings.standing(trial, "finished" if trial.finished else "stopped")
+        self.standings[key] = standing
+        ended = sum(other.status != "open" for other in self.standings.values())
         seconds = time.monotonic() - self._began.get(key, time.monotonic())
         why = f": {reason}" if reason else f" after {seconds:.0f} s"
-        note(f"{key}: {one.status}{why} [{ended}/{len(self.standings)}]")
+        note(f"{key}: {standing.status}{why} [{ended}/{len(self.standings)}]")
         self.write()
 
     def write(self) -> None:
@@ -72,13 +75,13 @@ class Board:
     def close(self) -> int:
         """Print the table and what went wrong; the exit status."""
         self.write()
-        found = list(self.standings.values())
-        print(standings.table(found, self.simulated))
-        print(self.out / "results.csv")
-        for one in found:
-            if one.status == "failed":
-                note(f"{one.trial.key}: failed: {one.reason}")
+        all_standings = list(self.standings.values())
+        print(standings.table(all_standings, self.simulated))
+        print(self.out / standings.TABLE)
+        for standing in all_standings:
+            if standing.status == "failed":
+                note(f"{standing.trial.key}: failed: {standing.reason}")
         if self.interrupted:
             note("arcticseg: stopped; go on with --resume")
-            return 130
-        return 0 if all(one.status in ("finished", "stopped") for one in found) else 1
+            return INTERRUPTED
+        return DONE if all(standing.status in ("finished", "stopped") for standing in all_standings) else PROBLEMS

@@ -1,4 +1,4 @@
-"""What a study has found so far: the best validation of each run, as a table, results.csv and results.json."""
+"""Results of a study so far: the best validation of each run, as a table, results.csv and results.json."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from typing import Any, Literal
 from arcticseg.errors import ReportError
 from arcticseg.files import write_text
 from arcticseg.ice.sigrid import CHARTS
+from arcticseg.ice.simulated import marked
 from arcticseg.pictures.results import read_run
 from launchers.sweep.study import Trial, short
 
 SCORES = (*CHARTS, "combined")
 RESULTS = "results.json"
+TABLE = "results.csv"
 
 # finished: trained to its end; stopped: by the scheduler, as a poor one; failed: with a reason; open: the rest.
 Status = Literal["finished", "stopped", "failed", "open"]
@@ -47,16 +49,16 @@ def standing(trial: Trial, status: Status, reason: str = "") -> Standing:
         records = read_run(trial.folder).validation
     except ReportError:
         records = ()
-    found = [record for record in records if record.get(best) is not None]
-    if not found:
+    scored = [record for record in records if record.get(best) is not None]
+    if not scored:
         return Standing(trial, status, reason)
-    record = max(found, key=lambda record: float(record[best]))
+    record = max(scored, key=lambda record: float(record[best]))
     names = SCORES if trial.phase == "finetune" else ("reconstruction",)
     return Standing(trial, status, reason, int(record["step"]), {name: record.get(name) for name in names})
 
 
 def stopped_before(out: Path) -> set[str]:
-    """Keys of the trials that the scheduler has stopped in an earlier sweep of this folder."""
+    """Keys of the trials that the scheduler stopped in an earlier sweep of this folder."""
     path = out / RESULTS
     if not path.is_file():
         return set()
@@ -73,51 +75,52 @@ def write(out: Path, standings: Sequence[Standing], simulated: bool) -> None:
     """
     rows = [
         {
-            "phase": one.trial.phase,
-            "name": one.trial.name,
-            "model": one.trial.model,
-            "init": one.trial.init,
-            "grid": dict(one.trial.grid),
-            "status": one.status,
-            "reason": one.reason,
-            "step": one.step,
-            "scores": dict(one.scores),
-            "run": str(one.trial.folder.relative_to(out)),
+            "phase": standing.trial.phase,
+            "name": standing.trial.name,
+            "model": standing.trial.model,
+            "init": standing.trial.init,
+            "grid": dict(standing.trial.grid),
+            "status": standing.status,
+            "reason": standing.reason,
+            "step": standing.step,
+            "scores": dict(standing.scores),
+            "run": str(standing.trial.folder.relative_to(out)),
         }
-        for one in standings
+        for standing in standings
     ]
     write_text(out / RESULTS, json.dumps({"study": out.name, "simulated": simulated, "trials": rows}, indent=1) + "\n")
-    tuned = [one for one in standings if one.trial.phase == "finetune"]
+    tuned = [standing for standing in standings if standing.trial.phase == "finetune"]
     keys = list(tuned[0].trial.grid) if tuned else []
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["model", *keys, *SCORES, "step", "status", "reason", "simulated", "run"])
-    for one in tuned:
-        values = [one.trial.grid[key] for key in keys]
-        scores = [one.scores.get(name) for name in SCORES]
-        run = one.trial.folder.relative_to(out)
-        lines.writerow([one.trial.model, *values, *scores, one.step, one.status, one.reason, simulated, run])
-    write_text(out / "results.csv", text.getvalue())
+    for standing in tuned:
+        trial = standing.trial
+        values = [trial.grid[key] for key in keys]
+        scores = [standing.scores.get(name) for name in SCORES]
+        told = [standing.step, standing.status, standing.reason, simulated, trial.folder.relative_to(out)]
+        lines.writerow([trial.model, *values, *scores, *told])
+    write_text(out / TABLE, text.getvalue())
 
 
 def table(standings: Sequence[Standing], simulated: bool) -> str:
     """The table of fine-tunings for a terminal; above it, a line for each pretraining."""
-    pretrained = [_pretraining(one) for one in standings if one.trial.phase == "pretrain"]
-    tuned = [one for one in standings if one.trial.phase == "finetune"]
+    pretrained = [_pretraining(standing) for standing in standings if standing.trial.phase == "pretrain"]
+    tuned = [standing for standing in standings if standing.trial.phase == "finetune"]
     if not tuned:
         return "\n".join(pretrained)
     keys = list(tuned[0].trial.grid)
     # A study that went well needs no column to say so.
-    told = any(one.status != "finished" for one in tuned)
+    told = any(standing.status != "finished" for standing in tuned)
     head = ["model", *(short(key, keys) for key in keys), *SCORES, *(["status"] if told else [])]
     rows = [
         [
-            one.trial.model,
-            *(str(one.trial.grid[key]) for key in keys),
-            *(_number(one.scores.get(name)) for name in SCORES),
-            *([one.status] if told else []),
+            standing.trial.model,
+            *(str(standing.trial.grid[key]) for key in keys),
+            *(_number(standing.scores.get(name)) for name in SCORES),
+            *([standing.status] if told else []),
         ]
-        for one in tuned
+        for standing in tuned
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     rule = "\u2500" * (sum(widths) + 2 * (len(widths) - 1))
@@ -126,16 +129,15 @@ def table(standings: Sequence[Standing], simulated: bool) -> str:
         first, *rest = zip(cells, widths, strict=True)
         return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)])
 
-    scenes = "SIMULATED validation scenes" if simulated else "validation scenes"
     lines = [*pretrained, line(head), rule, *map(line, rows), rule]
-    lines.append(f"Best validation of each run by combined score, tiles of {scenes}.")
+    lines.append(f"Best validation of each run by combined score, tiles of {marked('validation scenes', simulated)}.")
     return "\n".join(lines)
 
 
-def _pretraining(one: Standing) -> str:
-    found = one.scores.get("reconstruction")
-    score = "" if found is None else f", reconstruction {found:.3f}"
-    return f"pretraining {one.trial.name}: {one.status}{score}"
+def _pretraining(standing: Standing) -> str:
+    reconstruction = standing.scores.get("reconstruction")
+    score = "" if reconstruction is None else f", reconstruction {reconstruction:.3f}"
+    return f"pretraining {standing.trial.name}: {standing.status}{score}"
 
 
 def _number(value: Any) -> str:

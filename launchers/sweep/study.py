@@ -10,8 +10,8 @@
     grid:
       data.label_fraction: [0.2, 1.0]
 
-An entry of `pretrain` or `finetune` is a run's config as in a file of its own: `base:` and what differs. Laid over one
-another, the later over the former: the base, `common`, the entry, one value of each key of `grid` (fine-tunings only).
+An entry of `pretrain` or `finetune` is a run's config as in a file of its own: `base:` and what differs. Later keys
+replace earlier ones, in this order: the base, `common`, the entry, a value of each key of `grid` (fine-tunings only).
 """
 
 from __future__ import annotations
@@ -33,34 +33,26 @@ from arcticseg.engine.config import accumulation_steps
 from arcticseg.errors import ConfigError
 from arcticseg.run import config as run_config
 from arcticseg.run.config import RunConfig
+from arcticseg.run.folder import differences, finished, no_effect
+from launchers.imports import absolute
 
 Phase = Literal["pretrain", "finetune"]
+# In the order that they run in.
+PHASES: tuple[Phase, ...] = ("pretrain", "finetune")
 _TASKS: dict[Phase, str] = {"pretrain": "pretrain", "finetune": "segment"}
 
-# Keys that do not change what is learnt: trials that differ only in these are the same.
-_NO_EFFECT = (
-    "out",
-    "tracking.",
-    "checkpoint_every",
-    "engine.threads",
-    "data.workers",
-    "data.cache",
-    "data.patience",
-    "data.retries",
-)
-
-# Encoder and input must be the same before and after pretraining, but for these keys of the encoder.
+# The encoder must be the same before and after pretraining, but for these of its keys.
 _OWN = ("drop_path",)
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What Ray lends to one trial, all on one machine."""
+    """What Ray lends to a trial, all on the same machine."""
 
     # Processes of the training.
     ranks: int = 1
     cpus: int = 1
-    # One a rank; a share of one, such as 0.5, lets single ranks live together on a GPU; 0: none.
+    # A GPU for each rank; a share, such as 0.5, lets trials of a single rank live together on a GPU; 0: none.
     gpus: float = 0.0
 
 
@@ -76,9 +68,9 @@ class PhaseResources:
 class AshaConfig:
     """Asynchronous successive halving of fine-tunings, by the combined score of their validations."""
 
-    # Optimiser steps before which no trial is stopped; then at this times reduction, reduction^2, ...
+    # Optimiser steps before the first decision; the next are at grace x reduction, grace x reduction^2, ...
     grace: int = 1000
-    # One trial in so many goes on.
+    # The share of the trials that goes on is 1 / reduction.
     reduction: int = 4
 
 
@@ -104,7 +96,7 @@ class SweepConfig:
     grid: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Parts of the YAML that hold keys of RunConfig, which are checked when they are built into one.
+# Parts of the YAML that hold keys of RunConfig, which are checked when the trials' configs are built.
 _FREE = ("common", "pretrain", "finetune", "grid")
 
 
@@ -143,11 +135,21 @@ class Trial:
     @property
     def finished(self) -> bool:
         """Whether its training has reached its end."""
-        return (self.folder / "weights" / "last.safetensors").is_file()
+        return finished(self.folder)
 
 
-def load(name: str | Path, overrides: Sequence[str] = ()) -> tuple[SweepConfig, tuple[Trial, ...]]:
+def config_path(out: Path, trial: Trial) -> Path:
+    """Where a study's folder holds the config that a trial runs with."""
+    return out / "configs" / trial.phase / f"{trial.name}.yaml"
+
+
+def load(
+    name: str | Path, overrides: Sequence[str] = (), imports: Sequence[str] = ()
+) -> tuple[SweepConfig, tuple[Trial, ...]]:
     """A study from a file (or shipped name) and overrides, and its trials, pretrainings first, all checked.
+
+    Args:
+        imports: modules that every trial imports, besides those that its config names.
 
     Raises:
         ConfigError: anything wrong with it.
@@ -164,7 +166,7 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> tuple[SweepConfig, 
         grid=dict(_leaves(free["grid"])),
     )
     _check(sweep)
-    return sweep, tuple(_trials(sweep, config.find(name).parent))
+    return sweep, tuple(_trials(_Source(sweep, config.find(name).parent, imports)))
 
 
 def _mapping(value: Any, key: str) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def _mapping(value: Any, key: str) -> dict[str, Any]:
 
 
 def _nested(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys in which `a.b: v` stands as `a: {b: v}`, as overrides of the command line do."""
+    """Keys with `a.b: v` written as `a: {b: v}`, as overrides of the command line are."""
     out: dict[str, Any] = {}
     for dotted, value in keys.items():
         for part in reversed(str(dotted).split(".")):
@@ -198,14 +200,14 @@ def _check(sweep: SweepConfig) -> None:
         if not condition:
             raise ConfigError(f"key '{key}' is {value!r}; {remedy}")
 
-    for phase in _TASKS:
-        found: Resources = getattr(sweep.resources, phase)
+    for phase in PHASES:
+        resources: Resources = getattr(sweep.resources, phase)
         at = f"resources.{phase}"
-        need(found.ranks >= 1, f"{at}.ranks", found.ranks, "set 1 or more")
-        need(found.cpus >= 1, f"{at}.cpus", found.cpus, "set 1 or more")
-        shared = found.ranks == 1 and 0 < found.gpus < 1
-        remedy = f"set 0 or ranks ({found.ranks}), or a share below 1 for a single rank"
-        need(shared or found.gpus in (0, found.ranks), f"{at}.gpus", found.gpus, remedy)
+        need(resources.ranks >= 1, f"{at}.ranks", resources.ranks, "set 1 or more")
+        need(resources.cpus >= 1, f"{at}.cpus", resources.cpus, "set 1 or more")
+        shared = resources.ranks == 1 and 0 < resources.gpus < 1
+        remedy = f"set 0 or ranks ({resources.ranks}), or a share below 1 for a single rank"
+        need(shared or resources.gpus in (0, resources.ranks), f"{at}.gpus", resources.gpus, remedy)
         for name in getattr(sweep, phase):
             good = re.fullmatch(r"[A-Za-z0-9_-]+", str(name)) is not None
             need(good, phase, name, "name it with letters, digits, - and _: it names folders")
@@ -218,15 +220,13 @@ def _check(sweep: SweepConfig) -> None:
         need(isinstance(values, list) and bool(values), f"grid.{key}", values, "set a list of values")
 
 
-def _trials(sweep: SweepConfig, beside: Path) -> Iterator[Trial]:
-    out = Path(os.path.abspath(sweep.out))
-    # Name -> trial; several names of the same config share one.
-    pretrainings: dict[str, Trial] = {}
+def _trials(source: _Source) -> Iterator[Trial]:
+    sweep, pretrainings = source.sweep, source.pretrainings
     for name, entry in sweep.pretrain.items():
-        trial = _trial(sweep, out, beside, "pretrain", name, name, entry, {}, {})
-        same = next((one for one in pretrainings.values() if identity(one.config) == identity(trial.config)), None)
-        pretrainings[name] = same or trial
-        if same is None:
+        trial = source.trial("pretrain", name, name, entry, {})
+        alike = [other for other in pretrainings.values() if identity(other.config) == identity(trial.config)]
+        pretrainings[name] = alike[0] if alike else trial
+        if not alike:
             yield trial
     names = set()
     for model, entry in sweep.finetune.items():
@@ -234,13 +234,13 @@ def _trials(sweep: SweepConfig, beside: Path) -> Iterator[Trial]:
             point = dict(zip(sweep.grid, values, strict=True))
             name = "-".join([model, *(f"{short(key, sweep.grid)}-{_word(value)}" for key, value in point.items())])
             if name in names:
-                raise ConfigError(f"finetune '{name}': stands twice; leave one of the equal values of 'grid' out")
+                raise ConfigError(f"finetune '{name}': stands twice; leave out one of the equal values of 'grid'")
             names.add(name)
-            yield _trial(sweep, out, beside, "finetune", name, model, entry, point, pretrainings)
+            yield source.trial("finetune", name, model, entry, point)
 
 
 def short(key: str, keys: Sequence[str] | Mapping[str, Any]) -> str:
-    """The last part of a dotted key where it is the only one of `keys` to end so."""
+    """The last part of a dotted key where no other of `keys` ends so, else the whole key."""
     last = key.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
 
@@ -251,58 +251,79 @@ def _word(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", text).strip("_") or "none"
 
 
-def _trial(
-    sweep: SweepConfig,
-    out: Path,
-    beside: Path,
-    phase: Phase,
-    name: str,
-    model: str,
-    entry: Any,
-    point: Mapping[str, Any],
-    pretrainings: Mapping[str, Trial],
-) -> Trial:
-    resources: Resources = getattr(sweep.resources, phase)
-    try:
-        entry = _mapping(entry, f"{phase}.{model}")
-        for where, found in (("common", sweep.common), (f"{phase}.{model}", entry)):
-            if "out" in found:
-                raise ConfigError(
-                    f"key '{where}.out' is {found['out']!r}; leave it out: the study gives each run its folder"
-                )
-        layers = [dict(sweep.common), dict(entry), _nested(point)]
-        named = {
-            key: value for layer in layers for key in ("base", "init") if (value := layer.pop(key, None)) is not None
-        }
-        base, init = named.get("base"), named.get("init")
-        parts = [*(config.layers(config.find(str(base), beside)) if base is not None else ()), *layers]
-        first = None
-        if init is not None:
-            if init not in pretrainings:
-                known = ", ".join(pretrainings) or "none"
-                raise ConfigError(f"key 'init' is {init!r}; name one of the study's pretrainings ({known})")
-            first = pretrainings[init]
-            parts.append({"model": {"init_from": first.config.out}})
-        cfg = _absolute(run_config.build([*parts, {"out": str(out / phase / name)}]))
+@dataclass(frozen=True)
+class _Source:
+    """What the trials of a study are made from.
+
+    Attributes:
+        beside: folder of the study's file, where `base:` is looked up.
+        imports: modules that every trial imports.
+        pretrainings: name -> trial, of those made so far; several names of the same config share a trial.
+    """
+
+    sweep: SweepConfig
+    beside: Path
+    imports: Sequence[str]
+    pretrainings: dict[str, Trial] = field(default_factory=dict)
+
+    def trial(self, phase: Phase, name: str, model: str, entry: Any, point: Mapping[str, Any]) -> Trial:
+        """The trial of an entry of `pretrain` or `finetune` at a point of the grid.
+
+        Raises:
+            ConfigError: anything wrong with it.
+        """
+        try:
+            parts = [self.sweep.common, _mapping(entry, f"{phase}.{model}"), _nested(point)]
+            for where, keys in zip(("common", f"{phase}.{model}"), parts, strict=False):
+                if "out" in keys:
+                    raise ConfigError(
+                        f"key '{where}.out' is {keys['out']!r}; leave it out: the study gives each run its folder"
+                    )
+            first = self._first(phase, _last(parts, "init"))
+            cfg = self._config(phase, name, parts, first)
+        except ConfigError as error:
+            raise ConfigError(f"{phase} '{name}': {error}") from error
+        resources: Resources = getattr(self.sweep.resources, phase)
+        return Trial(phase, name, model, point, None if first is None else first.name, cfg, resources)
+
+    def _first(self, phase: Phase, init: Any) -> Trial | None:
+        """The pretraining that a trial with this `init` starts from."""
+        known = self.pretrainings if phase == "finetune" else {}
+        if init is not None and init not in known:
+            names = ", ".join(known) or "none"
+            raise ConfigError(f"key 'init' is {init!r}; name one of the study's pretrainings ({names})")
+        return None if init is None else known[init]
+
+    def _config(self, phase: Phase, name: str, parts: Sequence[Mapping[str, Any]], first: Trial | None) -> RunConfig:
+        """The config of a trial, for the place that it runs in: absolute paths, its CPUs, the study's wandb group."""
+        base = _last(parts, "base")
+        parts = [{key: value for key, value in keys.items() if key not in ("base", "init")} for keys in parts]
+        below = [] if base is None else config.layers(config.find(str(base), self.beside))
+        start = [] if first is None else [{"model": {"init_from": first.config.out}}]
+        out = Path(os.path.abspath(self.sweep.out))
+        cfg = run_config.build([*below, *parts, *start, {"out": str(out / phase / name)}], self.imports)
         if cfg.task != _TASKS[phase]:
             raise ConfigError(f"key 'task' is {cfg.task!r}; set {_TASKS[phase]}, or move it to the other phase")
-        cfg = dataclasses.replace(
-            cfg,
-            engine=dataclasses.replace(
-                cfg.engine, threads=cfg.engine.threads or max(1, resources.cpus // resources.ranks)
-            ),
-            tracking=dataclasses.replace(cfg.tracking, group=cfg.tracking.group or out.name),
-        )
+        resources: Resources = getattr(self.sweep.resources, phase)
         accumulation_steps(cfg.engine, resources.ranks, pairs=cfg.data.augment.cutmix > 0)
+        cfg = _absolute(cfg)
         if first is not None:
             _check_fits(cfg, first)
-    except ConfigError as error:
-        raise ConfigError(f"{phase} '{name}': {error}") from error
-    return Trial(phase, name, model, point, None if first is None else first.name, cfg, resources)
+        threads = cfg.engine.threads or max(1, resources.cpus // resources.ranks)
+        return dataclasses.replace(
+            cfg,
+            engine=dataclasses.replace(cfg.engine, threads=threads),
+            tracking=dataclasses.replace(cfg.tracking, group=cfg.tracking.group or out.name),
+        )
+
+
+def _last(parts: Sequence[Mapping[str, Any]], key: str) -> Any:
+    """The value that the last of the parts with a key gives it; None where no part has it."""
+    return next((keys[key] for keys in reversed(parts) if key in keys), None)
 
 
 def _check_fits(cfg: RunConfig, first: Trial) -> None:
-    """Raise ConfigError where the pretraining's encoder is another one than the fine-tuning's."""
+    """Raise ConfigError where the encoder of the pretraining is not that of the fine-tuning."""
     theirs = first.config
     mine, other = (config.to_dict(part.model.encoder) for part in (cfg, theirs))
     pairs = [(f"model.encoder.{key}", mine.get(key), other.get(key)) for key in mine if key not in _OWN]
@@ -327,22 +348,16 @@ def _absolute(cfg: RunConfig) -> RunConfig:
         scenes=path(cfg.data.scenes),
         cache=path(cfg.data.cache),
     )
-    return dataclasses.replace(
-        cfg, data=data, model=dataclasses.replace(cfg.model, init_from=path(cfg.model.init_from))
-    )
+    model = dataclasses.replace(cfg.model, init_from=path(cfg.model.init_from))
+    return dataclasses.replace(cfg, data=data, model=model, imports=absolute(cfg.imports))
 
 
-def differences(before: RunConfig, now: RunConfig) -> list[tuple[str, Any, Any]]:
+def changes(before: RunConfig, now: RunConfig) -> list[tuple[str, Any, Any]]:
     """(dotted key, value before, value now) of the keys that change what is learnt."""
-    old, new = dict(_leaves(config.to_dict(before))), dict(_leaves(config.to_dict(now)))
-    return [
-        (key, old.get(key), new.get(key))
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(_NO_EFFECT)
-    ]
+    return [change for change in differences(before, now) if not no_effect(change[0])]
 
 
 def identity(cfg: RunConfig) -> str:
     """A text that is equal for configs that learn the same."""
-    kept = {key: value for key, value in _leaves(config.to_dict(cfg)) if not key.startswith(_NO_EFFECT)}
+    kept = {key: value for key, value in _leaves(config.to_dict(cfg)) if not no_effect(key)}
     return json.dumps(kept, sort_keys=True)

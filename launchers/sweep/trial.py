@@ -1,38 +1,54 @@
-"""One trial of a sweep, as a Ray worker runs it: start a training, follow its validations, tell how it ended."""
+"""A trial of a sweep, as a Ray worker runs it: start a training, follow its validations, tell how it ended."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from arcticseg.errors import ArcticSegError
 from arcticseg.files import make_folder
-from arcticseg.tracking import METRICS
-from launchers.command import command as training_command
+from arcticseg.ranks import without_rank_variables
+from arcticseg.run.folder import LOCK, LOG, METRICS
+from launchers.command import command
 from launchers.guard import GRACE, LOCKED, Guarded
+from launchers.status import DONE, ERROR_PREFIX, STOPPED
 
-# In the run folder: what the training prints.
-LOG = "train.log"
 # Key under which a trial reports why it fails, in one line.
 FAILURE = "failure"
-
-# What a launcher around the sweep may have set, and what no training below it may see.
-_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class TrialError(RuntimeError):
     """A training that ended badly, for a reason in one line."""
 
 
-def run_trial(specification: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
-    """Train one trial; what a Ray worker calls.
+@dataclass(frozen=True)
+class Specification:
+    """What a Ray worker is told of its trial.
+
+    Attributes:
+        config: path of the resolved config.
+        folder: of the run.
+        ranks: processes of the training.
+        resume: whether to go on from the newest checkpoint.
+        path: folder that the training finds modules in, too; None: none.
+    """
+
+    config: str
+    folder: str
+    ranks: int
+    resume: bool
+    path: str | None = None
+
+
+def run_trial(specification: Specification, report: Callable[[dict[str, Any]], None]) -> None:
+    """Train a trial; what a Ray worker calls.
 
     Args:
-        specification: path of the `config`, run `folder`, number of `ranks`, whether to `resume`.
-        report: takes step and scores of each validation, and `failure` at last where there is one.
+        report: takes step and scores of each validation, and at last `failure` where there is a failure.
 
     Raises:
         TrialError: the training ended badly.
@@ -44,14 +60,18 @@ def run_trial(specification: Mapping[str, Any], report: Callable[[dict[str, Any]
         raise
 
 
-def _run_trial(specification: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
-    folder = make_folder(Path(specification["folder"]))
+def _run_trial(specification: Specification, report: Callable[[dict[str, Any]], None]) -> None:
+    folder = make_folder(Path(specification.folder))
     log = folder / LOG
     begin = log.stat().st_size if log.exists() else 0
     validations = Validations(folder / METRICS)
-    command = training_command(specification["config"], [], specification["resume"], specification["ranks"])
-    environment = {key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES}
-    guarded = Guarded(command, log, folder / ".lock", environment)
+    # What a launcher around the sweep may have set is not for the training.
+    environment = without_rank_variables(os.environ)
+    if specification.path is not None:
+        path = (specification.path, environment.get("PYTHONPATH"))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    command_line = command(specification.config, resume=specification.resume, ranks=specification.ranks)
+    guarded = Guarded(command_line, log, folder / LOCK, environment)
     try:
         status = None
         while status is None:
@@ -60,12 +80,12 @@ def _run_trial(specification: Mapping[str, Any], report: Callable[[dict[str, Any
                 report(scores)
     finally:
         guarded.close()
-    if status != "0":
+    if status != str(DONE):
         raise TrialError(_reason(status, log, begin))
 
 
 class Validations:
-    """Follows a metrics.jsonl that a training writes, and may begin anew."""
+    """Follows a metrics.jsonl that a training writes, and may begin again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -83,13 +103,13 @@ class Validations:
             return []
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        found = []
+        scores = []
         for line in whole.splitlines():
             record = json.loads(line)
             if record.get("kind") == "validation" and record["step"] > self._step:
                 self._step = record["step"]
-                found.append({key: value for key, value in record.items() if key != "kind" and value is not None})
-        return found
+                scores.append({key: value for key, value in record.items() if key != "kind" and value is not None})
+        return scores
 
 
 def _reason(status: str, log: Path, begin: int) -> str:
@@ -99,11 +119,10 @@ def _reason(status: str, log: Path, begin: int) -> str:
     with open(log, "rb") as file:
         file.seek(begin)
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    prefix = "arcticseg: error: "
-    told = next((line.removeprefix(prefix) for line in reversed(lines) if line.startswith(prefix)), None)
-    if told is None and status == "3":
+    told = next((line for line in reversed(lines) if line.startswith(ERROR_PREFIX)), None)
+    if told is None and status == str(STOPPED):
         return f"stopped by a signal after a checkpoint; go on with --resume (log: {log})"
     if told is None:
         last = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no output")
         told = f"exit status {status or 'unknown'}, {last}"
-    return f"{told} (log: {log})"
+    return f"{told.removeprefix(ERROR_PREFIX)} (log: {log})"

@@ -1,6 +1,6 @@
 """Put an ice chart on a scene: a SAR GeoTIFF or raw netCDF and a SIGRID-3 vector chart to one raw scene.
 
-It prints what was mended in the chart, which total concentrations are ranges and what became of them, which codes are
+It prints what was repaired in the chart, which total concentrations are ranges and what became of them, which codes are
 masked, and the classes that the scene shows.
 
 arcticseg chart S1B_EW_GRDM_1SDH_20200123T120618.tif chart.gpkg --out own

@@ -1,4 +1,4 @@
-"""Make ready-to-train scenes (80 m, normalised, charts as classes) from raw ones. Files that are there are kept.
+"""Make ready-to-train scenes (80 m, normalised, charts as classes) from raw scenes. Existing files are kept.
 
 arcticseg rtt archive/scenes --out archive/ready --workers 4
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from launchers.status import DONE, PROBLEMS
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg rtt`."""
-    parser.add_argument("scenes", type=Path, help="folder of raw scenes, or one scene")
+    parser.add_argument("scenes", type=Path, help="folder of raw scenes, or a scene")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--list", type=Path, dest="names", help="list of the scene names to use (default: all)")
     parser.add_argument("--workers", type=int, default=1, help="scenes at a time (default 1)")
@@ -22,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Make them; status 1 when a scene was skipped."""
-    from launchers.lists import pick_scenes
+    """Make them; PROBLEMS when a scene was skipped."""
     from launchers.terminal import note, progress
+    from shards.lists import pick_scenes
     from shards.rtt import make_ready
 
     scenes = pick_scenes(arguments.scenes, arguments.names)
@@ -33,4 +35,4 @@ def main(arguments: argparse.Namespace) -> int:
             scenes, arguments.out, arguments.workers, arguments.on_error, arguments.strict, note, bar
         )
     print(f"{len(made)} ready-to-train scenes in {arguments.out}, {len(skipped)} skipped")
-    return 1 if skipped else 0
+    return PROBLEMS if skipped else DONE

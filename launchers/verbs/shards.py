@@ -16,14 +16,24 @@ from pathlib import Path
 
 from arcticseg.errors import ConfigError
 
+Actions = argparse._SubParsersAction  # type of what `add_subparsers` returns, which argparse does not publish
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg shards`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_build(actions)
+    _add_check(actions)
+    _add_info(actions)
+    _add_split(actions)
+    _add_stats(actions)
 
+
+def _add_build(actions: Actions) -> None:
+    """Arguments of `arcticseg shards build`."""
     text = (
         "Cut scenes into tiles and write tar shards with index, manifest, statistics. An interrupted build, given the "
-        "same options again, goes on; a finished one is left as it is."
+        "same options again, goes on; a finished build is left as it is."
     )
     build = actions.add_parser("build", help="scenes to shards", description=text)
     build.add_argument("scenes", type=Path, help="folder of raw or ready-to-train scenes")
@@ -31,27 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--lists", type=Path, help="folder of train.txt, val.txt, test.txt (default: split 80/10/10 by seed)"
     )
-    build.add_argument(
-        "--factors", default="2-10", help="downsampling factors of 40 m, such as 4, 2-10 or 2,4,8 (default 2-10)"
-    )
-    build.add_argument("--tile", type=int, default=384, help="edge of a tile in pixels (default 384)")
-    build.add_argument("--overlap", type=int, default=0, help="pixels that neighbouring tiles share (default 0)")
-    build.add_argument(
-        "--min-valid", type=float, default=0.25, help="share of valid pixels to keep a tile (default 0.25)"
-    )
-    build.add_argument(
-        "--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)"
-    )
-    build.add_argument("--strict", action="store_true", help="an unlisted ice code is an error, not a masked polygon")
-    build.add_argument(
-        "--sar-average", choices=("linear", "db"), default="linear", help="average power or dB (default linear)"
-    )
-    build.add_argument(
-        "--block-valid", type=float, default=0.5, help="share of valid pixels for an average to be valid (default 0.5)"
-    )
-    build.add_argument(
-        "--labels", choices=("majority", "nearest", "maximum"), default="majority", help="label reduction"
-    )
+    _add_tiles(build)
+    _add_layers(build)
     build.add_argument("--shard-mb", type=float, default=384, help="size of a shard in MB (default 384)")
     build.add_argument("--workers", type=int, help="scenes in work at a time (default: cores of this machine)")
     build.add_argument(
@@ -71,11 +62,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--seed", type=int, default=0, help="of the split and of the order in shards (default 0)")
     build.set_defaults(main=run_build)
 
+
+def _add_tiles(build: argparse.ArgumentParser) -> None:
+    """How scenes are cut."""
+    build.add_argument(
+        "--factors", default="2-10", help="downsampling factors of 40 m, such as 4, 2-10 or 2,4,8 (default 2-10)"
+    )
+    build.add_argument("--tile", type=int, default=384, help="edge of a tile in pixels (default 384)")
+    build.add_argument("--overlap", type=int, default=0, help="pixels that neighbouring tiles share (default 0)")
+    build.add_argument(
+        "--min-valid", type=float, default=0.25, help="share of valid pixels to keep a tile (default 0.25)"
+    )
+
+
+def _add_layers(build: argparse.ArgumentParser) -> None:
+    """How charts are read and pixels averaged."""
+    build.add_argument(
+        "--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)"
+    )
+    build.add_argument("--strict", action="store_true", help="an unlisted ice code is an error, not a masked polygon")
+    build.add_argument(
+        "--sar-average", choices=("linear", "db"), default="linear", help="average power or dB (default linear)"
+    )
+    build.add_argument(
+        "--block-valid", type=float, default=0.5, help="share of valid pixels for an average to be valid (default 0.5)"
+    )
+    build.add_argument(
+        "--labels", choices=("majority", "nearest", "maximum"), default="majority", help="label reduction"
+    )
+
+
+def _add_check(actions: Actions) -> None:
+    """Arguments of `arcticseg shards check`."""
     check = actions.add_parser("check", help="verify every byte", description="Verify shards against their checksums.")
     check.add_argument("shards", type=Path, help="folder of shards")
     check.add_argument("--workers", type=int, help="shards checked at a time (default: cores of this machine)")
     check.set_defaults(main=run_check)
 
+
+def _add_info(actions: Actions) -> None:
+    """Arguments of `arcticseg shards info`."""
     text = "Scenes, samples, class shares and options of a folder of shards; a picture of some of its tiles."
     info = actions.add_parser("info", help="what shards hold", description=text)
     info.add_argument("shards", type=Path, help="folder of shards")
@@ -84,22 +110,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("--seed", type=int, default=0, help="of the choice of tiles (default 0)")
     info.set_defaults(main=run_info)
 
-    _add_split(actions)
 
-    text = "Mean, deviation and histogram of each channel over the training scenes, beside what is published."
-    stats = actions.add_parser("stats", help="channel statistics", description=text)
-    stats.add_argument("shards", type=Path, help="folder of shards")
-    stats.add_argument("--factor", type=int, help="show backscatter and distance at this factor only (default: at all)")
-    stats.add_argument("--picture", type=Path, metavar="PNG", help="draw the histograms to this file, too")
-    stats.set_defaults(main=run_stats)
-
-
-def _add_split(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_split(actions: Actions) -> None:
     """Arguments of `arcticseg shards split`."""
     text = (
         "Divide scenes into training, validation and test, and the training scenes into label fractions and their "
         "complements; scenes of one satellite pass stay together. A list is a text file, one scene a line, or a JSON "
-        "array of names; a given one is taken as it is."
+        "array of names; a given list is taken as it is."
     )
     split = actions.add_parser("split", help="lists of scenes", description=text)
     split.add_argument("scenes", type=Path, help="folder of scenes, or a list of their names")
@@ -120,11 +137,21 @@ def _add_split(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     split.set_defaults(main=run_split)
 
 
+def _add_stats(actions: Actions) -> None:
+    """Arguments of `arcticseg shards stats`."""
+    text = "Mean, deviation and histogram of each channel over the training scenes, beside what is published."
+    stats = actions.add_parser("stats", help="channel statistics", description=text)
+    stats.add_argument("shards", type=Path, help="folder of shards")
+    stats.add_argument("--factor", type=int, help="show backscatter and distance at this factor only (default: at all)")
+    stats.add_argument("--picture", type=Path, metavar="PNG", help="draw the histograms to this file, too")
+    stats.set_defaults(main=run_stats)
+
+
 def parse_factors(text: str) -> tuple[int, ...]:
     """Factors of `4`, `2-10` or `2,4,8`.
 
     Raises:
-        ConfigError: none of these.
+        ConfigError: the text has none of these forms.
     """
     factors: list[int] = []
     try:
@@ -138,14 +165,27 @@ def parse_factors(text: str) -> tuple[int, ...]:
     return tuple(sorted(set(factors)))
 
 
+def parse_percents(text: str) -> list[int]:
+    """Percentages of `20,40,60,80`.
+
+    Raises:
+        ConfigError: a part is not a whole number.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--fractions is '{text}'; set percentages of 1 to 100, such as 20,40,60,80") from error
+
+
 def run_build(arguments: argparse.Namespace) -> None:
     """`arcticseg shards build`."""
     from arcticseg.data.manifest import SPLITS
     from arcticseg.ice.layers import LayerConfig
     from arcticseg.ice.scenes.open import list_scenes
     from launchers.terminal import note, progress
-    from shards import resources, split
+    from shards import resources
     from shards.build import Machine, build
+    from shards.lists import assign
     from shards.part import BuildConfig
 
     config = BuildConfig(
@@ -170,25 +210,25 @@ def run_build(arguments: argparse.Namespace) -> None:
         time_limit=60 * arguments.time_limit,
     )
     paths = list_scenes(arguments.scenes)
-    splits = split.assign(paths, _lists(arguments, [path.stem for path in paths]))
-    result = build(
+    splits = assign(paths, _lists(arguments, [path.stem for path in paths]))
+    manifest = build(
         splits, arguments.out, config, machine, arguments.on_error, arguments.extend, report=note, progress=progress
     )
-    for part in filter(result.splits.__contains__, SPLITS):
-        shards = result.splits[part]
+    for part in filter(manifest.splits.__contains__, SPLITS):
+        shards = manifest.splits[part]
         samples, size = sum(shard.samples for shard in shards), sum(shard.bytes for shard in shards)
-        scenes = sum(fact["split"] == part for fact in result.scenes.values())
+        scenes = sum(facts["split"] == part for facts in manifest.scenes.values())
         print(f"{part:5} {scenes:5} scenes {samples:8} samples {len(shards):5} shards {size / 1e6:10.1f} MB")
-    print(f"fingerprint {result.fingerprint}")
+    print(f"fingerprint {manifest.fingerprint}")
 
 
 def _lists(arguments: argparse.Namespace, names: list[str]) -> dict[str, list[str]]:
     """Scene names by split: from lists, else drawn, or as it suits the shards that are to be extended."""
     from arcticseg.data.manifest import MANIFEST, read_manifest
-    from shards import extend, split
+    from shards import extend, lists, split
 
     if arguments.lists:
-        return split.read_lists(arguments.lists)
+        return lists.read_lists(arguments.lists)
     if arguments.extend and (arguments.out / MANIFEST).exists():
         return extend.default_splits(read_manifest(arguments.out), names)
     return split.default(names, arguments.seed)
@@ -200,8 +240,8 @@ def run_check(arguments: argparse.Namespace) -> int:
     from shards.check import check
     from shards.resources import cores
 
-    with progress("check") as bar:
-        problems = check(arguments.shards, cores() if arguments.workers is None else arguments.workers, bar)
+    with progress("check") as on_progress:
+        problems = check(arguments.shards, cores() if arguments.workers is None else arguments.workers, on_progress)
     for problem in problems:
         print(problem)
     print(f"{arguments.shards}: {len(problems)} problems" if problems else f"{arguments.shards}: whole")
@@ -214,19 +254,35 @@ def run_info(arguments: argparse.Namespace) -> None:
 
     print(summary(arguments.shards))
     if arguments.picture:
-        from arcticseg.pictures.tiles import picture
+        from arcticseg.pictures.tiles import draw_tiles
 
-        picture(arguments.shards, arguments.picture, arguments.tiles, arguments.seed)
+        draw_tiles(arguments.shards, arguments.picture, arguments.tiles, arguments.seed)
         print(f"\n{arguments.picture}")
 
 
 def run_split(arguments: argparse.Namespace) -> None:
     """`arcticseg shards split`."""
-    from launchers.lists import make_lists
-    from launchers.terminal import plain_warnings
+    from launchers.terminal import plain_warnings, progress
+    from shards.lists import Fractions, make_lists
 
+    fractions = None
+    if arguments.fractions:
+        fractions = Fractions(parse_percents(arguments.fractions), arguments.counts, arguments.workers)
+    given = {"train": arguments.train_list, "val": arguments.val_list, "test": arguments.test_list}
     with plain_warnings():
-        make_lists(arguments)
+        written = make_lists(
+            arguments.scenes,
+            arguments.out,
+            {part: path for part, path in given.items() if path is not None},
+            {"val": arguments.val, "test": arguments.test},
+            fractions,
+            arguments.seed,
+            progress,
+        )
+    for made in written:
+        shares = ", ".join(f"{group} {100 * share:.1f}" for group, share in made.differences.items())
+        shown = f"  largest difference of shares, points: {shares}" if shares else ""
+        print(f"{made.name:11} {len(made.scenes):5} scenes  {made.path}{shown}")
 
 
 def run_stats(arguments: argparse.Namespace) -> None:
@@ -234,10 +290,13 @@ def run_stats(arguments: argparse.Namespace) -> None:
     from arcticseg.data.manifest import read_manifest
     from shards import split, stats
 
-    found = read_manifest(arguments.shards)
-    print(stats.table(found.statistics, arguments.factor, published=any(map(split.is_ai4arctic, found.scenes))))
-    if found.simulated:
+    manifest = read_manifest(arguments.shards)
+    rows = stats.rows(manifest.statistics, arguments.factor)
+    print(stats.table(rows, published=any(map(split.is_ai4arctic, manifest.scenes))))
+    if manifest.simulated:
         print("The scenes are SIMULATED; published statistics are those of the real archive.")
     if arguments.picture:
-        stats.picture(found.statistics, arguments.picture, arguments.factor, found.simulated)
+        from arcticseg.pictures.histograms import draw_histograms
+
+        draw_histograms(rows, arguments.picture, manifest.simulated)
         print(arguments.picture)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to write scenes to")
     parser.add_argument("--n", type=int, default=10, help="number of scenes (default 10)")
     parser.add_argument("--size", default="2000", help="pixels of 40 m, N or LINESxSAMPLES, from 500 on (default 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
     parser.add_argument("--workers", type=int, default=1, help="scenes made at a time (default 1)")
     parser.add_argument("--chart", type=Path, help="a real SIGRID-3 vector chart to take polygons and codes from")
     parser.add_argument(
@@ -70,12 +70,12 @@ def _center(text: str) -> tuple[float, float]:
 
 def main(arguments: argparse.Namespace) -> None:
     """Simulate."""
-    from launchers.terminal import plain_warnings
+    from launchers.terminal import plain_warnings, progress
     from shards.simulate import simulate_archive
 
     if arguments.n < 1:
         raise ConfigError(f"--n is {arguments.n}; set 1 or more")
-    with plain_warnings():
+    with plain_warnings(), progress("simulated scenes") as on_progress:
         written = simulate_archive(
             arguments.out,
             arguments.n,
@@ -86,6 +86,7 @@ def main(arguments: argparse.Namespace) -> None:
             date=_date(arguments.date) if arguments.date else None,
             labelled=not arguments.unlabelled,
             workers=arguments.workers,
+            progress=on_progress,
             ct_ranges=arguments.ct_ranges,
         )
     print(f"{len(written)} simulated scenes in {arguments.out}")

@@ -26,6 +26,5 @@ def main(arguments: argparse.Namespace) -> int:
     """Train."""
     if arguments.ranks == 1 or arguments.dry_run:
         return train.start(arguments)
-    return subprocess.run(
-        command(arguments.config, arguments.overrides, arguments.resume, arguments.ranks), check=False
-    ).returncode
+    command_line = command(arguments.config, arguments.overrides, arguments.resume, arguments.ranks, arguments.imports)
+    return subprocess.run(command_line, check=False).returncode

@@ -21,7 +21,7 @@ ENL = 12.0
 # Incidence angles at which EW sub-swaths meet, and the HV noise-equivalent sigma0 in dB at the middle of each.
 SUBSWATH_EDGES = (28.3, 33.0, 37.4, 41.9)
 _NOISE_FLOOR_DB = (-25.5, -28.3, -28.0, -28.6, -28.2)
-# Denoising subtracts most of the mean noise power; what is left differs from sub-swath to sub-swath.
+# Denoising subtracts most of the mean noise power; the rest differs from sub-swath to sub-swath.
 _SUBTRACTED = 0.6
 _SCALLOPING_LINES = 210.0
 _LEAST_POWER = 10 ** (-4.6)
@@ -61,7 +61,7 @@ ROWS = tuple(BACKSCATTER)
 
 
 def ice_tables(eggs: Sequence[Egg], rng: np.random.Generator, melt: float) -> IceTables:
-    """Tables of a chart. `melt` 0..1: wet snow in summer hides what tells the ice types apart."""
+    """Tables of a chart. `melt` 0..1: wet snow in summer hides the differences between ice types."""
     shape = (PARTIALS, len(eggs) + 1)
     share, kind = np.zeros(shape, np.float32), np.zeros(shape, np.int8)
     row, offset = np.zeros(shape, np.int8), np.zeros((2, *shape), np.float32)
@@ -80,7 +80,7 @@ def ice_tables(eggs: Sequence[Egg], rng: np.random.Generator, melt: float) -> Ic
 
 
 class Textures:
-    """The random fields behind texture, and the sea's roughness."""
+    """The random fields from which texture and the sea's roughness are made."""
 
     def __init__(self, size: tuple[int, int], index: int, seed: int) -> None:
         rng = generator(seed, index, 7)
@@ -162,7 +162,7 @@ class Radar:
         cross = textures.cross(lines, samples)
         patches = textures.patches(lines, samples)
         fine, wide = (noise(lines, samples) for noise in textures.ridges)
-        # Thin lines where the fine field crosses zero, in fields where the wide one is high.
+        # Thin lines where the fine field crosses zero, in areas where the wide field is high.
         ridges = np.exp(-40 * fine * fine) * np.clip(wide + np.float32(0.3), 0, 1.5)
         rubble = np.clip(textures.rubble(lines, samples) * np.float32(0.8), -0.5, 0.5)
         strengths = (ridges, rubble)

@@ -1,4 +1,4 @@
-"""Egg codes: what an ice analyst would write into a polygon, and what is there in truth.
+"""Egg codes: what an ice analyst would write into a polygon, and what is truly there.
 
 A pool of eggs is drawn from the measured co-occurrence of stage and floe size, then weighted (iterative proportional
 fitting) until its classes under the `autoice` rules have the published frequencies.
@@ -37,7 +37,7 @@ class Partial:
 
 @dataclass(frozen=True)
 class Egg:
-    """What is in a polygon: total concentration code and partials, thickest first; none is open water.
+    """What is in a polygon: total concentration code and partials, thickest first; no partial is open water.
 
     partials_written: the chart gives the partial concentrations; some DMI charts leave them out.
     """
@@ -79,7 +79,7 @@ def _choose(rng: np.random.Generator, table: Sequence[tuple[int, int, float]]) -
 
 
 def _draw(rng: np.random.Generator) -> Egg:
-    """One egg: a total, its split among one to three partials, and their stages and floe sizes."""
+    """Draw an egg: a total, its split among one to three partials, and their stages and floe sizes."""
     total = int(rng.choice([10, 20, 30, 40, 50, 60, 70, 80, 90, 91, 92]))
     tenths = SIC_CLASS[total]
     count = min(int(rng.choice([1, 2, 3], p=[0.5, 0.33, 0.17])), tenths)

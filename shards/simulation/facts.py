@@ -30,7 +30,7 @@ ICE_SOD = (120.1, 170.4, 143.3, 1000.9, 825.2, 1130.4)  # classes 1..5, 255
 ICE_FLOE = (24.7, 159.3, 270.1, 403.0, 1370.3, 10.1, 1152.8)  # classes 1..6, 255
 
 # The same scenes by month: number of scenes, open water share of the labelled pixels, and shares of SOD classes 1..5
-# among ice that has one.
+# among ice that has a class.
 MONTHS: dict[int, tuple[int, float, tuple[float, float, float, float, float]]] = {
     1: (35, 0.339, (0.015, 0.297, 0.240, 0.164, 0.284)),
     2: (31, 0.480, (0.011, 0.101, 0.179, 0.428, 0.281)),
@@ -84,7 +84,7 @@ BACKSCATTER: dict[str, tuple[float, float, float, float, float, float, float]] =
 }
 
 # Brightness temperatures in K of open water, first-year and multi-year ice, Northern Hemisphere (round-robin data
-# package of the sea ice concentration literature). There is none for 7.3 GHz: the 6.9 GHz values stand in.
+# package of the sea ice concentration literature). There are no values for 7.3 GHz: those of 6.9 GHz are used.
 TIE_POINTS: dict[str, tuple[float, float, float]] = {
     "6_9h": (82.13, 232.14, 218.74), "6_9v": (161.35, 251.59, 242.91),
     "7_3h": (82.13, 232.14, 218.74), "7_3v": (161.35, 251.59, 242.91),

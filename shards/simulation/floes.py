@@ -38,7 +38,7 @@ def floe_kind(floe: int, stage: int) -> int:
 
 @dataclass(frozen=True)
 class Cells:
-    """One tessellation over a scene: a jittered grid of floe centres.
+    """A tessellation over a scene: a jittered grid of floe centres.
 
     offsets: float32 [2, r, c] of the centres, in cells. draws: float32 [3, r, c] uniform, one for each partial.
     rough: noise that makes the borders of larger floes uneven.
@@ -87,7 +87,7 @@ class Cells:
 
 
 def _make_cells(rng: np.random.Generator, spacing: float, step: int, size: tuple[int, int]) -> Cells:
-    # One cell before the scene, and enough behind it for the neighbours of coarse places beyond its end.
+    # A cell before the scene, and enough behind it for the neighbours of coarse places beyond its end.
     shape = tuple(int((count + 3 * step) / spacing) + 5 for count in size)
     offsets = 0.5 + rng.uniform(-_JITTER, _JITTER, (2, *shape))
     draws = rng.random((3, *shape), dtype=np.float32)
@@ -107,7 +107,7 @@ def _gap_quantiles() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def keep_and_gap(cover: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Share of cells that are floes, and the gap around each, so that floes cover the share `cover` of the sea.
 
-    Open packs have fewer floes and wider gaps; both come from one rule.
+    Open packs have fewer floes and wider gaps; the same rule gives both.
     """
     gaps, shares = _gap_quantiles()
     cover = np.clip(cover, 0, 1)
@@ -120,7 +120,7 @@ def keep_and_gap(cover: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
 
 
 class Floes:
-    """The floe fields of one scene."""
+    """The floe fields of a scene."""
 
     def __init__(self, size: tuple[int, int], index: int, seed: int) -> None:
         rng = generator(seed, index, 6)
@@ -128,7 +128,7 @@ class Floes:
         self.cells = {kind: _make_cells(rng, spacing, step, size) for kind, (spacing, step) in _CELLS.items()}
         self.speckled = SmoothNoise(rng, 1.2, extent)
         self.streaks = [SmoothNoise(rng, spacing, extent) for spacing in (7, 25)]
-        # Where pack is loose and where it is close, within one polygon.
+        # Where pack is loose and where it is close, within a polygon.
         self.patches = SmoothNoise(rng, 60, extent)
 
     def block(self, lines: Places, samples: Places) -> FloeBlock:

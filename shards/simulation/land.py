@@ -18,7 +18,7 @@ Places = NDArray[np.float64]
 MARGIN_CELLS = 30
 # Step in pixels of the grid on which land is kept.
 LAND_STEP = 4
-# The distance known from the margin does not see small islands; nearer than this only the scene's own grid counts.
+# Small islands do not show in the margin's coarse cells; nearer than this only the scene's own grid counts.
 _COARSE_BLINDNESS_KM = 4.0
 _NOWHERE_KM = 1000.0
 # Share of scenes without land, and the largest share of land in the others.
@@ -83,7 +83,7 @@ def distance_km(size: tuple[int, int], land: NDArray[np.bool_], margin: NDArray[
 
 
 def simulated_land(size: tuple[int, int], index: int, seed: int) -> Land:
-    """A coast along one side with bays and islands, up to four tenths of the scene; some scenes have none."""
+    """A coast along one side with bays and islands, up to four tenths of the scene; some scenes have no land."""
     rng = generator(seed, index, 2)
     scale = 0.6 * max(size)
     shape = Fractal(rng, scale, extent_of(size), octaves_down_to(scale, _FINEST), 0.5)

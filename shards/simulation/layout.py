@@ -1,4 +1,4 @@
-"""Where ice and chart are in a scene: the raster of drawn polygons and what is truly in each of them."""
+"""Where ice and chart are in a scene: the raster of drawn polygons and the ice that is truly in each of them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from shards.simulation.place import Place
 
 # Cells with less ice than this share of a whole cell join a neighbour.
 _SLIVER = 0.2
-# Standard deviation of what is added to concentrations before they are put in order from the edge into the pack.
+# Standard deviation of the noise on concentrations before they are put in order from the edge into the pack.
 _DISORDER = 0.2
-# How far true edges stray from the drawn ones: some hundred metres, in pixels; and their raggedness.
+# How far true edges stray from drawn edges: some hundred metres, in pixels; and their raggedness.
 _DRAWING_ERROR = 6.0
 _RAGGEDNESS = 1.5
 _TILE = 250
 # Spacing in pixels of the finest features of ice edges and polygons.
 _FINEST = 16.0
-# Shares of water below this, or above one minus this, count as none and all; how far the edge is from such scenes.
+# Shares of water below this, or above 1 minus this, count as none and all; how far the edge is from such scenes.
 _PURE = 0.03
 _FAR_EDGE_PIXELS = 1500.0
 
@@ -174,7 +174,8 @@ def simulated_ground(size: tuple[int, int], index: int, seed: int, place: Place)
     sites = np.flatnonzero(areas > _SLIVER * mosaic.spacing**2 / raster.size)
     if not len(sites):
         sites = np.flatnonzero(areas == areas.max()) if areas.any() else np.array([], np.int64)
-    depth = np.array([float(mosaic.level(site[:1], site[1:])[0, 0]) for site in mosaic.sites])
+    # At all crossings and then the sites alone: hundreds of calls would cost more than the rest of the scene.
+    depth = np.diagonal(mosaic.level(mosaic.sites[:, 0], mosaic.sites[:, 1])).astype(np.float64)
     # The further into the pack, the more ice, with exceptions.
     sites = sites[np.argsort(depth[sites])]
     eggs = sorted(
@@ -196,8 +197,8 @@ def _polygons_of_sites(
 ) -> NDArray[np.int32]:  # fmt: skip
     """Polygon of each site as ice (even places) and as water (odd places), int32 [2 S].
 
-    `sites`, in order of depth, are the polygons. Cells too small for one join the nearest; those outside the scene are
-    like the polygon inside that lies as deep in the pack.
+    `sites`, in order of depth, are the polygons. Cells too small for a polygon join the nearest; cells outside the
+    scene are like the polygon inside that lies as deep in the pack.
     """
     polygon = np.zeros(2 * len(mosaic.sites), np.int32)
     if len(sites):

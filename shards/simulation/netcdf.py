@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.ice.geo import GeoGrid
+from arcticseg.ice.simulated import ATTRIBUTE, marked
 from shards.simulation.facts import ZONE_ENDS_KM
 from shards.simulation.noise import Array
 from shards.simulation.passive import Passive
@@ -67,7 +68,7 @@ def _rounded(values: Array) -> Array:
 
 
 class SceneFile:
-    """Writes one raw scene, its images block by block. A context manager; closing completes the attributes."""
+    """Writes a raw scene, its images block by block; use it as a context, at whose end the file is closed."""
 
     def __init__(
         self, path: Path, size: tuple[int, int], product: str, chart_name: str, simulated: str,
@@ -78,10 +79,10 @@ class SceneFile:
         self.size = size
         self.limits: dict[str, tuple[float, float]] = {}
         self.file.setncatts({
-            "title": f"SIMULATED scene, no observation, in the form of: {_TITLE}",
+            "title": f"{marked('scene', True)}, no observation, in the form of: {_TITLE}",
             "geometric_info": _GEOMETRIC_INFO,
             "sar_denoise_by_nersc_documentation": _DENOISING,
-            "simulated": simulated,
+            ATTRIBUTE: simulated,
         })  # fmt: skip
         cells = tuple(count // 50 for count in size)
         for names, counts in ((_IMAGE, size), (_POINTS, (441,)), (_COARSE, cells)):

@@ -57,7 +57,7 @@ class SmoothNoise:
 
 
 class Fractal:
-    """A sum of smooth noises, each of half the spacing and `persistence` times the amplitude of the one before."""
+    """A sum of smooth noises, each of half the spacing and `persistence` times the amplitude of the noise before it."""
 
     def __init__(
         self, rng: np.random.Generator, spacing: float, extent: Extent, octaves: int, persistence: float = 0.5
@@ -102,7 +102,7 @@ def generator(*keys: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([abs(key) for key in keys])))
 
 
-# The golden ratio less one: multiples of it, modulo one, fill the interval most evenly.
+# The golden ratio minus 1: multiples of it, modulo 1, fill the interval most evenly.
 GOLDEN = (5**0.5 - 1) / 2
 # Steps for independent sequences: the golden ratio and square roots, which stay apart from each other.
 _STEPS = (GOLDEN, *(root**0.5 for root in (2, 3, 7, 10, 13, 14, 22)))

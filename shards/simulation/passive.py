@@ -1,4 +1,4 @@
-"""AMSR2 brightness temperatures: tie points mixed by true concentration, seen through each channel's footprint."""
+"""AMSR2 brightness temperatures: tie points mixed by true concentration, blurred by each channel's footprint."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def simulate_passive(
 def _swaths(
     rng: np.random.Generator, place: Place, shape: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], tuple[str, ...], tuple[int, ...]]:
-    """Which overpass gives each cell: one, or two that meet along a line; seldom a part or the whole has none."""
+    """Which overpass gives each cell: one overpass, or two that meet along a line; some scenes lack part or all."""
     count = int(rng.integers(1, 3))
     delays = tuple(sorted(int(x) for x in rng.integers(600, 14_400, count)))
     names = tuple(

@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from arcticseg.ice.channels import RAW_SPACING
 from arcticseg.ice.geo import GeoGrid
 from shards.simulation.facts import CIS_REGIONS, CIS_SHARE, DMI_REGIONS, MONTHS
 from shards.simulation.noise import generator, low_discrepancy
 
-PIXEL_KM = 0.04
+PIXEL_KM = RAW_SPACING / 1000
 GRID_POINTS = 21
 INCIDENCE_RANGE = (18.9, 46.5)
 # Over the first pixels incidence grows faster than over the last: the curve's share of the range.
@@ -94,7 +95,7 @@ def place_scene(
     longitude += float(rng.uniform(-3, 3))
     if centre is not None:
         longitude, latitude = centre
-    # Ascending passes look about north-north-west, descending ones about south-south-west.
+    # Ascending passes head about north-north-west, descending passes about south-south-west.
     heading = float(rng.choice([-18.0, 198.0]) + rng.uniform(-6, 6))
     return Place(time, service, product, chart_name, latitude, longitude, heading)
 

@@ -63,26 +63,26 @@ def day_of(chart: VectorChart) -> datetime | None:
 
 @lru_cache(maxsize=8)
 def default_windows(path: Path, size: tuple[int, int], ct_ranges: str = "mask") -> tuple[tuple[float, float], ...]:
-    """Longitude and latitude of places inside the chart's ice, those first around which a scene shows most.
+    """Longitude and latitude of a place in each ice polygon of the chart, the best scenes first.
 
-    One place in each ice polygon. A scene there is worth the number of SIC, SOD and FLOE classes that cover a fiftieth
-    of it or more, times its charted share. Raises SceneError for a chart without ice.
+    The value of a scene is the number of SIC, SOD and FLOE classes that cover a fiftieth of it or more, times its
+    charted share. Raises SceneError for a chart without ice.
     """
     chart = open_chart(path, ct_ranges)
     header, *rows = polygon_codes(chart)
     numbers = [int(row.split(";")[0]) - 1 for row in rows]
     with warnings.catch_warnings():
-        # Unlisted codes are reported when the scene is read; here they only make a place less attractive.
+        # Unlisted codes are reported when the scene is read; here they only lower the value of a place.
         warnings.simplefilter("ignore")
         classes = polygon_classes(parse_polygon_codes([header, *rows], chart.name)) if rows else np.zeros((0, 3))
-    charted = dict(zip(numbers, classes, strict=True))
+    classes_of = dict(zip(numbers, classes, strict=True))
     icy = [n for n in numbers if egg_of(chart.codes[n]).partials]
     if not icy:
         raise SceneError(f"{chart.name}: the chart has no ice polygon; choose another chart or give a window")
     polygons = [chart.polygons[n] for n in numbers]
     tree = shapely.STRtree(polygons)
     reach = min(size) * PIXEL_KM / 2 / _KM_A_DEGREE
-    found = []
+    ranked = []
     for n in icy:
         point = chart.polygons[n].representative_point()
         squeeze = 1 / max(math.cos(math.radians(point.y)), 0.05)
@@ -91,16 +91,16 @@ def default_windows(path: Path, size: tuple[int, int], ct_ranges: str = "mask") 
         near = [int(k) for k in tree.query(shapely.box(*box))]
         shares = {numbers[k]: shapely.clip_by_rect(polygons[k], *box).area / whole for k in near}
         shown = {
-            (chart_number, int(charted[k][chart_number]))
+            (chart_number, int(classes_of[k][chart_number]))
             for k, share in shares.items()
             for chart_number in range(3)
-            if share >= _LEAST_SHARE and charted[k][chart_number] != IGNORE_INDEX
+            if share >= _LEAST_SHARE and classes_of[k][chart_number] != IGNORE_INDEX
         }
-        found.append((-len(shown) * min(sum(shares.values()), 1.0), n, (float(point.x), float(point.y))))
-    return tuple(place for _, _, place in sorted(found))
+        ranked.append((-len(shown) * min(sum(shares.values()), 1.0), n, (float(point.x), float(point.y))))
+    return tuple(place for _, _, place in sorted(ranked))
 
 
-def charted_place(
+def place_under(
     path: Path, size: tuple[int, int], index: int, seed: int, date: datetime | None,
     window: tuple[float, float] | None, ct_ranges: str = "mask",
 ) -> Place:  # fmt: skip
@@ -131,25 +131,25 @@ def concentration(code: int) -> float:
 
 
 def egg_of(codes: Mapping[str, str]) -> Egg:
-    """What a chart's codes say is in a polygon. Partials without a concentration share evenly what the others leave."""
+    """The ice in a polygon by a chart's codes. Partials without a concentration share evenly what the others leave."""
     total = _code(codes["CT"])
     cover = concentration(total)
     if codes["POLY_TYPE"].strip() == _WATER or cover == 0:
         return Egg(max(total, 0), ())
-    found = [
+    written = [
         (_code(codes["C" + letter]), _code(codes["S" + letter]), _code(codes["F" + letter]))
         for letter in "ABC"
         if _code(codes["S" + letter]) != EMPTY
     ]
-    if not found:
+    if not written:
         return Egg(total, (Partial(cover, 99, 99),))
-    known = [concentration(share) if share != EMPTY else None for share, _, _ in found]
+    known = [concentration(share) if share != EMPTY else None for share, _, _ in written]
     rest = max(cover - sum(share for share in known if share is not None), 0.0)
     unknown = sum(share is None for share in known)
     shares = [rest / unknown if share is None else share for share in known]
     scale = cover / sum(shares) if sum(shares) > 0 else 0.0
-    partials = tuple(Partial(share * scale, stage, floe) for share, (_, stage, floe) in zip(shares, found, strict=True))
-    return Egg(total, partials)
+    pairs = zip(shares, written, strict=True)
+    return Egg(total, tuple(Partial(share * scale, stage, floe) for share, (_, stage, floe) in pairs))
 
 
 def _grid_of(place: Place, size: tuple[int, int], lines: Places, samples: Places) -> GeoGrid:
@@ -163,7 +163,7 @@ def _grid_of(place: Place, size: tuple[int, int], lines: Places, samples: Places
 def _land_only(chart: VectorChart) -> VectorChart:
     """The chart's land, as polygons that `rasterise` takes for ice.
 
-    Danish charts leave land out: there it is what their polygons' common hull holds besides them.
+    Danish charts leave land out: there it is the rest of the hull around all their polygons.
     """
     land = [
         polygon
@@ -190,8 +190,8 @@ def _charted_land(chart: VectorChart, place: Place, size: tuple[int, int]) -> La
     return Land((level * LAND_STEP).astype(np.float32), distance_km(size, here, margin), margin)
 
 
-def charted_ground(chart: VectorChart, place: Place, size: tuple[int, int]) -> Ground:
-    """The ground of a scene whose chart is a real one.
+def ground_under(chart: VectorChart, place: Place, size: tuple[int, int]) -> Ground:
+    """The ground of a scene whose chart is real.
 
     Raises SceneError where the chart has no polygon in the scene.
     """

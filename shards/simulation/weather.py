@@ -58,7 +58,7 @@ def simulate_weather(
     cold = np.minimum(t2m - 1.5 * (1 - melt_of(month)), 273.3)
     skt = np.where(land, t2m + 0.5, surface * cold + (1 - surface) * sea) + 0.4 * field(500)
 
-    # Vapour follows temperature about as saturation does (7 % per K); clouds are where there is more of it.
+    # Vapour follows temperature about as saturation does (7 % per K); clouds are where vapour is high.
     moist = field(800)
     tcwv = 2.5 * np.exp(0.068 * (t2m - 255) + 0.2 * moist + rng.normal(0, 0.2))
     tclw = 0.026 * np.exp(0.7 * moist + 0.6 * field(300) + rng.normal(0, 0.4)) * np.clip((t2m - 245) / 22, 0.1, 1.3)

@@ -148,8 +148,8 @@ def test_identity_knows_what_changes_the_weights() -> None:
     same = dataclasses.replace(cfg, out="elsewhere", tracking=TrackingConfig(every=3))
     other = dataclasses.replace(cfg, seed=1)
     assert study.identity(cfg) == study.identity(same) != study.identity(other)
-    assert study.differences(cfg, same) == []
-    assert study.differences(cfg, other) == [("seed", 0, 1)]
+    assert study.changes(cfg, same) == []
+    assert study.changes(cfg, other) == [("seed", 0, 1)]
 
 
 def test_short_names_stay_apart() -> None:
@@ -169,4 +169,4 @@ def test_the_shipped_study_asks_its_question(tmp_path: Path, monkeypatch: pytest
         next(trial.config for trial in tuned if trial.model == name) for name in ("vit_pretrained", "vit_scratch")
     )
     # A comparison: nothing but the start differs.
-    assert [key for key, _, _ in study.differences(pretrained, scratch)] == ["model.init_from"]
+    assert [key for key, _, _ in study.changes(pretrained, scratch)] == ["model.init_from"]

@@ -14,9 +14,9 @@ import pytest
 from arcticseg import config
 from arcticseg.data.manifest import Manifest, write_manifest
 from arcticseg.errors import ConfigError, ShardError
-from launchers.sweep import ray as sweeps
-from launchers.sweep import study
-from launchers.sweep.ray import ray_folder, sweep
+from launchers.sweep import ray, study
+from launchers.sweep import sweep as sweeps
+from launchers.sweep.sweep import sweep
 
 STUDY = """
 out: st
@@ -93,7 +93,7 @@ def test_a_finished_study_is_only_told_again(
     with pytest.raises(ConfigError, match="which holds a study; go on with --resume"):
         sweep("study.yaml")
     # Nothing is left to do, so Ray is not started.
-    monkeypatch.setattr(sweeps, "_ray", None)
+    monkeypatch.setattr(ray, "started", None)
     assert sweep("study.yaml", resume=True) == 0
     printed = capsys.readouterr().out
     assert "unet   1.00  2.00  3.00      1.80" in printed
@@ -106,13 +106,13 @@ def test_a_trial_too_large_for_every_machine_is_refused(folder: Path) -> None:
     cfg, _ = study.load("study.yaml", ["resources.finetune={cpus: 8, gpus: 1}"])
     small = {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
     with pytest.raises(ConfigError, match=r"'resources.finetune.cpus' is 8; the largest machine of Ray has 4 CPUs"):
-        sweeps._check_resources(cfg, [small, {"Alive": False, "Resources": {"CPU": 64.0}}])
+        ray._check_resources(cfg, [small, {"Alive": False, "Resources": {"CPU": 64.0}}])
     with pytest.raises(ConfigError, match=r"'resources.finetune.gpus' is 1.0; .* 0 GPUs"):
-        sweeps._check_resources(cfg, [{"Alive": True, "Resources": {"CPU": 8.0}}])
-    sweeps._check_resources(cfg, [small, {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}])
+        ray._check_resources(cfg, [{"Alive": True, "Resources": {"CPU": 8.0}}])
+    ray._check_resources(cfg, [small, {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}])
 
 
 def test_ray_lives_in_the_study_only_where_its_sockets_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert ray_folder(Path("/data/study")) == Path("/data/study/.ray")
-    assert ray_folder(Path("/data") / ("x" * 60)).parent == tmp_path
+    assert ray.ray_folder(Path("/data/study")) == Path("/data/study/.ray")
+    assert ray.ray_folder(Path("/data") / ("x" * 60)).parent == tmp_path

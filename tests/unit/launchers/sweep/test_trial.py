@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from launchers.sweep import trial as trials
-from launchers.sweep.trial import TrialError, Validations, run_trial
+from launchers.sweep.trial import Specification, TrialError, Validations, run_trial
 
 
 def test_validations_follow_a_file_that_grows_and_is_begun_anew(tmp_path: Path) -> None:
@@ -40,8 +40,8 @@ def test_a_trial_reports_its_validations(monkeypatch: pytest.MonkeyPatch, tmp_pa
         f"shutil.copy({str(tmp_path / 'source')!r}, {str(tmp_path / 'metrics.jsonl')!r})"
     )
     reports: list[dict[str, Any]] = []
-    monkeypatch.setattr(trials, "training_command", lambda *_: [sys.executable, "-c", script])
-    run_trial({"config": "c.yaml", "folder": str(tmp_path), "ranks": 1, "resume": False}, reports.append)
+    monkeypatch.setattr(trials, "command", lambda *_, **__: [sys.executable, "-c", script])
+    run_trial(Specification("c.yaml", str(tmp_path), ranks=1, resume=False), reports.append)
     assert reports == [{"step": 1, "combined": 2.0}]
 
 
@@ -61,8 +61,8 @@ def test_a_failed_trial_tells_why(script: str, told: str, monkeypatch: pytest.Mo
     # What an earlier attempt has written is no reason of this one.
     (tmp_path / "train.log").write_text("arcticseg: error: an old one\n")
     reports: list[dict[str, Any]] = []
-    monkeypatch.setattr(trials, "training_command", lambda *_: [sys.executable, "-c", script])
+    monkeypatch.setattr(trials, "command", lambda *_, **__: [sys.executable, "-c", script])
     with pytest.raises(TrialError) as caught:
-        run_trial({"config": "c.yaml", "folder": str(tmp_path), "ranks": 1, "resume": False}, reports.append)
+        run_trial(Specification("c.yaml", str(tmp_path), ranks=1, resume=False), reports.append)
     assert str(caught.value) == told.format(log=tmp_path / "train.log")
     assert reports == [{"failure": str(caught.value)}]
