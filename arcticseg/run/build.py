@@ -18,16 +18,18 @@ from arcticseg.data.decode import Layout
 from arcticseg.data.loader import Loader, make_order
 from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import Selection, ShardSet, open_set, read_scene_list, select_from
+from arcticseg.data.share import Share
 from arcticseg.data.source import Patience, is_remote
-from arcticseg.data.validation import Evaluation
+from arcticseg.data.validation import ValidationLoader
 from arcticseg.data.webdataset_reader import WebDatasetLoader
+from arcticseg.engine.config import accumulation_steps
 from arcticseg.engine.hooks.bar import Bar
 from arcticseg.engine.hooks.best import Best
 from arcticseg.engine.hooks.hook import Hook
 from arcticseg.engine.hooks.logs import Logs
 from arcticseg.engine.length import Length
 from arcticseg.engine.process_group import Ranks
-from arcticseg.errors import ConfigError
+from arcticseg.errors import ConfigError, need
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.mae import MaskedAutoencoder
 from arcticseg.models.segmenter import Segmenter
@@ -49,11 +51,13 @@ def build_model(cfg: RunConfig, tile: int) -> nn.Module:
     Raises:
         ConfigError: sizes that do not fit.
     """
+    crop = cfg.data.augment.crop
+    need(round(tile * crop) > 0, "data.augment.crop", crop, f"leave a pixel of a tile of {tile} pixels")
     torch.manual_seed(cfg.seed)
     if cfg.task == "segment":
         return build_segmenter(cfg.model, cfg.data.in_chans, tile)
     mae = cfg.pretrain
-    return build_autoencoder(
+    model = build_autoencoder(
         cfg.model,
         cfg.data.in_chans,
         tile,
@@ -62,6 +66,10 @@ def build_model(cfg: RunConfig, tile: int) -> nn.Module:
         decoder_depth=mae.decoder_depth,
         decoder_heads=mae.decoder_heads,
     )
+    patches = (tile // model.patch) ** 2
+    removed = int(mae.mask_ratio * patches)
+    need(removed > 0, "pretrain.mask_ratio", mae.mask_ratio, f"remove at least 1 of a tile's {patches} patches")
+    return model
 
 
 def check_parts(cfg: RunConfig) -> None:
@@ -168,7 +176,7 @@ def open_sets(cfg: RunConfig) -> list[ShardSet]:
     """The sets of shards that a config names.
 
     Raises:
-        ShardError: one cannot be read.
+        ShardError: a set cannot be read.
         ConfigError: they do not go together.
     """
     patience = Patience(cfg.data.patience, cfg.data.retries)
@@ -176,7 +184,7 @@ def open_sets(cfg: RunConfig) -> list[ShardSet]:
     tiles = {part.manifest.tile for part in sets}
     if len(tiles) > 1:
         raise ConfigError(
-            f"key 'data.shards' names sets with tiles of {sorted(tiles)} pixels; build them with one size"
+            f"key 'data.shards' names sets with tiles of {sorted(tiles)} pixels; build them with the same size"
         )
     held_out: dict[str, str] = {}
     for part in sets:
@@ -216,43 +224,47 @@ def _reader(cfg: RunConfig, selection: Selection, tile: int) -> tuple[SampleRead
     return SampleReader(selection, layout.core_only, cache), layout
 
 
-def loader_of(cfg: RunConfig, selection: Selection, tile: int, micro: int, ranks: Ranks) -> Loader | WebDatasetLoader:
+def share_of(cfg: RunConfig, ranks: Ranks) -> Share:
+    """What a rank takes of each global batch.
+
+    Raises:
+        ConfigError: the sizes do not divide.
+    """
+    micro, _ = accumulation_steps(cfg.engine, ranks.world_size, pairs=cfg.data.augment.cutmix > 0)
+    return Share(ranks.rank, ranks.world_size, cfg.engine.global_batch_size, micro)
+
+
+def loader_of(
+    cfg: RunConfig, selection: Selection, tile: int, share: Share, pin_memory: bool
+) -> Loader | WebDatasetLoader:
     """The reader that the config asks for."""
     data, wanted = cfg.data, cfg.data.augment
     groups = tuple(sorted(wanted.drop_groups.items()))
     augment = Augment(cfg.seed, wanted.flips, wanted.quarter_turns, groups, wanted.crop, wanted.cutmix)
-    batch = cfg.engine.global_batch_size
     if data.reader == "webdataset":
-        return WebDatasetLoader(selection, batch, micro, ranks.rank, ranks.world_size, data.workers, augment)
-    order = make_order(
-        selection, cfg.mix, data.weights, data.block, cfg.seed, data.shuffle, data.window, data.set_weights
-    )
+        return WebDatasetLoader(selection, share, data.workers, augment)
+    order = make_order(selection, data, cfg.mix, cfg.seed)
     return Loader(
         *_reader(cfg, selection, tile),
         order,
-        batch,
-        micro,
-        ranks.rank,
-        ranks.world_size,
+        share,
         data.workers,
         augment,
-        pin_memory=ranks.device.type == "cuda",
+        pin_memory=pin_memory,
         max_damaged=data.max_damaged,
         window=data.window,
         patience=data.patience,
     )
 
 
-def validation_of(cfg: RunConfig, sets: Sequence[ShardSet], tile: int, micro: int, ranks: Ranks) -> Evaluation | None:
+def validation_of(cfg: RunConfig, sets: Sequence[ShardSet], tile: int, share: Share) -> ValidationLoader | None:
     """Passes over the validation samples; None where there are none, or only a server to stream whole shards from."""
     streamed = cfg.data.reader == "webdataset" and any(map(is_remote, cfg.data.places))
     if streamed or not any("val" in part.manifest.splits for part in sets):
         return None
-    return Evaluation(
+    return ValidationLoader(
         *_reader(cfg, selection_of(cfg, sets, "val"), tile),
-        micro,
-        ranks.rank,
-        ranks.world_size,
+        share,
         cfg.data.workers,
         patience=cfg.data.patience,
     )

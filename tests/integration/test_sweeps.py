@@ -53,7 +53,7 @@ def study(tiny_shards: Path, tmp_path: Path) -> dict:
             "mae": {"task": "pretrain", "pretrain": {"decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}}
         },
         "finetune": {
-            "vit": {"init": "mae", "model": {"decoder": {"name": "light", "channels": 16}}},
+            "vit": {"init": "mae", "model": {"decoder": {"channels": 16}}},
             "unet": {"model": {"encoder": {"name": "unet", "filters": [4, 8]}}},
         },
         "grid": {"data.label_fraction": [0.4, 1.0]},

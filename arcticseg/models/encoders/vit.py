@@ -15,6 +15,7 @@ ensure_torchvision()
 # timm imports wandb for a function that nobody here calls: 0.7 s of the start of every rank.
 with hidden("wandb"):
     import timm
+from timm.layers import PatchEmbed  # noqa: E402
 from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
 
 __all__ = ["Block", "ViTEncoder", "build_vit", "evenly_spaced"]
@@ -52,7 +53,7 @@ class ViTEncoder(VisionTransformer):
         """Encode images x [B, C, H, W]; H, W are multiples of the patch size, positions are interpolated to fit.
 
         Without `kept`: four maps [B, D, h, w] from evenly spaced blocks, each through the final norm.
-        With `kept`, int64 [B, K] patch numbers in row-major order: one element, the tokens [B, K, D] of these
+        With `kept`, int64 [B, K] patch numbers in row-major order: a single element, the tokens [B, K, D] of these
         patches, encoded as if there were no others.
         """
         height, width = x.shape[-2] // self.stride, x.shape[-1] // self.stride
@@ -63,15 +64,15 @@ class ViTEncoder(VisionTransformer):
             tokens = torch.cat([tokens[:, :prefix], tokens[:, prefix:].gather(1, index)], dim=1)
         tokens = self.norm_pre(tokens)
         wanted = [len(self.blocks) - 1] if kept is not None else evenly_spaced(len(self.blocks))
-        found: dict[int, Tensor] = {}
+        maps: dict[int, Tensor] = {}
         for number, block in enumerate(self.blocks):
             tokens = block(tokens)
             if number in wanted:
-                found[number] = self.norm(tokens)[:, prefix:]
+                maps[number] = self.norm(tokens)[:, prefix:]
         if kept is not None:
-            return [found[wanted[0]]]
+            return [maps[wanted[0]]]
         shape = (x.shape[0], -1, height, width)
-        return [found[number].transpose(1, 2).reshape(shape).contiguous() for number in wanted]
+        return [maps[number].transpose(1, 2).reshape(shape).contiguous() for number in wanted]
 
 
 def build_vit(
@@ -112,13 +113,15 @@ def build_vit(
             drop_path_rate=drop_path,
             **changed,
         )
-    except (AssertionError, TypeError, ValueError) as error:
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{key}; it cannot be built with {changed or 'its own sizes'} ({error or 'sizes do not fit'}); {plain}, "
             "and embed_dim to a multiple of num_heads"
         ) from error
     if type(network) is not VisionTransformer:
         raise ConfigError(f"{key}, which is a {type(network).__name__}, not a plain VisionTransformer; {plain}")
+    if type(network.patch_embed) is not PatchEmbed:
+        raise ConfigError(f"{key}, which cuts patches by a {type(network.patch_embed).__name__}; {plain}")
     patch = network.patch_embed.patch_size[0]
     if tile % patch:
         raise ConfigError(f"key 'model.encoder.patch_size' is {patch}; set a divisor of the tile ({tile} pixels)")

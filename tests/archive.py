@@ -1,4 +1,4 @@
-"""A small archive made by hand for the tests of `shards`."""
+"""A small archive made by hand, and a build without processes, for the tests of `shards`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from shards.part import BuildConfig
 from shards.workers import Job, Outcome
 from tests import scenes
 
@@ -25,10 +26,13 @@ def scene_name(time: str, orbit: str, service: str) -> str:
     return f"S1A_EW_GRDM_1SDH_{time}_{time}_{orbit}_027B98_56D9_icechart_{service}_{time[:8]}_RIC"
 
 
+# Of the builds that tests share; factors are sorted by the build itself.
+CONFIG = BuildConfig(tile=32, factors=(4, 2), shard_bytes=100_000)
+
 NAMES = tuple(scene_name(*facts) for facts in PASSES)
 
 
-def write(folder: Path, lines: int = 300, samples: int = 350) -> list[Path]:
+def write_archive(folder: Path, lines: int = 300, samples: int = 350) -> list[Path]:
     """Five raw scenes; the last has no chart."""
     return [
         scenes.write_raw(folder / f"{name}.nc", lines=lines, samples=samples + 10 * i, seed=i, chart=i < 4)
@@ -57,13 +61,22 @@ class InThisProcess:
 
 
 def telling(function: Callable[[int, int], None], stage: str = "scenes") -> Callable[[str], object]:
-    """A progress that tells one stage to a function."""
+    """A progress that tells a function of one stage."""
     return lambda name: contextlib.nullcontext(function if name == stage else lambda done, total: None)
 
 
-def leaves(found: Any, prefix: str = "") -> dict[str, Any]:
-    """The single values in dicts and lists, by their way from the top, so that they can be compared approximately."""
-    if not isinstance(found, (dict, list)):
-        return {prefix: found}
-    items = found.items() if isinstance(found, dict) else enumerate(found)
-    return {name: one for key, value in items for name, one in leaves(value, f"{prefix}.{key}").items()}
+def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The single values in dicts and lists, by their path from the top, so that they can be compared approximately."""
+    if not isinstance(tree, (dict, list)):
+        return {prefix: tree}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return {path: leaf for key, value in items for path, leaf in leaves(value, f"{prefix}.{key}").items()}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Path in the folder -> bytes of every file."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def quiet(text: str) -> None:
+    """Report nothing."""
