@@ -118,11 +118,11 @@ class Finish:
     """Tile -> what is stacked for a table, and how; travels to workers."""
 
     def __init__(self, table: str) -> None:
-        self.one = floats_of if table == "floats" else None
+        self.convert = floats_of if table == "floats" else None
         self.stack: Callable[[Any], Any] = to_tensors if table == "floats" else to_batch
 
     def __call__(self, tile: Tile) -> Any:
-        return tile if self.one is None else self.one(tile)
+        return tile if self.convert is None else self.convert(tile)
 
 
 # The contestants.
@@ -228,9 +228,9 @@ class _Decode:
     def __init__(self, finish: Finish) -> None:
         self.finish = finish
 
-    def __call__(self, found: Sample) -> Any:
-        members = {name: data for name, data in found.items() if not name.startswith("__")}
-        return self.finish(sample.decode(found["__key__"], members))
+    def __call__(self, members: Sample) -> Any:
+        own = {name: data for name, data in members.items() if not name.startswith("__")}
+        return self.finish(sample.decode(members["__key__"], own))
 
 
 class LitData:
@@ -263,8 +263,8 @@ class _Unpack:
     def __init__(self, finish: Finish) -> None:
         self.finish = finish
 
-    def __call__(self, found: Any) -> Any:
-        return self.finish(from_fields(found[0] if isinstance(found, tuple) else found))
+    def __call__(self, fields: Any) -> Any:
+        return self.finish(from_fields(fields[0] if isinstance(fields, tuple) else fields))
 
 
 class Mosaic:

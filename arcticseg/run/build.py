@@ -176,7 +176,7 @@ def open_sets(cfg: RunConfig) -> list[ShardSet]:
     """The sets of shards that a config names.
 
     Raises:
-        ShardError: one cannot be read.
+        ShardError: a set cannot be read.
         ConfigError: they do not go together.
     """
     patience = Patience(cfg.data.patience, cfg.data.retries)
@@ -184,7 +184,7 @@ def open_sets(cfg: RunConfig) -> list[ShardSet]:
     tiles = {part.manifest.tile for part in sets}
     if len(tiles) > 1:
         raise ConfigError(
-            f"key 'data.shards' names sets with tiles of {sorted(tiles)} pixels; build them with one size"
+            f"key 'data.shards' names sets with tiles of {sorted(tiles)} pixels; build them with the same size"
         )
     held_out: dict[str, str] = {}
     for part in sets:

@@ -31,7 +31,15 @@ def study(tiny_shards: Path, tmp_path: Path) -> dict:
             "validate_every": 0,
             "checkpoint_every": 0,
             "data": {"shards": str(tiny_shards), "channels": ["hh", "hv", "incidence"]},
-            "model": {"encoder": "vit_tiny_patch16_224", "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+            "model": {
+                "encoder": {
+                    "name": "vit_tiny_patch16_224",
+                    "patch_size": 8,
+                    "embed_dim": 32,
+                    "depth": 2,
+                    "num_heads": 2,
+                }
+            },
             "engine": {"global_batch_size": 4, "zero_stage": 0},
             "tracking": {"every": 1, "wandb": "off"},
         },
@@ -39,8 +47,8 @@ def study(tiny_shards: Path, tmp_path: Path) -> dict:
             "mae": {"task": "pretrain", "pretrain": {"decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}}
         },
         "finetune": {
-            "vit": {"init": "mae", "model": {"decoder_channels": 16}},
-            "unet": {"model": {"encoder": "unet", "unet_filters": [4, 8]}},
+            "vit": {"init": "mae", "model": {"decoder": {"channels": 16}}},
+            "unet": {"model": {"encoder": {"name": "unet", "filters": [4, 8]}}},
         },
         "grid": {"data.label_fraction": [0.4, 1.0]},
     }
