@@ -14,12 +14,14 @@ own, on the CPU, one thread a process; config keys are written as the checkout c
 | batches | codes, draws and inputs of a training with all augmentations, 1 and 2 ranks |
 | masks | noise and masks of a pretraining, 1 and 2 ranks |
 | charts | charts and layers of scenes, classes of drawn polygon codes, scores of drawn counts |
-| train | losses, scores and weights of 20 steps of MAE, ViT + light, ViT + UPerNet, UNet on 1 and 2 ranks; a run that was stopped half-way and resumed must also equal the undisturbed one |
+| train | losses, scores and weights of 20 steps of MAE, ViT + light, ViT + UPerNet, UNet on 1 and 2 ranks |
 | products | evaluation.json, netCDF, GeoTIFF, maps and report |
 | sweep | names, number and resolved configs of a study's trials, and of the shipped configs |
 
-Every comparison is a line, the last line is the summary; the status is 1 where anything differs.
-"""  # noqa: E501  rows of a table
+On each side by itself, a training that is stopped half-way and resumed must equal the undisturbed one, and that of
+`arcticseg train` the probe's. Every comparison is a line, the last line is the summary; the status is 1 where anything
+differs, 2 where a checkout does not run at all.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,8 @@ class Tally:
                 v.nbytes if isinstance(v, np.ndarray) else len(v) if isinstance(v, bytes) else 0 for v in old.values()
             )
             off = f", at most {share:.3g} apart" if share else ""
-            self.say(True, f"{name}: {len(old)} {'files' if _is_files(old) else 'values'}, {size / 1e6:.2f} MB{off}")
+            held = f"{len(old)} {'files' if _is_files(old) else 'values'}"
+            self.say(True, f"{name}: {held}{f', {size / 1e6:.2f} MB' if size else ''}{off}")
 
     def say(self, same: bool, text: str) -> None:
         """Print and count one comparison."""
@@ -95,8 +98,8 @@ def compare_part(part: str, tally: Tally, old: Side, new: Side) -> None:
         tally.compare(f"{part}: {name}", ours.get(name, {}), theirs.get(name, {}))
     if part == "train":
         for side in (old, new):
-            for name, one, other in twins(side):
-                tally.compare(f"{part}: {name}", one, other)
+            for name, once, again in twins(side):
+                tally.compare(f"{part}: {name}", once, again)
 
 
 def without_new_defaults(

@@ -22,6 +22,7 @@ Contents = dict[str, Any]
 _HISTORY = {"history", "source", "created", "date_created", "date_modified", "TIFFTAG_DATETIME", "TIFFTAG_SOFTWARE"}
 # Keys of JSON files and of metrics.jsonl that are times, or follow from them.
 _TIMES = re.compile(r"(^|_)(created|versions?|seconds|per_s|time)$")
+_SECONDS = re.compile(r"[\d.]+(?=</td><td>DATE)")
 _DATES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d:?\d\d)?")
 
 
@@ -141,9 +142,9 @@ def metrics(path: Path, kinds: tuple[str, ...] = ("train", "validation", "event"
     }
 
 
-def without_dates(text: str) -> str:
-    """A text without dates that have a time of day."""
-    return _DATES.sub("DATE", text)
+def page(path: Path) -> str:
+    """A page of HTML without dates that have a time of day, and without a cell of seconds before one."""
+    return _SECONDS.sub("SECONDS", _DATES.sub("DATE", path.read_text()))
 
 
 def differences(old: Contents, new: Contents, tolerance: float = 0.0) -> tuple[list[str], float]:

@@ -24,11 +24,12 @@ PROBE = Path(__file__).with_name("sameness_probe.py")
 RANKS = (1, 2)
 # Seconds that one command may take.
 PATIENCE = 1800
-# Networks of which products are made: one is evaluated, the others predict.
-EVALUATED, PREDICTING = "vit", ("unet", "upernet")
+# Networks of which products are made: one is evaluated, the others predict charts of these scenes.
+EVALUATED = "vit"
+PREDICTING = {"unet": ("scenes", "backscatter.tif"), "upernet": ("ready",)}
 
 # The netCDF library serves one thread at a time.
-_ONE_READER = threading.Lock()
+_NETCDF_LOCK = threading.Lock()
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _FIXED = {
     "CUDA_VISIBLE_DEVICES": "",
@@ -38,6 +39,7 @@ _FIXED = {
     # Modules come from PYTHONPATH, never from the folder of a script.
     "PYTHONSAFEPATH": "1",
 }
+_ERROR = re.compile(r"^(\[rank\d+\]: )?[\w.]*(Error|Exit|error)\b.*:")
 _LEFT_OUT = re.compile(r"^(RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_.*|SLURM_.*|WANDB_.*|RAY_.*)$")
 
 
@@ -92,8 +94,13 @@ class Side:
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
+        said = f"{out}\n{errors}"
+        with open(self.folder / "log.txt", "a", encoding="utf-8") as log:
+            log.write(f"\n$ {' '.join(command)}\n{said}")
         if process.returncode:
-            last = " | ".join(f"{out}\n{errors}".strip().splitlines()[-6:])
+            lines = said.strip().splitlines()
+            # Launchers say much after the error of a rank.
+            last = ([line for line in lines if _ERROR.search(line)] or lines or ["it said nothing"])[0]
             raise FailedError(f"{self.name}: {' '.join(command)[:200]} ended with {process.returncode}: {last}")
         return out
 
@@ -120,7 +127,7 @@ def make_scenes(side: Side, parts: Sequence[str]) -> None:
     """Two simulated scenes, ready-to-train ones, and the backscatter of the first one as a GeoTIFF."""
     side.arcticseg("simulate", "scenes", "--n", "2", "--size", "600")
     side.arcticseg("rtt", "scenes", "--out", "ready")
-    with _ONE_READER:
+    with _NETCDF_LOCK:
         write_backscatter(_scenes(side)[0], side.folder / "backscatter.tif")
 
 
@@ -209,9 +216,9 @@ def make_products(side: Side, parts: Sequence[str]) -> None:
     last = {name: f"runs/1/{name}/weights/last.safetensors" for name in (EVALUATED, *PREDICTING)}
     options = ("--list", "lists/val.txt", "--baseline", "shards", "--name", "evaluated")
     side.arcticseg("evaluate", last[EVALUATED], "scenes", "--out", "evaluation", *options)
-    for name in PREDICTING:
-        side.arcticseg("predict", last[name], "scenes", "ready", "backscatter.tif", "--out", f"predicted/{name}")
-    side.arcticseg("report", "evaluation", "--out", "report.html")
+    for name, scenes in PREDICTING.items():
+        side.arcticseg("predict", last[name], *scenes, "--out", f"predicted/{name}")
+    side.arcticseg("report", "evaluation", "--run", "runs/1/mae", "--out", "report.html")
 
 
 def make_sweep(side: Side, parts: Sequence[str]) -> None:
@@ -239,12 +246,17 @@ def read_shards(side: Side) -> dict[str, Contents]:
     return {"files": contents.files(side.folder / "shards"), "said": texts | contents.all_of(said, "*.png")}
 
 
-def read_recorded(name: str) -> Callable[[Side], dict[str, Contents]]:
-    """What is kept of the first steps of a training, by number of ranks."""
+def read_recorded(what: str) -> Callable[[Side], dict[str, Contents]]:
+    """The batches or masks that are kept of trainings, by training and number of ranks."""
+    names = [training.name for training in layout.TRAININGS if training.record == what]
 
     def read(side: Side) -> dict[str, Contents]:
         folder = side.folder / "recorded"
-        return {f"{ranks} ranks": contents.all_of(folder, f"{ranks}-{name}-*.npz") for ranks in RANKS}
+        return {
+            f"{name}, ranks {ranks}": contents.all_of(folder, f"{ranks}-{name}-*.npz")
+            for name in names
+            for ranks in RANKS
+        }
 
     return read
 
@@ -265,7 +277,7 @@ def read_train(side: Side) -> dict[str, Contents]:
     names = sorted(str(path.parent.relative_to(side.folder / "runs")) for path in side.folder.glob("runs/**/weights"))
     return {
         "runs that ended": contents.all_of(side.folder, "finished-*.npz"),
-        **{name: read_run(side, name) for name in names if not name.endswith("/batches")},
+        **{name: read_run(side, name) for name in names},
     }
 
 
@@ -282,14 +294,13 @@ def twins(side: Side) -> Iterator[tuple[str, Contents, Contents]]:
 
 def read_products(side: Side) -> dict[str, Contents]:
     """Evaluation, predicted charts, report."""
-    report = contents.without_dates((side.folder / "report.html").read_text())
-    kinds = ("*.json", "*.nc", "*.tif", "*.png")
     made = {
-        f"{name} {kind}": contents.all_of(side.folder / name, kind)
+        f"{name}, {kind}": contents.all_of(side.folder / name, f"*.{kind}")
         for name in ("evaluation", "predicted")
-        for kind in kinds
+        for kind in ("json", "nc", "tif", "png")
     }
-    return {name: held for name, held in made.items() if held} | {"report": {"report.html": report}}
+    report = {"report.html": contents.page(side.folder / "report.html")}
+    return {name: held for name, held in made.items() if held} | {"report": report}
 
 
 def read_sweep(side: Side) -> dict[str, Contents]:
@@ -319,7 +330,7 @@ PARTS: dict[str, tuple[str, Callable[[Side], dict[str, Contents]]]] = {
     "scenes": ("scenes", read_scenes),
     "shards": ("shards", read_shards),
     "batches": ("runs", read_recorded("batches")),
-    "masks": ("runs", read_recorded("mae")),
+    "masks": ("runs", read_recorded("masks")),
     "charts": ("charts", read_charts),
     "train": ("runs", read_train),
     "products": ("products", read_products),
