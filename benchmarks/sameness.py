@@ -26,6 +26,7 @@ differs, 2 where a checkout does not run at all.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -122,10 +123,10 @@ def without_new_defaults(
 def work_folder(place: Path | None) -> Iterator[Path]:
     """The folder given, which stays, or one that is removed in the end."""
     if place is not None:
-        yield place.absolute()
+        yield place.resolve()
         return
     with tempfile.TemporaryDirectory(prefix="sameness-") as folder:
-        yield Path(folder)
+        yield Path(folder).resolve()
 
 
 def compare(sides: tuple[Side, Side], parts: Sequence[str], tally: Tally) -> None:
@@ -141,7 +142,12 @@ def compare(sides: tuple[Side, Side], parts: Sequence[str], tally: Tally) -> Non
                     tally.say(False, f"{part}: is not made, since a step before it failed")
                 continue
             results = [pool.submit(STEPS[step][1], side, parts) for side in sides]
-            errors = [error for error in (result.exception() for result in results) if error is not None]
+            try:
+                errors = [error for error in (result.exception() for result in results) if error is not None]
+            except KeyboardInterrupt:
+                for side in sides:
+                    side.kill()
+                raise
             print(f"{step} made in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
             for error in errors:
                 if not isinstance(error, (FailedError, LookupError)):
@@ -149,7 +155,10 @@ def compare(sides: tuple[Side, Side], parts: Sequence[str], tally: Tally) -> Non
                 failed.add(step)
                 tally.say(False, f"{step}: {error}")
             for part in own if not errors else ():
-                compare_part(part, tally, *sides)
+                try:
+                    compare_part(part, tally, *sides)
+                except (OSError, LookupError, ValueError) as error:
+                    tally.say(False, f"{part}: results cannot be read: {error!r}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,6 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"{place}: holds no package arcticseg; give the folder of a checkout")
     if arguments.work is not None and arguments.work.exists():
         parser.error(f"--work is {arguments.work}, which exists; give a new folder")
+    # So a SIGTERM, too, ends the commands that run.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     tally = Tally(arguments.tolerance)
     with work_folder(arguments.work) as work:
         old, new = (

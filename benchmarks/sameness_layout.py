@@ -137,6 +137,8 @@ TRAININGS = (
     Training("mae-bf16", _MAE | {"engine.precision": "bf16", "engine.zero_stage": 1}, ranks=(2,), resumed=True),
     Training("vit-zero3", _LIGHT | {"engine.zero_stage": 3}, ranks=(2,)),
 )
+# Draw their samples in another way each time, so only that they end is compared.
+DRAWN_ANEW = ("webdataset",)
 # Stopped on two ranks, resumed on one.
 MOVED = Training("moved", _UNET | {"engine.zero_stage": 1})
 # Done by `arcticseg train --ranks 2`; its twin of TRAININGS is done by the probe.

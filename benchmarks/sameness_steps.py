@@ -61,6 +61,7 @@ class Side:
     checkout: Path
     folder: Path
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    _process: subprocess.Popen[str] | None = None
 
     def prepare(self) -> None:
         """Make the folder and ask for the default config.
@@ -80,7 +81,7 @@ class Side:
         """
         kept = {name: value for name, value in os.environ.items() if not _LEFT_OUT.match(name)}
         environment = kept | dict.fromkeys(_THREADS, "1") | _FIXED | {"PYTHONPATH": str(self.checkout)}
-        process = subprocess.Popen(
+        process = self._process = subprocess.Popen(
             [sys.executable, *command],
             cwd=self.folder,
             env=environment,
@@ -91,9 +92,9 @@ class Side:
         )
         try:
             out, errors = process.communicate(timeout=PATIENCE)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+        except subprocess.TimeoutExpired as error:
+            self.kill()
+            raise FailedError(f"{self.name}: {error}") from error
         said = f"{out}\n{errors}"
         with open(self.folder / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"\n$ {' '.join(command)}\n{said}")
@@ -103,6 +104,11 @@ class Side:
             last = ([line for line in lines if _ERROR.search(line)] or lines or ["it said nothing"])[0]
             raise FailedError(f"{self.name}: {' '.join(command)[:200]} ended with {process.returncode}: {last}")
         return out
+
+    def kill(self) -> None:
+        """End the command that runs, with all of its processes."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def arcticseg(self, *arguments: str) -> str:
         """Run a command of this checkout; return what it prints."""
@@ -180,8 +186,10 @@ def jobs(side: Side, ranks: int, parts: Sequence[str]) -> Iterator[dict[str, Any
         overrides = side.overrides(training, ranks, f"runs/{out}")
         return {"name": out.replace("/", "-"), "overrides": overrides, "record": record, "stop": stop, "resume": resume}
 
+    # Products are made of trainings on one rank.
+    wanted = {part for part in parts if part != "products" or ranks == 1}
     for training in layout.TRAININGS:
-        if ranks in training.ranks and training.parts & set(parts):
+        if ranks in training.ranks and training.parts & wanted:
             out = f"{ranks}/{training.name}"
             yield job(training, out)
             if training.resumed and "train" in parts:
@@ -194,7 +202,7 @@ def jobs(side: Side, ranks: int, parts: Sequence[str]) -> Iterator[dict[str, Any
 def make_runs(side: Side, parts: Sequence[str]) -> None:
     """Trainings by the probe, on two ranks first, since one of them moves to one rank; and one by the command."""
     for ranks in reversed(RANKS):
-        listed = list(jobs(side, ranks, parts)) if ranks == 1 or set(parts) != {"products"} else []
+        listed = list(jobs(side, ranks, parts))
         if listed:
             side.probe("train", ranks, config="empty.yaml", jobs=listed)
     if "train" in parts:
@@ -207,7 +215,6 @@ def make_charts(side: Side, parts: Sequence[str]) -> None:
     """Charts, layers and scores by the probe."""
     ready = min((side.folder / "ready").glob("*.nc"))
     paths = {"raw": f"scenes/{_scenes(side)[0].name}", "ready": f"ready/{ready.name}", "GeoTIFF": "backscatter.tif"}
-    # A GeoTIFF has no chart.
     side.probe("charts", scenes=paths)
 
 
@@ -277,7 +284,7 @@ def read_train(side: Side) -> dict[str, Contents]:
     names = sorted(str(path.parent.relative_to(side.folder / "runs")) for path in side.folder.glob("runs/**/weights"))
     return {
         "runs that ended": contents.all_of(side.folder, "finished-*.npz"),
-        **{name: read_run(side, name) for name in names},
+        **{name: read_run(side, name) for name in names if not name.endswith(layout.DRAWN_ANEW)},
     }
 
 
