@@ -22,7 +22,9 @@ Contents = dict[str, Any]
 _HISTORY = {"history", "source", "created", "date_created", "date_modified", "TIFFTAG_DATETIME", "TIFFTAG_SOFTWARE"}
 # Keys of JSON files and of metrics.jsonl that are times, or follow from them.
 _TIMES = re.compile(r"(^|_)(created|versions?|seconds|per_s|time)$")
+_FIGURE = re.compile(r"[-+]?\d[\w.,:%-]*")
 _SECONDS = re.compile(r"[\d.]+(?=</td><td>DATE)")
+_CONFIG = re.compile(r"(?<=</summary><pre>)[^<]*")
 _DATES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d:?\d\d)?")
 
 
@@ -143,8 +145,14 @@ def metrics(path: Path, kinds: tuple[str, ...] = ("train", "validation", "event"
 
 
 def page(path: Path) -> str:
-    """A page of HTML without dates that have a time of day, and without a cell of seconds before one."""
-    return _SECONDS.sub("SECONDS", _DATES.sub("DATE", path.read_text()))
+    """A report without dates that have a time of day, a cell of seconds before one, and the configs of runs."""
+    text = _DATES.sub("DATE", path.read_text())
+    return _CONFIG.sub("CONFIG", _SECONDS.sub("SECONDS", text))
+
+
+def figures(text: str) -> list[str]:
+    """The numbers of a text; its words may be put in another way."""
+    return _FIGURE.findall(text)
 
 
 def differences(old: Contents, new: Contents, tolerance: float = 0.0) -> tuple[list[str], float]:

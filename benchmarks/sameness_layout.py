@@ -14,6 +14,7 @@ from typing import Any
 # the checkout has is used.
 PLACES: dict[str, tuple[str, ...]] = {
     "load": ("arcticseg.run.config:load", "arcticseg.settings:load"),
+    "to_dict": ("arcticseg.config:to_dict",),
     "run": ("arcticseg.run.start:run", "arcticseg.run:run"),
     "process_group": ("arcticseg.engine.process_group",),
     "Jsonl": ("arcticseg.tracking:Jsonl",),
@@ -36,7 +37,7 @@ KEYS = {
     "model.unet_filters": "model.encoder.filters",
     "model.decoder": "model.decoder.name",
     "model.decoder_channels": "model.decoder.channels",
-    "model.sic": "model.heads.SIC",
+    "model.sic": "model.heads.SIC.name",
 }
 # New keys that say nothing for a network of this encoder; the old config had them all the same.
 _WITHOUT_EFFECT = {
@@ -46,6 +47,10 @@ _WITHOUT_EFFECT = {
     ),
     "vit": ("model.encoder.filters",),
 }
+# What null, or a key that is not there, stands for.
+_DECODERS = {"unet": "unet", "vit": "light"}
+_WIDTHS = {"light": 256, "upernet": 768}
+_SIC_HEAD = "regression"
 
 STEPS = 20
 # A stop is asked for at this step and comes one step later.
@@ -73,7 +78,7 @@ _VIT: dict[str, Any] = {
     "model.depth": 4,
     "model.num_heads": 2,
 }
-_LIGHT = _VIT | {"model.decoder_channels": 16}
+_LIGHT = _VIT | {"model.decoder": "light", "model.decoder_channels": 16}
 _UPERNET = _LIGHT | {"model.decoder": "upernet", "model.sic": "classification"}
 _UNET: dict[str, Any] = {"model.encoder": "unet", "model.unet_filters": "[4, 8]"}
 _MAE = _VIT | {
@@ -182,18 +187,20 @@ def overrides(settings: Mapping[str, Any], new_keys: bool) -> list[str]:
 
 
 def canonical(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved config as new dotted key -> value, without the keys that have no effect."""
+    """A resolved config as new dotted key -> value: nulls resolved, without the keys that have no effect."""
     flat = dict(_leaves(resolved))
     if not has_new_keys(resolved):
         flat = {KEYS.get(key, key): value for key, value in flat.items()}
+    # Sections that are null or empty; what they stand for is filled in.
+    flat = {key: value for key, value in flat.items() if key not in ("model.decoder", "model.heads") or value}
     encoder = "unet" if flat["model.encoder.name"] == "unet" else "vit"
-    flat = {key: value for key, value in flat.items() if key not in _WITHOUT_EFFECT[encoder]}
-    # The old config named a ViT's decoder even for a UNet; null is the encoder's own decoder.
-    if encoder == "unet":
-        flat["model.decoder.name"] = "unet"
-    elif flat.get("model.decoder.name") is None:
-        flat["model.decoder.name"] = "light"
-    return flat
+    # The old config named a ViT's decoder even for a UNet.
+    if encoder == "unet" or flat.get("model.decoder.name") is None:
+        flat["model.decoder.name"] = _DECODERS[encoder]
+    if flat.get("model.decoder.channels") is None:
+        flat["model.decoder.channels"] = _WIDTHS.get(flat["model.decoder.name"])
+    flat.setdefault("model.heads.SIC.name", _SIC_HEAD)
+    return {key: value for key, value in flat.items() if key not in _WITHOUT_EFFECT[encoder]}
 
 
 def _leaves(keys: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

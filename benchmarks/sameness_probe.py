@@ -1,9 +1,9 @@
-"""The part of `sameness.py` that runs inside a checkout: it trains, records batches and masks, and reads charts.
+"""The part of `sameness.py` that runs inside a checkout: it trains, keeps batches and masks, reads charts and configs.
 
     python benchmarks/sameness_probe.py REQUEST.json
 
 The request names the checkout, the task, and where this checkout keeps what the task needs (`sameness_layout.py`).
-Results are written as npz files below the working folder.
+Results are written to the working folder.
 """
 
 from __future__ import annotations
@@ -175,6 +175,13 @@ def charts(checkout: Checkout, request: Mapping[str, Any]) -> None:
     np.savez("scores.npz", **polygons(checkout.find("chart")), **scores(checkout.find("score")))
 
 
+def configs(checkout: Checkout, request: Mapping[str, Any]) -> None:
+    """The resolved configs of shipped names, as JSON."""
+    load, to_dict = checkout.find("load"), checkout.find("to_dict")
+    resolved = {name: to_dict(load(name)) for name in request["configs"]}
+    Path("configs.json").write_text(json.dumps(resolved, indent=1))
+
+
 def polygons(chart: Any, n: int = 20_000) -> Arrays:
     """Classes [P, 3] of drawn polygon codes under both rules."""
     random = np.random.default_rng(0)
@@ -211,7 +218,7 @@ def main() -> None:
     """Do what the request says."""
     request = json.loads(Path(sys.argv[1]).read_text())
     checkout = Checkout(request["checkout"], request["places"])
-    {"train": train, "charts": charts}[request["task"]](checkout, request)
+    {"train": train, "charts": charts, "configs": configs}[request["task"]](checkout, request)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ class Side:
         path = self.folder / f"{task}-{ranks}.request.json"
         places = layout.places(self.checkout)
         asked = {"task": task, "ranks": ranks, "checkout": str(self.checkout), "places": places} | request
-        path.write_text(dumps(asked))
+        path.write_text(json.dumps(asked))
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
         self.python(*launcher, str(PROBE), path.name)
 
@@ -229,16 +229,12 @@ def make_products(side: Side, parts: Sequence[str]) -> None:
 
 
 def make_sweep(side: Side, parts: Sequence[str]) -> None:
-    """What a sweep's dry run prints, and that of every shipped training."""
+    """What a sweep's dry run prints, and the configs of the shipped trainings by the probe."""
     grid = ("grid.data.label_fraction=[0.4, 1.0]", "grid.optim.lr=[1e-4, 1e-3]")
     study = side.arcticseg("sweep", "study", "out=study", "common.data.shards=shards", *grid, "--dry-run")
     (side.folder / "study.yaml").write_text(study)
-    configs = side.folder / "configs"
-    configs.mkdir()
-    for path in sorted((side.checkout / "configs").glob("*.yaml")):
-        if "base" not in path.stem and path.stem != "study":
-            text = side.arcticseg("train", "--config", path.stem, "--dry-run")
-            (configs / path.name).write_text(text)
+    names = sorted(path.stem for path in (side.checkout / "configs").glob("*.yaml"))
+    side.probe("configs", configs=[name for name in names if "base" not in name and name != "study"])
 
 
 def read_scenes(side: Side) -> dict[str, Contents]:
@@ -247,9 +243,9 @@ def read_scenes(side: Side) -> dict[str, Contents]:
 
 
 def read_shards(side: Side) -> dict[str, Contents]:
-    """Shards, and what is said of them."""
+    """Shards, the numbers that are said of them, and what is drawn."""
     said = side.folder / "said"
-    texts = {path.name: path.read_text() for path in sorted(said.glob("*.txt"))}
+    texts = {path.name: contents.figures(path.read_text()) for path in sorted(said.glob("*.txt"))}
     return {"files": contents.files(side.folder / "shards"), "said": texts | contents.all_of(said, "*.png")}
 
 
@@ -318,9 +314,8 @@ def read_sweep(side: Side) -> dict[str, Contents]:
     for trial in trials:
         name, _, resolved = trial.partition("\n")
         read[f"trial {name}"] = layout.canonical(yaml.safe_load(resolved))
-    for path in sorted((side.folder / "configs").glob("*.yaml")):
-        read[f"config {path.stem}"] = layout.canonical(yaml.safe_load(path.read_text()))
-    return read
+    configs = json.loads((side.folder / "configs.json").read_text())
+    return read | {f"config {name}": layout.canonical(resolved) for name, resolved in configs.items()}
 
 
 # Step -> the steps that it needs, and what makes it; in the order in which they are done.

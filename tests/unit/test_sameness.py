@@ -174,16 +174,31 @@ def test_products_are_compared_by_content_without_history(contents: ModuleType, 
     ]
 
 
-OLD_CONFIG = (
-    "{steps: 1, model: {encoder: ENCODER, decoder: light, decoder_channels: null, depth: null, unet_filters: [4]}}"
-)
+def test_a_report_is_compared_without_dates_seconds_and_configs(contents: ModuleType, tmp_path: Path) -> None:
+    def page(date: str, seconds: float, config: str, score: float) -> str:
+        path = tmp_path / "report.html"
+        path.write_text(
+            f"<td>{score}</td><td>{seconds}</td><td>{date}</td><details><summary>Config</summary><pre>{config}</pre>"
+        )
+        return str(contents.page(path))
+
+    page_of_old = page("2026-11-27T06:35:01+00:00", 13.7, "a: 1\n", 70.5)
+    assert page_of_old == page("2026-12-01T16:00:59+00:00", 9, "b: 2\n", 70.5)
+    assert page_of_old != page("2026-11-27T06:35:01+00:00", 13.7, "a: 1\n", 70.6)
+    assert contents.figures("2 of 3 scenes, 1.5 MB: 4%") == ["2", "3", "1.5", "4%"]
+
+
+OLD_CONFIG = """
+steps: 1
+model: {encoder: ENCODER, decoder: light, decoder_channels: null, sic: regression, depth: null, unet_filters: [4]}
+"""
 
 
 @pytest.mark.parametrize(
     ("encoder", "new"),
     [
-        ("vit_x", "{encoder: {name: vit_x, depth: null}, decoder: {name: null, channels: null}}"),
-        ("unet", "{encoder: {name: unet, filters: [4]}, decoder: {name: null, channels: null}}"),
+        ("vit_x", "{encoder: {name: vit_x, depth: null}, decoder: null, heads: {}}"),
+        ("unet", "{encoder: {name: unet, filters: [4]}, decoder: {name: unet}, heads: {SIC: {name: regression}}}"),
     ],
 )
 def test_old_and_new_keys_come_to_the_same_config(layout: ModuleType, encoder: str, new: str) -> None:
