@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from arcticseg import config
+from arcticseg.choice import Choice
 from arcticseg.run import config as run_config
 from arcticseg.run.config import RunConfig
 from launchers import train
@@ -40,14 +41,32 @@ _ROW = re.compile(r"^\| `([\w.]+)` \| .+? \| `(.+?)` \| ")
 _MODULES = re.compile(r"^\| `([\w/]+/)` \| \|\n\|---\|---\|\n((?:\|.*\n)+)", re.MULTILINE)
 
 
+def choice_in(hint: Any) -> type[Choice] | None:
+    """The choice that a type hint is or holds."""
+    kinds = [part for part in (hint, *typing.get_args(hint)) if isinstance(part, type) and issubclass(part, Choice)]
+    return kinds[0] if kinds else None
+
+
 def keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, default) of every leaf of a config."""
+    """(dotted key, default) of every leaf of a config; of a choice, those of everything that can be chosen."""
     hints, defaults = typing.get_type_hints(cls), config.to_dict(cls())
     for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from keys(hints[field.name], f"{prefix}{field.name}.")
-        else:
-            yield f"{prefix}{field.name}", defaults[field.name]
+        key, hint, default = f"{prefix}{field.name}", hints[field.name], defaults[field.name]
+        choice, container = choice_in(hint), typing.get_origin(hint) in (dict, tuple)
+        if choice is None and dataclasses.is_dataclass(hint):
+            yield from keys(hint, f"{key}.")
+            continue
+        yield (key, default) if choice is None or container else (f"{key}.name", default and default["name"])
+        item = f"{key}.CHART." if container else f"{key}."
+        for kind in dict.fromkeys(choice.table.values()) if choice else ():
+            yield from (leaf for leaf in keys(kind, item) if leaf[0] != f"{item}name")
+
+
+def choices(cls: Any) -> set[type[Choice]]:
+    """All choices in a config and in its sections."""
+    hints = typing.get_type_hints(cls).values()
+    sections = [hint for hint in hints if dataclasses.is_dataclass(hint) and choice_in(hint) is None]
+    return {kind for hint in hints if (kind := choice_in(hint))}.union(*map(choices, sections))
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -77,11 +96,15 @@ def anchor(title: str) -> str:
 
 def test_every_key_is_described_with_its_default() -> None:
     rows = [_ROW.match(line) for line in (DOCS / "configs.md").read_text(encoding="utf-8").splitlines()]
-    described = {row.group(1): row.group(2) for row in rows if row}
-    expected = dict(keys(RunConfig))
-    assert sorted(described) == sorted(expected)
-    for key, default in expected.items():
-        assert yaml.safe_load(described[key]) == default, key
+    described = [(row.group(1), str(yaml.safe_load(row.group(2)))) for row in rows if row]
+    assert sorted(described) == sorted((key, str(default)) for key, default in keys(RunConfig))
+
+
+def test_every_name_that_can_be_chosen_is_described() -> None:
+    text = (DOCS / "configs.md").read_text(encoding="utf-8")
+    names = [name for kind in choices(RunConfig) for name in kind.table]
+    assert {"vit_*", "upernet", "regression", "cross_entropy"} <= set(names)
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=list(PAGES))
