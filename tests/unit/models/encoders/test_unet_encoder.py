@@ -20,7 +20,7 @@ def test_maps_halve_from_level_to_level() -> None:
 
 def test_a_map_sees_the_largest_of_the_map_above() -> None:
     torch.manual_seed(0)
-    encoder = UNetEncoder(1, filters=(4, 4)).eval()
+    encoder = UNetEncoder(1, 32, (4, 4)).eval()
     x = torch.randn(1, 1, 16, 16)
     above, below, _ = encoder(x)
     torch.testing.assert_close(encoder.levels[1](torch.nn.functional.max_pool2d(above, 2)), below)
