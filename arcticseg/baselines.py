@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from arcticseg.data import manifest as manifests
 from arcticseg.data.order import generator
 from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import select
-from arcticseg.data.tile import Tile, decode_sar, interpolation_matrix
+from arcticseg.data.tile import SAR_LOW, Tile, decode_sar, interpolation_matrix
 from arcticseg.ice.channels import CHANNELS, SAR
+from arcticseg.ice.classes import most_likely, rounded
 from arcticseg.ice.geo import interpolate
 from arcticseg.ice.layers import Layers
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
@@ -23,39 +26,45 @@ from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 LOGISTIC = "logistic regression on HH, HV, incidence angle"
 MAJORITY = "majority class"
 
+# What is drawn for the fit, at most.
 _PIXELS = 60_000
 _TILES = 400
 
 
 @dataclass(frozen=True)
 class LogisticBaseline:
-    """Fitted classifiers of the three charts, and the factor whose pixels they know."""
+    """Fitted classifiers of the three charts, and the factor of the pixels that they are fitted to."""
 
     models: dict[str, Any]
     factor: int
 
+    @property
+    def classes(self) -> dict[str, Callable[[NDArray[np.float32]], NDArray[np.uint8]]]:
+        """Chart -> what makes classes of its field."""
+        return {"SIC": partial(rounded, chart="SIC"), "SOD": most_likely, "FLOE": most_likely}
+
     def fields(self, layers: Layers) -> dict[str, NDArray[np.float32]]:
-        """Class probabilities of a scene, float32 [K, H, W]; SIC as its expected class [1, H, W], which suits R2."""
+        """Chart -> class probabilities, float32 [K, H, W]; SIC as its expected class [1, H, W], which suits R2."""
         step = layers.step
         rows, cols = (np.arange(n) * step + (step - 1) / 2 for n in layers.shape)
         _, _, incidence = interpolate(layers.geo, rows, cols)
         features = _features(layers.sar["hh"], layers.sar["hv"], incidence).reshape(-1, 3)
-        out = {}
+        fields = {}
         for chart, model in self.models.items():
-            probability = np.zeros((N_CLASSES[chart], len(features)), np.float32)
-            probability[model.classes_.astype(int)] = model.predict_proba(features).T
+            probabilities = np.zeros((N_CLASSES[chart], len(features)), np.float32)
+            probabilities[model.classes_.astype(int)] = model.predict_proba(features).T
             if chart == "SIC":
-                probability = (probability * np.arange(N_CLASSES[chart])[:, None]).sum(0, keepdims=True)
-            out[chart] = probability.reshape(-1, *layers.shape)
-        return out
+                probabilities = (probabilities * np.arange(N_CLASSES[chart])[:, None]).sum(0, keepdims=True)
+            fields[chart] = probabilities.reshape(-1, *layers.shape)
+        return fields
 
 
 def _features(hh: NDArray, hv: NDArray, incidence: NDArray) -> NDArray[np.float32]:
     """[..., 3], normalised with the published statistics; 0 where there is no data."""
     planes = []
     for name, values in ((SAR["hh"], hh), (SAR["hv"], hv), ("sar_incidenceangle", incidence)):
-        # Zero power has no decibels; the lowest stored value stands for it, as in a sample.
-        finite = np.where(np.isneginf(values), -60.0, values)
+        # Zero power is -inf dB; the lowest stored value replaces it, as in a sample.
+        finite = np.where(np.isneginf(values), SAR_LOW, values)
         planes.append(np.nan_to_num((finite - CHANNELS[name].mean) / CHANNELS[name].std))
     return np.stack(planes, axis=-1).astype(np.float32)
 
@@ -82,13 +91,13 @@ def fit_logistic(shards: Path, factor: int, seed: int = 0) -> LogisticBaseline:
     random = generator("baseline", selection.fingerprint, seed)
     reader = SampleReader(selection)
     chosen = random.permutation(len(selection))[:_TILES]
-    found = []
+    pixels = []
     for number in chosen:
         features, labels = _pixels(reader.read(int(number)))
         kept = random.permutation(len(features))[: _PIXELS // len(chosen) + 1]
-        found.append((features[kept], labels[kept]))
+        pixels.append((features[kept], labels[kept]))
     reader.close()
-    features, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    features, labels = (np.concatenate(parts) for parts in zip(*pixels, strict=True))
     models = {}
     for i, chart in enumerate(CHARTS):
         labelled = labels[:, i] != IGNORE_INDEX

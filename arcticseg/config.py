@@ -4,7 +4,8 @@ A file may say `base: other.yaml` (beside it, or shipped): its own keys then cha
 difference is a line. Overrides such as `optim.lr=1e-4` come last; their values are YAML. A key that the dataclass
 does not have, or a value of another type, is an error that names the key, the value and the remedy.
 
-A field whose type is a `Choice` is a config chosen by its key `name`, with the keys that apply to it alone.
+A field whose type is a `Choice` is a config chosen by its key `name`, with the keys that apply to it alone. A dataclass
+with a class method `completed` has keys filled in by it, as those that follow from others.
 """
 
 from __future__ import annotations
@@ -148,25 +149,33 @@ def _lay(cls: type, under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[s
     hints = typing.get_type_hints(cls)
     out = dict(under)
     for key, value in over.items():
-        hint = _dataclass_in(hints.get(key))
-        old = out.get(key)
-        if hint is not None and issubclass(hint, Choice):
-            old, value = _spelled(old), _spelled(value)
-            if isinstance(old, Mapping) and isinstance(value, Mapping) and "name" in value:
-                default = _default_name(cls, key)
-                if hint.choose(old.get("name", default)) is not hint.choose(value["name"]):
-                    old = None
-        if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
-            out[key] = value
-        elif hint is not None and not issubclass(hint, Choice):
-            out[key] = _lay(hint, old, value)
-        else:
-            out[key] = merge(old, value)
+        default = _default_name(cls, key) if key in hints else None
+        out[key] = _laid(hints.get(key), out.get(key), value, default)
     return out
 
 
+def _laid(hint: Any, old: Any, value: Any, default: str | None) -> Any:
+    """A value of a type laid over an old value; `default` names the choice that the old keys are of by default."""
+    kind = _dataclass_in(hint)
+    if kind is not None and issubclass(kind, Choice):
+        old, value = _spelled(old), _spelled(value)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and "name" in value:
+            name = old.get("name", default)
+            # Keys of no name stay: they belong to whatever is chosen.
+            if name is not None and kind.choose(name) is not kind.choose(value["name"]):
+                old = None
+    if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
+        return value
+    if kind is not None and not issubclass(kind, Choice):
+        return _lay(kind, old, value)
+    if typing.get_origin(hint) is dict:
+        item = typing.get_args(hint)[1]
+        return {**old, **{key: _laid(item, old.get(key), part, None) for key, part in value.items()}}
+    return merge(old, value)
+
+
 def _dataclass_in(hint: Any) -> type | None:
-    """The dataclass of a type hint that is one, or one or None."""
+    """The dataclass of a type hint that is a dataclass, with or without None."""
     for part in (hint, *typing.get_args(hint)) if typing.get_origin(hint) not in (tuple, dict) else ():
         if dataclasses.is_dataclass(part) and isinstance(part, type):
             return part
@@ -197,6 +206,30 @@ def override(keys: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
     return out
 
 
+def override_layer(overrides: Sequence[str]) -> dict[str, Any]:
+    """`a.b=value` strings as nested keys, later over earlier.
+
+    A name and keys of what it chooses stand together, in whatever order they are given.
+
+    Raises:
+        ConfigError: an override without `=`.
+    """
+    out: dict[str, Any] = {}
+    for nested in override_layers(overrides):
+        out = _together(out, nested)
+    return out
+
+
+def _together(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(under)
+    for key, value in over.items():
+        old = out.get(key)
+        if isinstance(old, Mapping) != isinstance(value, Mapping):
+            old, value = _spelled(old), _spelled(value)
+        out[key] = _together(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
 def override_layers(overrides: Sequence[str]) -> list[dict[str, Any]]:
     """`a.b=value` strings as nested keys.
 
@@ -223,6 +256,7 @@ def build(cls: type[T], keys: Mapping[str, Any], prefix: str = "") -> T:
         ConfigError: unknown key, missing key, or a value of another type.
     """
     hints = typing.get_type_hints(cls)
+    keys = getattr(cls, "completed", dict)(keys)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in keys:
         if key not in fields:
@@ -248,7 +282,8 @@ def _build_choice(base: type[Choice], value: Any, key: str, default: str | None)
     name = keys.get("name", default)
     kind = base.choose(name)
     if kind is None:
-        raise BadValueError(f"{key}.name", name, f"set one of {', '.join(base.table)}, or give its module by --import")
+        known = f"set one of {', '.join(base.table)}, or " if base.table else ""
+        raise BadValueError(f"{key}.name", name, f"{known}give its module by --import")
     return build(kind, {**keys, "name": name}, f"{key}.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,40 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.baselines import LOGISTIC, MAJORITY, fit_logistic
+from arcticseg.baselines import LOGISTIC, MAJORITY, LogisticBaseline, fit_logistic
 from arcticseg.errors import SceneError
 from arcticseg.files import make_folder, write_text
-from arcticseg.ice import layers as scene_layers
-from arcticseg.ice.layers import LayerConfig, Layers
+from arcticseg.ice.layers import LayerConfig, official_labels
 from arcticseg.ice.reference import check_reference, find_references, read_reference, reference_of
-from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scenes.open import open_scene
-from arcticseg.ice.scenes.scene import Scene
+from arcticseg.ice.scenes.scene import RAW_SPACING, Scene
 from arcticseg.ice.score import Confusion, confusion, empty_confusions, majority, scores
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
-from arcticseg.pictures import maps
 from arcticseg.pictures.results import EVALUATION_FILE, FORMAT
-from arcticseg.products.charts import PRODUCT_FACTOR, fields_to_charts, product_positions
-from arcticseg.products.geotiff import write_geotiff
-from arcticseg.products.netcdf import write_netcdf
+from arcticseg.products.charts import PRODUCT_FACTOR, chart_shape, fields_to_charts
 from arcticseg.products.predictor import Predictor
-
-
-def count(labels: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> dict[str, Confusion]:
-    """Confusion counts of each chart; both uint8 [3, H, W]. A labelled pixel without prediction counts as class 0.
-
-    Scores are over all labelled pixels, so a network that declines to answer must not gain by it.
-    """
-    out = {}
-    for i, chart in enumerate(CHARTS):
-        answered = np.where(prediction[i] < N_CLASSES[chart], prediction[i], 0)
-        out[chart] = confusion(labels[i], answered, N_CLASSES[chart])
-    return out
-
-
-def _add(total: dict[str, Confusion], counts: dict[str, Confusion]) -> None:
-    for chart, matrix in counts.items():
-        total[chart] += matrix
+from arcticseg.products.product import Drawn, Product
+from arcticseg.products.write import Options, SceneHooks, write_scenes
 
 
 def evaluate(
@@ -54,95 +34,151 @@ def evaluate(
     scenes: Sequence[Path],
     out: Path,
     *,
+    products: Mapping[str, Product],
     name: str | None = None,
     run: Path | None = None,
     baseline_shards: Path | None = None,
     reference: Path | None = None,
-    products: bool = True,
-    pictures: bool = True,
-    overlap: int | None = None,
-    batch_size: int = 8,
-    rules: LayerConfig = LayerConfig(),
+    options: Options = Options(),
     report: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Score a network on whole scenes; write `evaluation.json`, `maps/*.png` and `products/*.nc, *.tif` to `out`.
+    """Score a network on whole scenes; write `evaluation.json`, and each product to a folder of its own in `out`.
 
     Args:
-        scenes: files with charts, or without where `reference` has one.
+        scenes: files with charts, or without where `reference` has their charts.
+        products: name -> what is written of each scene.
         name: of the network in tables; None: of its run folder.
         baseline_shards: fit the logistic regression on these shards and score it, too; None: only the majority class.
         reference: folder of reference charts at 80 m, which go before a scene's own.
-        report: is told each scene's scores.
+        report: takes a line with each scene's scores.
 
     Returns:
         path of evaluation.json.
 
     Raises:
-        SceneError, ConfigError, OutputError: see their messages.
+        SceneError, ConfigError, ShardError, OutputError: see their messages.
     """
     began = time.monotonic()
-    references = charts_of(scenes, reference, rules)
+    references = charts_of(scenes, reference, options.rules)
     make_folder(out)
-    baseline = None if baseline_shards is None else fit_logistic(baseline_shards, predictor.factor)
-    total, logistic = empty_confusions(), empty_confusions()
-    records: list[dict[str, Any]] = []
-    simulated = False
-    for path in scenes:
-        with open_scene(path) as scene:
-            labels = _labels(scene, references[path], rules)
-            own, product = predictor.read(scene, rules)
-            prediction = predictor.charts(own, product, overlap, batch_size)
-            counts = count(labels, prediction)
-            _add(total, counts)
-            if baseline is not None:
-                _add(logistic, count(labels, fields_to_charts(baseline.fields(own), predictor.factor, product)))
-            pooled = scores(counts)
-            record: dict[str, Any] = {"scene": scene.name, "simulated": scene.simulated, "pooled": pooled}
-            record |= {"reference": references[path] and str(references[path]), "map": None, "product": None}
-            if products:
-                folder = make_folder(out / "products")
-                write_netcdf(folder / f"{scene.name}.nc", scene, prediction, predictor)
-                write_geotiff(folder / f"{scene.name}.tif", scene, prediction)
-                record["product"] = f"products/{scene.name}.nc"
-            if pictures:
-                draw(
-                    make_folder(out / "maps") / f"{scene.name}.png",
-                    scene,
-                    product,
-                    prediction,
-                    labels,
-                    pooled,
-                    predictor,
-                )
-                record["map"] = f"maps/{scene.name}.png"
-            records.append(record)
-            simulated |= scene.simulated
-        report(f"{scene.name}: " + "  ".join(f"{key} {'-' if v is None else f'{v:.2f}'}" for key, v in pooled.items()))
-    baselines = [{"name": MAJORITY, "pooled": scores(majority(total))}]
-    if baseline is not None:
-        baselines.append({"name": LOGISTIC, "pooled": scores(logistic)})
+    factor = predictor.network.factor
+    baseline = None if baseline_shards is None else fit_logistic(baseline_shards, factor)
+    scoring = Scoring(out, references, options.rules, baseline, report)
+    hooks = SceneHooks(labels=scoring.labels, scores=scoring.scores, written=scoring.written)
+    write_scenes(predictor, scenes, products, lambda scene, product: _file(out, scene, product), options, hooks)
     result = {
         "format": FORMAT,
-        "name": name or predictor.name,
+        "name": name or predictor.network.name,
         "run": None if run is None else str(run),
-        "factor": predictor.factor,
-        "pixel_spacing": 40 * PRODUCT_FACTOR,
-        "simulated": simulated,
-        "n_scenes": len(records),
-        "pooled": scores(total),
-        "confusion": {chart: matrix.tolist() for chart, matrix in total.items()},
-        "baselines": baselines,
-        "scenes": records,
+        "factor": factor,
+        "pixel_spacing": round(RAW_SPACING * PRODUCT_FACTOR),
+        **scoring.result(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": _versions(),
+        "versions": _versions(("arcticseg", "torch", "deepspeed", "timm", "numpy")),
         "seconds": round(time.monotonic() - began, 1),
     }
     write_text(out / EVALUATION_FILE, json.dumps(result, indent=1) + "\n")
     return out / EVALUATION_FILE
 
 
+class Scoring:
+    """Gives each scene its official labels, counts its pixels and keeps its record."""
+
+    def __init__(
+        self,
+        out: Path,
+        references: Mapping[Path, Path | None],
+        rules: LayerConfig,
+        baseline: LogisticBaseline | None,
+        report: Callable[[str], None],
+    ) -> None:
+        self._out = out
+        self._references = references
+        self._rules = rules
+        self._baseline = baseline
+        self._report = report
+        self._total, self._logistic = empty_confusions(), empty_confusions()
+        self._records: list[dict[str, Any]] = []
+
+    def labels(self, path: Path, scene: Scene) -> NDArray[np.uint8]:
+        """Charts of a scene at 80 m, uint8 [3, H, W], from its reference file or its own."""
+        reference = self._references[path]
+        if reference is not None:
+            return read_reference(reference, chart_shape(scene))
+        labels = official_labels(scene, self._rules)
+        assert labels is not None, "charts_of has seen that the scene has a chart"
+        return labels
+
+    def scores(self, drawn: Drawn) -> dict[str, float | None]:
+        """Scores of a scene, whose counts are added to those of all scenes."""
+        assert drawn.labels is not None
+        counts = count(drawn.labels, drawn.charts, drawn.network.charts)
+        _add(self._total, counts)
+        if self._baseline is not None:
+            fields = self._baseline.fields(drawn.seen)
+            charts = fields_to_charts(fields, self._baseline.classes, self._baseline.factor, drawn.layers)
+            _add(self._logistic, count(drawn.labels, charts, drawn.network.charts))
+        return scores(counts)
+
+    def written(self, drawn: Drawn, files: Mapping[str, Path]) -> None:
+        """Keep a record of a scene and report its scores."""
+        assert drawn.scores is not None
+        reference = self._references[drawn.scene.path]
+        record = {
+            "scene": drawn.scene.name,
+            "simulated": drawn.scene.simulated,
+            "pooled": drawn.scores,
+            "reference": None if reference is None else str(reference),
+        }
+        for key, product in (("map", "map"), ("product", "netcdf")):
+            record[key] = files[product].relative_to(self._out).as_posix() if product in files else None
+        self._records.append(record)
+        values = (f"{key} {'-' if value is None else f'{value:.2f}'}" for key, value in drawn.scores.items())
+        self._report(f"{drawn.scene.name}: {'  '.join(values)}")
+
+    def result(self) -> dict[str, Any]:
+        """What `evaluation.json` says of all scenes."""
+        baselines = [{"name": MAJORITY, "pooled": scores(majority(self._total))}]
+        if self._baseline is not None:
+            baselines.append({"name": LOGISTIC, "pooled": scores(self._logistic)})
+        return {
+            "simulated": any(record["simulated"] for record in self._records),
+            "n_scenes": len(self._records),
+            "pooled": scores(self._total),
+            "confusion": {chart: matrix.tolist() for chart, matrix in self._total.items()},
+            "baselines": baselines,
+            "scenes": self._records,
+        }
+
+
+def _file(out: Path, scene: str, product: Product) -> Path:
+    """Where a product of a scene goes; products of one folder differ by extension."""
+    return out / product.folder / f"{scene}{product.extension}"
+
+
+def count(
+    labels: NDArray[np.uint8], prediction: NDArray[np.uint8], charts: Iterable[str] = CHARTS
+) -> dict[str, Confusion]:
+    """Confusion counts of `charts`; labels and prediction are uint8 [3, H, W].
+
+    A labelled pixel without prediction counts as class 0: scores are over all labelled pixels, so a network that
+    declines to answer must not gain by it.
+    """
+    counts = {}
+    for chart in charts:
+        n_classes, plane = N_CLASSES[chart], CHARTS.index(chart)
+        answered = np.where(prediction[plane] < n_classes, prediction[plane], 0)
+        counts[chart] = confusion(labels[plane], answered, n_classes)
+    return counts
+
+
+def _add(total: dict[str, Confusion], counts: Mapping[str, Confusion]) -> None:
+    for chart, matrix in counts.items():
+        total[chart] += matrix
+
+
 def charts_of(
-    scenes: Sequence[Path], reference: Path | None, rules: LayerConfig = LayerConfig()
+    scenes: Iterable[Path], reference: Path | None, rules: LayerConfig = LayerConfig()
 ) -> dict[Path, Path | None]:
     """Scene -> its reference file, or None where it is scored against its own chart.
 
@@ -150,71 +186,31 @@ def charts_of(
         SceneError: a scene with neither, or that cannot be read; a reference of another shape, or for other rules.
     """
     known = {} if reference is None else find_references(reference)
-    found: dict[Path, Path | None] = {}
+    references: dict[Path, Path | None] = {}
     for path in scenes:
         with open_scene(path) as scene:
-            found[path] = chart = reference_of(scene.name, known)
-            if chart is None and not scene.has_chart:
+            references[path] = chart = reference_of(scene.name, known)
+            if chart is not None:
+                if rules.rules != "autoice":
+                    raise SceneError(
+                        f"{chart}: reference charts follow the rules 'autoice'; {rules.rules!r} needs the raw chart"
+                    )
+                check_reference(chart, chart_shape(scene))
+            elif not scene.has_chart:
                 where = "" if reference is None else f" in it or in {reference}"
                 raise SceneError(
-                    f"{path}: has no ice chart{where} to score against; give one by --reference, leave the scene out, "
-                    "or use `arcticseg predict`"
+                    f"{path}: has no ice chart{where} to score against; give its chart by --reference, leave the scene "
+                    "out, or use `arcticseg predict`"
                 )
-            if chart is not None and rules.rules != "autoice":
-                raise SceneError(
-                    f"{chart}: reference charts follow the rules 'autoice'; {rules.rules!r} needs the raw one"
-                )
-            if chart is not None:
-                check_reference(chart, _product_shape(scene))
-    return found
+    return references
 
 
-def _product_shape(scene: Scene) -> tuple[int, int]:
-    """Rows and columns of a scene at 80 m."""
-    return coarse_shape(scene.shape, scene_layers.step_of(scene, PRODUCT_FACTOR))
-
-
-def _labels(scene: Scene, reference: Path | None, rules: LayerConfig) -> NDArray[np.uint8]:
-    """Charts of a scene at 80 m, uint8 [3, H, W], from its reference file or its own."""
-    if reference is not None:
-        return read_reference(reference, _product_shape(scene))
-    labels = scene_layers.official_labels(scene, rules)
-    assert labels is not None, "charts_of saw a chart"
-    return labels
-
-
-def draw(
-    path: Path,
-    scene: Scene,
-    layers: Layers,
-    prediction: NDArray[np.uint8],
-    labels: NDArray[np.uint8] | None,
-    pooled: dict[str, float | None] | None,
-    predictor: Predictor,
-) -> None:
-    """The map of one scene, whose layers at 80 m are given: SAR, chart, prediction and difference."""
-    latitude, longitude = product_positions(scene)
-    maps.scene_map(
-        path,
-        title=f"{scene.name}\n{predictor.name}, trained at {predictor.factor * 40} m",
-        hh=layers.sar["hh"] if "hh" in scene.polarisations else None,
-        hv=layers.sar["hv"] if "hv" in scene.polarisations else None,
-        chart=labels,
-        prediction=prediction,
-        land=layers.distance == 0,
-        pixel_spacing=layers.pixel_spacing,
-        latitude=latitude,
-        longitude=longitude,
-        simulated=scene.simulated,
-        scores=pooled,
-    )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("arcticseg", "torch", "deepspeed", "timm", "numpy"):
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    """Package -> version, of those that are installed."""
+    versions = {}
+    for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

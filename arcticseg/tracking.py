@@ -117,3 +117,5 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         need(self.every > 0, "every", self.every, "set 1 or more")
+        need(self.project != "", "project", "", "set a name")
+        need(self.group != "", "group", "", "set a name, or null")

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from arcticseg.errors import ArcticSegError
 from arcticseg.files import make_folder
 from arcticseg.ice.simulated import marked
 from arcticseg.run.folder import last_weights
+from launchers.status import DONE
 from launchers.terminal import note
 
 
@@ -95,8 +97,16 @@ def demo_steps(out: Path, seed: int, size: Size) -> list[Step]:
     return steps
 
 
-def demo(out: Path, seed: int = 0, tiny: bool = False) -> None:
+def run_command(arguments: Sequence[str]) -> int:
+    """Run the `arcticseg` command in a process of its own; the exit status."""
+    return subprocess.run([sys.executable, "-m", "launchers.cli", *arguments], check=False).returncode
+
+
+def demo(out: Path, seed: int = 0, tiny: bool = False, run: Callable[[Sequence[str]], int] = run_command) -> None:
     """Run what has not been done yet, print the score table and where to look.
+
+    Args:
+        run: runs the command of a step.
 
     Raises:
         ArcticSegError: a step failed; its own message stands above.
@@ -109,7 +119,7 @@ def demo(out: Path, seed: int = 0, tiny: bool = False) -> None:
             continue
         note(f"== {step.title}\n   arcticseg {shlex.join(step.arguments)}")
         started = time.monotonic()
-        if subprocess.run([sys.executable, "-m", "launchers.cli", *step.arguments], check=False).returncode:
+        if run(step.arguments) != DONE:
             raise ArcticSegError(
                 f"the demo stopped at '{step.title}'; repair what is said above and start it again: it goes on"
             )

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+
+def pytest_sessionfinish() -> None:
+    """End the server of forked commands, if tests have started it."""
+    if "tests.forked" in sys.modules:
+        sys.modules["tests.forked"].stop()
 
 
 @pytest.fixture(scope="session")

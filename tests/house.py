@@ -20,6 +20,17 @@ def python_files(root: Path, folders: Sequence[str] = FOLDERS) -> list[Path]:
     return sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
 
 
+def module_of(path: Path) -> str:
+    """The dotted name of a file, given by its path from the root; a package stands for its `__init__`."""
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def parents_of(module: str) -> list[str]:
+    """The packages that a module lies in, outermost first."""
+    parts = module.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
 def import_graph(root: Path, folders: Sequence[str] = FOLDERS) -> dict[str, set[str]]:
     """The modules of these folders that each of their modules imports, also late, but not under TYPE_CHECKING.
 
@@ -27,7 +38,7 @@ def import_graph(root: Path, folders: Sequence[str] = FOLDERS) -> dict[str, set[
     is its `__init__`, unless it stands in that package itself. `import_module` counts where its argument is a string or
     begins with a package's name (`f"package.{name}"`); names in a table are not followed.
     """
-    modules = {_module_of(path.relative_to(root)): path for path in python_files(root, folders)}
+    modules = {module_of(path.relative_to(root)): path for path in python_files(root, folders)}
     return {module: _imports_of(module, path, set(modules)) for module, path in modules.items()}
 
 
@@ -43,7 +54,7 @@ def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[str]:
-    """Import circles as `a -> b -> a`, so many that every module that lies on a circle stands in one of them."""
+    """Import circles as `a -> b -> a`: enough of them that each module on a circle stands in one."""
     shown: set[str] = set()
     chains = []
     for module in sorted(graph):
@@ -77,17 +88,13 @@ def long_functions(root: Path, folders: Sequence[str] = FOLDERS) -> list[str]:
     return texts
 
 
-def _module_of(path: Path) -> str:
-    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-
-
 def _imports_of(module: str, path: Path, modules: set[str]) -> set[str]:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     targets: set[str] = set()
     for node in _run_nodes(ast.parse(path.read_text(encoding="utf-8"))):
         # A script and a test may import a neighbour by its bare name.
         targets.update(name if name in modules else f"{package}.{name}" for name in _names(node, package, modules))
-    parents = {parent for target in targets & modules for parent in _parents(target)} - set(_parents(module))
+    parents = {parent for target in targets & modules for parent in parents_of(target)} - set(parents_of(module))
     return (targets | parents) & modules - {module}
 
 
@@ -118,11 +125,6 @@ def _names(node: ast.AST, package: str, modules: set[str]) -> list[str]:
                 case ast.JoinedStr([ast.Constant(str(prefix)), *_]):
                     return [name for name in modules if name.startswith(prefix)]
     return []
-
-
-def _parents(module: str) -> list[str]:
-    parts = module.split(".")
-    return [".".join(parts[:length]) for length in range(1, len(parts))]
 
 
 def _way_back(graph: Mapping[str, set[str]], start: str) -> list[str]:

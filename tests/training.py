@@ -1,4 +1,4 @@
-"""Tiny training runs that tests start through the real launchers."""
+"""Tiny training runs that tests start, forked (see `tests.forked`) or through the real launchers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from arcticseg.ranks import without_rank_variables
+from arcticseg.run.folder import METRICS
 from launchers.command import command
+from tests.forked import Forked
 
 # Small enough for seconds on one core; the learning rate moves the weights well in a few steps.
 COMMON = {
@@ -53,14 +56,19 @@ def empty_config(folder: Path) -> str:
     return str(path)
 
 
-def start(config: str, arguments: Sequence[str], ranks: int = 1, resume: bool = False) -> subprocess.Popen[str]:
-    """Start a training in a process group of its own."""
-    environment = {"DS_ACCELERATOR": "cpu", **os.environ, "OMP_NUM_THREADS": "1"}
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        environment.pop(name, None)
+Training = subprocess.Popen[str] | Forked
+
+
+def start(config: str, arguments: Sequence[str], ranks: int = 1, resume: bool = False) -> Forked:
+    """Start a training in a process group of its own, standard error in its output."""
+    return Forked("launchers.train", command(config, arguments, resume)[3:], ranks, merged=True)
+
+
+def launch(config: str, arguments: Sequence[str], ranks: int = 1, resume: bool = False) -> subprocess.Popen[str]:
+    """As `start`, by the command line that `arcticseg train` and sweeps use."""
     return subprocess.Popen(
-        command(config, list(arguments), resume, ranks),
-        env=environment,
+        command(config, arguments, resume, ranks),
+        env={"DS_ACCELERATOR": "cpu", **without_rank_variables(os.environ), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -68,9 +76,15 @@ def start(config: str, arguments: Sequence[str], ranks: int = 1, resume: bool = 
     )
 
 
-def train(config: str, arguments: Sequence[str], ranks: int = 1, resume: bool = False) -> str:
-    """Train to the end; return what was printed."""
-    process = start(config, arguments, ranks, resume)
+def train(
+    config: str,
+    arguments: Sequence[str],
+    ranks: int = 1,
+    resume: bool = False,
+    starting: Callable[..., Training] = start,
+) -> str:
+    """Train to the end, started by `start` or `launch`; return what was printed."""
+    process = starting(config, arguments, ranks, resume)
     try:
         printed, _ = process.communicate(timeout=600)
     finally:
@@ -79,23 +93,23 @@ def train(config: str, arguments: Sequence[str], ranks: int = 1, resume: bool = 
     return printed
 
 
-def kill(process: subprocess.Popen[str], number: signal.Signals = signal.SIGKILL) -> None:
+def kill(process: Training, number: signal.Signals = signal.SIGKILL) -> None:
     """Signal a training with all its ranks."""
     if process.poll() is None:
         os.killpg(process.pid, number)
 
 
 def lines(out: Path, kind: str) -> list[dict[str, Any]]:
-    """The lines of one kind of metrics.jsonl."""
-    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in found if line["kind"] == kind]
+    """The lines of metrics.jsonl that are of a kind."""
+    records = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+    return [record for record in records if record["kind"] == kind]
 
 
-def wait_for_step(process: subprocess.Popen[str], out: Path, step: int, seconds: float = 300) -> None:
+def wait_for_step(process: Training, out: Path, step: int, seconds: float = 300) -> None:
     """Wait until metrics.jsonl holds a step."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        text = (out / "metrics.jsonl").read_text() if (out / "metrics.jsonl").exists() else ""
+        text = (out / METRICS).read_text() if (out / METRICS).exists() else ""
         if f'"step": {step}, "kind": "train"' in text:
             return
         assert process.poll() is None, process.communicate()[0]

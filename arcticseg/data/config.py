@@ -92,9 +92,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_channels("channels", self.channels)
+        for key in ("scenes", "cache"):
+            need(getattr(self, key) != "", key, "", "set a path, or null")
         need(0 < self.label_fraction <= 1, "label_fraction", self.label_fraction, "set a share in (0, 1]")
         need(all(factor >= 1 for factor in self.factors), "factors", list(self.factors), "set factors of 1 or more")
-        need(bool(self.places), "shards", self.shards, "name at least one folder or address")
+        need(bool(self.places) and all(self.places), "shards", self.shards, "name at least one folder or address")
         need(len(set(self.places)) == len(self.places), "shards", list(self.places), "name each once")
         for key in ("block", "window"):
             need(getattr(self, key) > 0, key, getattr(self, key), "set 1 or more")
@@ -112,7 +114,7 @@ class DataConfig:
 
 
 def check_channels(key: str, names: tuple[str, ...]) -> None:
-    """Refuse names that are neither channels nor groups, none at all, and a channel named twice.
+    """Refuse names that are neither channels nor groups, and none at all.
 
     Raises:
         BadValueError: naming the key and the channel.

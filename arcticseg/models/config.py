@@ -6,8 +6,9 @@ imports its module.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from arcticseg.choice import Choice
 from arcticseg.errors import need
@@ -79,7 +80,10 @@ class UNetConfig(EncoderConfig):
         need(good, "filters", list(self.filters), "set positive channel counts, such as [16, 32, 64, 64]")
 
 
-EncoderConfig.table = {"vit_*": ViTConfig, "deit*": ViTConfig, "flexivit*": ViTConfig, "unet": UNetConfig}
+# Families of timm that have plain vision transformers.
+_VITS = ("vit_*", "deit*", "flexivit*", "aimv2_*", "beit3_*", "eva_large_*")
+
+EncoderConfig.table = {**dict.fromkeys(_VITS, ViTConfig), "unet": UNetConfig}
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,16 @@ class ModelConfig:
             return self.decoder
         return DecoderConfig.named(self.encoder.decoder)
 
+    @classmethod
+    def completed(cls, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """Keys of the config, with the name of a decoder of which they have other keys only: the encoder's own."""
+        decoder, encoder = keys.get("decoder"), keys.get("encoder", {})
+        if not isinstance(decoder, Mapping) or "name" in decoder:
+            return dict(keys)
+        name = encoder.get("name", ViTConfig.name) if isinstance(encoder, Mapping) else encoder
+        kind = EncoderConfig.choose(name)
+        return {**keys, "decoder": {"name": None if kind is None else kind.decoder, **decoder}}
+
     def head(self, chart: str) -> HeadConfig:
         """The head of a chart."""
         return self.heads.get(chart, _DEFAULT_HEADS.get(chart, ClassificationConfig()))
@@ -219,6 +233,7 @@ class ModelConfig:
         need(self.charts == in_order, "charts", list(self.charts), f"name each once, in the order {', '.join(CHARTS)}")
         for chart, head in self.heads.items():
             need(chart in head.charts, f"heads.{chart}", head.name, f"it predicts {', '.join(head.charts)} only")
+        need(self.init_from != "", "init_from", "", "set a run folder or a weights file, or null")
         decoder, pyramid = self.decoding, self.encoder.pyramid
         remedy = f"set {self.encoder.decoder}, or null: it cannot take the maps of encoder {self.encoder.name}"
         need(decoder.pyramid in (None, pyramid), "decoder.name", decoder.name, remedy)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -38,3 +40,16 @@ def ensure_torchvision() -> None:
             library.define(operator + _SIGNATURE)
         _declared.append(library)
         importlib.import_module("torchvision")
+
+
+@contextmanager
+def hidden(name: str) -> Iterator[None]:
+    """Make `import name` fail inside, unless the module is there already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]

@@ -2,66 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.ice import layers as scene_layers
 from arcticseg.ice.geo import interpolate
-from arcticseg.ice.layers import Layers
+from arcticseg.ice.layers import Layers, step_of
 from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scenes.scene import Scene
-from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 
-# Official scores and products are at this factor of 40 m.
+# Official scores and all products are at this downsampling factor: 80 m.
 PRODUCT_FACTOR = 2
 
 Float = NDArray[np.float32]
+# A field [K, H, W] -> its classes, uint8 [H, W].
+Classes = Callable[[Float], NDArray[np.uint8]]
 
 
-def fields_to_charts(fields: dict[str, Float], factor: int, product: Layers) -> NDArray[np.uint8]:
-    """Fields at `factor` -> classes at 80 m, uint8 [3, H, W]; 255 where `product` has no SAR data, and on land."""
-    out = np.empty((3, *product.shape), np.uint8)
-    for i, chart in enumerate(CHARTS):
-        for first, rows in _resampled(fields[chart], factor, product.shape):
-            out[i, first : first + rows.shape[1]] = _classes(rows)
-    out[:, ~product.valid | (product.distance == 0)] = IGNORE_INDEX
-    return out
+def fields_to_charts(
+    fields: Mapping[str, Float], classes: Mapping[str, Classes], factor: int, layers: Layers
+) -> NDArray[np.uint8]:
+    """Classes at 80 m from the fields of a network or a baseline.
 
+    Args:
+        fields: chart -> float32 [K, H, W] at `factor`; a chart that is not drawn is absent.
+        classes: chart -> what makes classes of its field.
+        layers: the scene at 80 m.
 
-def _classes(field: Float) -> NDArray[np.uint8]:
-    """[K, H, W] -> uint8 [H, W]."""
-    if field.shape[0] == 1:
-        return np.clip(np.rint(field[0]), 0, N_CLASSES["SIC"] - 1).astype(np.uint8)
-    return field.argmax(axis=0).astype(np.uint8)
+    Returns:
+        uint8 [3, H, W]; 255 where the scene has no SAR data, on land, and for an absent chart.
+    """
+    charts = np.full((len(CHARTS), *layers.shape), IGNORE_INDEX, np.uint8)
+    for plane, chart in zip(charts, CHARTS, strict=True):
+        if chart in fields:
+            for first, rows in _resampled(fields[chart], factor, layers.shape):
+                plane[first : first + rows.shape[1]] = classes[chart](rows)
+    charts[:, ~layers.valid | (layers.distance == 0)] = IGNORE_INDEX
+    return charts
 
 
 def _resampled(field: Float, factor: int, shape: tuple[int, int], band: int = 256) -> Iterator[tuple[int, Float]]:
-    """Bands (first row, [K, rows, W]) of a field at `factor` brought to 80 m by bilinear interpolation.
+    """Bands (first row, float32 [K, rows, W]) of a field at `factor`, interpolated bilinearly to 80 m.
 
-    The centre of 80 m pixel r lies at (r + 0.5) 2 / factor - 0.5 of the field; edge values are held.
+    The centre of row r at 80 m lies at row (r + 0.5) 2 / factor - 0.5 of the field; edge values are held.
     """
 
-    def weights(n: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Float]:
-        at = np.clip((np.arange(n) + 0.5) * PRODUCT_FACTOR / factor - 0.5, 0, size - 1)
-        low = np.minimum(at.astype(np.intp), max(size - 2, 0))
-        return low, np.minimum(low + 1, size - 1), (at - low).astype(np.float32)
+    def neighbours(n: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Float]:
+        """Of n rows or columns: the one before, the one after, and the weight of the latter."""
+        centre = np.clip((np.arange(n) + 0.5) * PRODUCT_FACTOR / factor - 0.5, 0, size - 1)
+        before = np.minimum(centre.astype(np.intp), max(size - 2, 0))
+        return before, np.minimum(before + 1, size - 1), (centre - before).astype(np.float32)
 
-    low, high, part = weights(shape[0], field.shape[1])
-    left, right, share = weights(shape[1], field.shape[2])
+    above, below, down = neighbours(shape[0], field.shape[1])
+    left, right, across = neighbours(shape[1], field.shape[2])
     for first in range(0, shape[0], band):
         rows = slice(first, first + band)
-        between = part[rows, None]
-        mixed = field[:, low[rows]] * (1 - between) + field[:, high[rows]] * between
-        brought = mixed[:, :, left] * (1 - share) + mixed[:, :, right] * share
-        yield first, brought.astype(np.float32, copy=False)
+        weight = down[rows, None]
+        mixed = field[:, above[rows]] * (1 - weight) + field[:, below[rows]] * weight
+        fine = mixed[:, :, left] * (1 - across) + mixed[:, :, right] * across
+        yield first, fine.astype(np.float32, copy=False)
 
 
-def product_positions(scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Latitude and longitude of the 80 m pixels, float64 [H, W]."""
-    step = scene_layers.step_of(scene, PRODUCT_FACTOR)
-    rows, cols = coarse_shape(scene.shape, step)
-    shift = (step - 1) / 2
-    latitude, longitude, _ = interpolate(scene.geo, np.arange(rows) * step + shift, np.arange(cols) * step + shift)
+def chart_shape(scene: Scene) -> tuple[int, int]:
+    """Rows and columns of a scene at 80 m."""
+    return coarse_shape(scene.shape, step_of(scene, PRODUCT_FACTOR))
+
+
+def chart_positions(scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Latitude and longitude of a scene's pixels at 80 m, float64 [H, W]."""
+    step = step_of(scene, PRODUCT_FACTOR)
+    rows, columns = (np.arange(n) * step + (step - 1) / 2 for n in chart_shape(scene))
+    latitude, longitude, _ = interpolate(scene.geo, rows, columns)
     return latitude, longitude

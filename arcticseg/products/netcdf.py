@@ -7,33 +7,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from arcticseg.files import atomic_path
-from arcticseg.ice import layers as scene_layers
 from arcticseg.ice import simulated
-from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import CHARTS, CLASS_NAMES, IGNORE_INDEX, N_CLASSES
-from arcticseg.products.charts import PRODUCT_FACTOR, product_positions
-from arcticseg.products.predictor import Predictor
+from arcticseg.products.product import SIMULATED, Drawn, Product
+
+_LONG_NAMES = {
+    "SIC": "sea ice concentration class",
+    "SOD": "stage of development class",
+    "FLOE": "floe size class",
+}
+_DIMENSIONS = ("line", "sample")
 
 
-def write_netcdf(path: Path, scene: Scene, charts: NDArray[np.uint8], predictor: Predictor) -> None:
-    """Charts with the position of every pixel, by the CF conventions; 255 = no data or land.
+class NetCDF(Product):
+    """SIC, SOD and FLOE with latitude and longitude of every pixel; 255 = no data or land."""
 
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    import xarray as xr
+    extension = ".nc"
 
-    latitude, longitude = product_positions(scene)
-    long_names = {"SIC": "sea ice concentration class", "SOD": "stage of development class", "FLOE": "floe size class"}
-    variables: dict[str, Any] = {
+    def write(self, path: Path, drawn: Drawn) -> None:
+        import xarray as xr
+
+        variables = _charts(drawn) | _positions(drawn)
+        encoding: dict[str, dict[str, Any]] = {name: {"zlib": True, "complevel": 1} for name in variables}
+        for chart in CHARTS:
+            encoding[chart]["_FillValue"] = np.uint8(IGNORE_INDEX)
+        with atomic_path(path) as temporary:
+            dataset = xr.Dataset(variables, attrs=_attributes(drawn))
+            dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+
+
+def _charts(drawn: Drawn) -> dict[str, Any]:
+    """Name -> dimensions, values and attributes of the three charts."""
+    return {
         chart: (
-            ("line", "sample"),
-            plane,
+            _DIMENSIONS,
+            classes,
             {
-                "long_name": long_names[chart],
+                "long_name": _LONG_NAMES[chart],
                 "flag_values": np.arange(N_CLASSES[chart], dtype=np.uint8),
                 "flag_meanings": " ".join(
                     name.replace(" ", "_").replace("%", "percent") for name in CLASS_NAMES[chart]
@@ -41,29 +53,29 @@ def write_netcdf(path: Path, scene: Scene, charts: NDArray[np.uint8], predictor:
                 "coordinates": "latitude longitude",
             },
         )
-        for chart, plane in zip(CHARTS, charts, strict=True)
+        for chart, classes in zip(CHARTS, drawn.charts, strict=True)
     }
-    variables["latitude"] = (
-        ("line", "sample"),
-        latitude.astype(np.float32),
-        {"standard_name": "latitude", "units": "degrees_north"},
-    )
-    variables["longitude"] = (
-        ("line", "sample"),
-        longitude.astype(np.float32),
-        {"standard_name": "longitude", "units": "degrees_east"},
-    )
+
+
+def _positions(drawn: Drawn) -> dict[str, Any]:
+    """Name -> dimensions, values and attributes of latitude and longitude."""
+    return {
+        name: (_DIMENSIONS, degrees.astype(np.float32), {"standard_name": name, "units": f"degrees_{direction}"})
+        for name, direction, degrees in zip(("latitude", "longitude"), ("north", "east"), drawn.positions, strict=True)
+    }
+
+
+def _attributes(drawn: Drawn) -> dict[str, str]:
+    """Attributes of the whole file."""
+    scene, network = drawn.scene, drawn.network
     attributes = {
         "Conventions": "CF-1.8",
         "title": f"{f'{simulated.MARK}: ' if scene.simulated else ''}Sea ice charts of {scene.name}",
-        "source": f"ArcticSeg, {predictor.name}, factor {predictor.factor}",
+        "source": f"ArcticSeg, {network.name}, factor {network.factor}",
         "history": f"{datetime.now(UTC).isoformat(timespec='seconds')} arcticseg predict",
-        "pixel_spacing": str(scene_layers.step_of(scene, PRODUCT_FACTOR) * scene.pixel_spacing),
-        "trained_on_simulated_scenes": str(predictor.simulated),
+        "pixel_spacing": str(drawn.layers.pixel_spacing),
+        "trained_on_simulated_scenes": str(network.simulated),
     }
     if scene.simulated:
-        attributes[simulated.ATTRIBUTE] = simulated.statement("the scene is simulated")
-    encoding: dict[str, dict[str, Any]] = {name: {"zlib": True, "complevel": 1} for name in variables}
-    encoding |= {chart: {"zlib": True, "complevel": 1, "_FillValue": np.uint8(IGNORE_INDEX)} for chart in CHARTS}
-    with atomic_path(path) as temporary:
-        xr.Dataset(variables, attrs=attributes).to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+        attributes[simulated.ATTRIBUTE] = SIMULATED
+    return attributes

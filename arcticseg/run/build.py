@@ -27,7 +27,7 @@ from arcticseg.engine.hooks.hook import Hook
 from arcticseg.engine.hooks.logs import Logs
 from arcticseg.engine.length import Length
 from arcticseg.engine.process_group import Ranks
-from arcticseg.errors import ConfigError
+from arcticseg.errors import ConfigError, need
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.mae import MaskedAutoencoder
 from arcticseg.models.segmenter import Segmenter
@@ -49,11 +49,13 @@ def build_model(cfg: RunConfig, tile: int) -> nn.Module:
     Raises:
         ConfigError: sizes that do not fit.
     """
+    crop = cfg.data.augment.crop
+    need(round(tile * crop) > 0, "data.augment.crop", crop, f"leave a pixel of a tile of {tile} pixels")
     torch.manual_seed(cfg.seed)
     if cfg.task == "segment":
         return build_segmenter(cfg.model, cfg.data.in_chans, tile)
     mae = cfg.pretrain
-    return build_autoencoder(
+    model = build_autoencoder(
         cfg.model,
         cfg.data.in_chans,
         tile,
@@ -62,6 +64,10 @@ def build_model(cfg: RunConfig, tile: int) -> nn.Module:
         decoder_depth=mae.decoder_depth,
         decoder_heads=mae.decoder_heads,
     )
+    patches = (tile // model.patch) ** 2
+    removed = int(mae.mask_ratio * patches)
+    need(removed > 0, "pretrain.mask_ratio", mae.mask_ratio, f"remove at least 1 of a tile's {patches} patches")
+    return model
 
 
 def check_parts(cfg: RunConfig) -> None:

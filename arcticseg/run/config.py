@@ -58,7 +58,7 @@ class RunConfig:
         """`data.mix` with `auto` resolved."""
         if self.data.mix != "auto":
             return self.data.mix
-        return "weights" if self.task == "pretrain" else "none"
+        return "weights" if self.task == "pretrain" and self.data.reader == "index" else "none"
 
     @property
     def targets(self) -> list[int]:
@@ -69,6 +69,8 @@ class RunConfig:
         need((self.steps is None) != (self.epochs is None), "steps", self.steps, "set either steps or epochs")
         need(self.steps is None or self.steps > 0, "steps", self.steps, "set 1 or more")
         need(self.epochs is None or self.epochs > 0, "epochs", self.epochs, "set a positive number")
+        need(self.out != "", "out", "", "set a folder")
+        need(0 <= self.seed < 1 << 63, "seed", self.seed, "set a whole number from 0 to 2^63 - 1")
         for key in ("validate_every", "checkpoint_every"):
             need(getattr(self, key) >= 0, key, getattr(self, key), "set 0 (only at the end) or more")
         names = [hook.name for hook in self.hooks]
@@ -83,12 +85,12 @@ class RunConfig:
         good = not data.set_weights or (mixed and len(data.set_weights) == len(data.places))
         need(good, "data.set_weights", list(data.set_weights), remedy)
         need(not data.weights or mixed, "data.weights", data.weights, "set data.mix to weights, too")
-        unknown = sorted(set(data.weights) - set(data.factors)) if data.factors else []
-        remedy = f"weigh only factors of data.factors ({list(data.factors)})"
-        need(not unknown, "data.weights", data.weights, remedy)
+        good = not (data.weights and data.factors) or set(data.weights) == set(data.factors)
+        need(good, "data.weights", data.weights, f"set a weight for each of data.factors ({list(data.factors)})")
+        good = not mixed or data.block >= len(set(data.factors))
+        need(good, "data.block", data.block, "set more: each of data.factors needs a place in it")
         if data.reader == "webdataset":
             need(self.steps is not None, "epochs", self.epochs, "set steps: the webdataset reader has no length")
-            need(not mixed, "data.mix", data.mix, "set none: the webdataset reader streams")
 
     def _check_pretrain(self) -> None:
         targets, encoder = self.pretrain.targets, self.model.encoder
@@ -100,6 +102,10 @@ class RunConfig:
 
     def _check_segment(self) -> None:
         model, segment = self.model, self.segment
+        if self.data.augment.cutmix > 0:
+            for key in ("global_batch_size", "micro_batch_size"):
+                size = getattr(self.engine, key)
+                need(size is None or size % 2 == 0, f"engine.{key}", size, "set an even number: CutMix mixes pairs")
         remedy = f"set null: encoder {model.encoder.name} has no pretraining"
         need(model.init_from is None or model.encoder.pretrains, "model.init_from", model.init_from, remedy)
         missing = [chart for chart in model.charts if chart not in segment.weights]
@@ -122,7 +128,7 @@ def build(parts: Sequence[Mapping[str, Any]], imports: Sequence[str] = ()) -> Ru
     Raises:
         ConfigError: anything wrong with it.
     """
-    listed = next((part["imports"] for part in reversed(parts) if part.get("imports")), ())
+    listed = next((part["imports"] for part in reversed(parts) if "imports" in part), ())
     if not isinstance(listed, (list, tuple)) or not all(isinstance(name, str) for name in listed):
         raise ConfigError(f"key 'imports' is {listed!r}; set a list of modules, such as [my_networks]")
     names = list(dict.fromkeys([*listed, *imports]))
@@ -138,4 +144,4 @@ def load(name: str | Path, overrides: Sequence[str] = (), imports: Sequence[str]
     Raises:
         ConfigError: anything wrong with it.
     """
-    return build([*config.layers(name), *config.override_layers(overrides)], imports)
+    return build([*config.layers(name), config.override_layer(overrides)], imports)

@@ -29,7 +29,7 @@ def renamed(keys: Mapping[str, Any]) -> dict[str, Any]:
     model = keys.get("model")
     if not isinstance(model, Mapping) or not _MOVED.keys() & model.keys():
         return dict(keys)
-    if _MOVED.keys() <= model.keys():
+    if {"encoder", *_MOVED} <= model.keys():
         return stored(keys)  # the config.yaml of a run of version 0.1
     for old in _MOVED.keys() & model.keys():
         new = ".".join(("model", *_MOVED[old]))
@@ -39,8 +39,8 @@ def renamed(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 def stored(keys: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of a config that a run stored, of this version or of 0.1."""
-    model = keys["model"]
-    if not isinstance(model["encoder"], str):
+    model = keys.get("model")
+    if not isinstance(model, Mapping) or not {"encoder", *_MOVED} <= model.keys():
         return dict(keys)
     is_unet = model["encoder"] == "unet"
     ignored = {"decoder", "decoder_channels", *(key for key, new in _MOVED.items() if new[0] == "encoder")}

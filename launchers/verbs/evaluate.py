@@ -44,32 +44,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Evaluate."""
     from arcticseg.ice.layers import LayerConfig
+    from arcticseg.products.table import DEFAULT, PRODUCTS
     from launchers.terminal import note, plain_warnings
     from shards.lists import pick_scenes
 
+    import_modules(arguments.imports)
     scenes = pick_scenes(arguments.scenes, arguments.names)
+    wanted = [name for name in DEFAULT if not (arguments.no_maps if name == "map" else arguments.no_products)]
 
-    # torch takes seconds to load; what is wrong with the arguments is said before.
+    # torch takes seconds to load: errors in the arguments are reported before.
     from arcticseg.evaluate import evaluate
     from arcticseg.pictures.report import score_table
     from arcticseg.products.predictor import load_predictor
+    from arcticseg.products.write import Options
 
-    import_modules(arguments.imports)
+    rules = LayerConfig(rules=arguments.rules)
     with plain_warnings():
-        found = evaluate(
+        path = evaluate(
             load_predictor(arguments.run, arguments.factor, arguments.device),
             scenes,
             arguments.out or arguments.run / "evaluation",
+            products={name: PRODUCTS[name] for name in wanted},
             name=arguments.name,
             run=arguments.run if arguments.run.is_dir() else None,
             baseline_shards=arguments.baseline,
             reference=arguments.reference,
-            products=not arguments.no_products,
-            pictures=not arguments.no_maps,
-            overlap=arguments.overlap,
-            batch_size=arguments.batch_size,
-            rules=LayerConfig(rules=arguments.rules),
+            options=Options(rules=rules, overlap=arguments.overlap, batch_size=arguments.batch_size),
             report=note,
         )
-    print(score_table([found]))
-    print(found)
+    print(score_table([path]))
+    print(path)

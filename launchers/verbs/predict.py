@@ -4,17 +4,22 @@ Takes raw and ready-to-train netCDF, with or without a chart, and Sentinel-1 Geo
 projection; channels that a scene lacks are given to the network as missing.
 
     arcticseg predict runs/vit scene.nc --out charts
-    arcticseg predict runs/vit crop.tif --out charts
+    arcticseg predict runs/vit crop.tif --out charts --products geotiff,map
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arcticseg.choice import import_modules
 from arcticseg.errors import ConfigError
 from launchers.imports import add_import_argument
+
+if TYPE_CHECKING:
+    from arcticseg.products.product import Product
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,55 +27,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder, or weights file (.safetensors)")
     parser.add_argument("scenes", type=Path, nargs="+", help="scene files, or folders of them")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    # The table of products is loaded only when the command runs.
+    parser.add_argument(
+        "--products", metavar="NAMES", default="netcdf,geotiff,map", help="what to write (default %(default)s)"
+    )
+    parser.add_argument("--no-map", action="store_true", help="draw no picture")
+    add_import_argument(parser)
     parser.add_argument("--factor", type=int, help="downsampling factor (default: the finest of training)")
     parser.add_argument("--overlap", type=int, help="pixels that windows share (default: a quarter of a tile)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows at a time (default 8)")
-    parser.add_argument("--polarisation", choices=("hh", "hv"), help="of a GeoTIFF that does not say it")
-    parser.add_argument("--no-map", action="store_true", help="draw no picture")
-    add_import_argument(parser)
+    parser.add_argument("--polarisation", choices=("hh", "hv"), help="of a GeoTIFF that does not name it")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
-
-
-def _check_names(paths: list[Path], out: Path) -> None:
-    """Raise ConfigError where charts would replace a scene, or those of another scene."""
-    seen: dict[str, Path] = {}
-    for path in paths:
-        if path.resolve() == (out / f"{path.stem}.nc").resolve():
-            raise ConfigError(f"--out is '{out}'; the charts of {path} would replace it; choose another folder")
-        if path.stem in seen:
-            raise ConfigError(
-                f"{path} and {seen[path.stem]} have one name; give them one at a time, with an --out each"
-            )
-        seen[path.stem] = path
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Predict."""
     from arcticseg.files import make_folder
-    from arcticseg.ice.scenes.open import list_scenes, open_scene
+    from arcticseg.ice.scenes.open import list_scenes
+    from arcticseg.products.table import choose
     from launchers.terminal import plain_warnings, progress
 
+    import_modules(arguments.imports)
+    names = [name.strip() for name in arguments.products.split(",")]
+    products = choose(name for name in names if not (name == "map" and arguments.no_map))
     paths = [path for place in arguments.scenes for path in list_scenes(place)]
-    _check_names(paths, arguments.out)
+    _check_names(paths, arguments.out, products)
     out = make_folder(arguments.out)
 
-    # torch takes seconds to load; what is wrong with the arguments is said before.
-    from arcticseg.evaluate import draw
-    from arcticseg.products.geotiff import write_geotiff
-    from arcticseg.products.netcdf import write_netcdf
+    # torch takes seconds to load: errors in the arguments are reported before.
     from arcticseg.products.predictor import load_predictor
+    from arcticseg.products.write import Options, SceneHooks, write_scenes
 
-    import_modules(arguments.imports)
     predictor = load_predictor(arguments.run, arguments.factor, arguments.device)
+    options = Options(polarisation=arguments.polarisation, overlap=arguments.overlap, batch_size=arguments.batch_size)
+    hooks = SceneHooks(
+        progress=lambda scene: progress(scene.name),
+        missing=lambda scene, groups: print(f"{scene.name}: the scene has no {', '.join(groups)}"),
+        written=lambda drawn, files: print(next(iter(files.values()))),
+    )
+    with plain_warnings():
+        write_scenes(predictor, paths, products, lambda scene, product: _file(out, scene, product), options, hooks)
+
+
+def _file(out: Path, scene: str, product: Product) -> Path:
+    return out / f"{scene}{product.mark}{product.extension}"
+
+
+def _check_names(paths: Sequence[Path], out: Path, products: Mapping[str, Product]) -> None:
+    """Raise ConfigError where charts would replace a scene, or those of another scene."""
+    scenes = {path.resolve(): path for path in paths}
+    seen: dict[str, Path] = {}
     for path in paths:
-        with plain_warnings(), open_scene(path, arguments.polarisation) as scene, progress(scene.name) as bar:
-            own, product = predictor.read(scene)
-            missing = predictor.missing(own)
-            if missing:
-                print(f"{scene.name}: the scene has no {', '.join(missing)}")
-            charts = predictor.charts(own, product, arguments.overlap, arguments.batch_size, bar)
-            write_netcdf(out / f"{scene.name}.nc", scene, charts, predictor)
-            write_geotiff(out / f"{scene.name}.charts.tif", scene, charts)
-            if not arguments.no_map:
-                draw(out / f"{scene.name}.png", scene, product, charts, product.labels, None, predictor)
-        print(out / f"{scene.name}.nc")
+        for product in products.values():
+            replaced = scenes.get(_file(out, path.stem, product).resolve())
+            if replaced is not None:
+                raise ConfigError(
+                    f"--out is '{out}'; the charts of {path} would replace {replaced}; choose another folder"
+                )
+        if path.stem in seen:
+            raise ConfigError(
+                f"{path} and {seen[path.stem]} have the same name; draw them one at a time, each with its own --out"
+            )
+        seen[path.stem] = path

@@ -11,6 +11,7 @@ import re
 import runpy
 import shlex
 import sys
+import tomllib
 import typing
 import urllib.request
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from arcticseg.run import config as run_config
 from arcticseg.run.config import RunConfig
 from launchers import train
 from launchers.cli import make_parser
+from tests import house
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -34,6 +36,8 @@ SCRIPTS = {"launchers/train.py", "launchers.train", "launchers/slurm/train.sbatc
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ROW = re.compile(r"^\| `([\w.]+)` \| .+? \| `(.+?)` \| ")
+# A table of modules: its folder, its rows.
+_MODULES = re.compile(r"^\| `([\w/]+/)` \| \|\n\|---\|---\|\n((?:\|.*\n)+)", re.MULTILINE)
 
 
 def keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -62,8 +66,8 @@ def script(page: str, name: str, folder: Path) -> str:
 def commands(page: Path) -> list[list[str]]:
     """The command lines of a page, as words, without comments; continued lines are joined."""
     lines = [line for body in blocks(page, "bash", "sh") for line in body.replace("\\\n", " ").splitlines()]
-    found = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
-    return [words for words in found if words]
+    split = [shlex.split(part, comments=True) for line in lines for part in line.split("&&")]
+    return [words for words in split if words]
 
 
 def anchor(title: str) -> str:
@@ -86,10 +90,10 @@ def test_links_lead_somewhere(page: Path) -> None:
         if target.startswith(("http://", "https://")):
             continue
         name, _, part = target.partition("#")
-        found = page.parent / name if name else page
-        assert found.exists(), target
+        path = page.parent / name if name else page
+        assert path.exists(), target
         if part:
-            titles = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), re.MULTILINE)
+            titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             assert part in map(anchor, titles), target
 
 
@@ -115,6 +119,36 @@ def test_commands_parse_and_their_configs_are_whole(page: Path, capsys: pytest.C
         if getattr(arguments, "verb", "") == "train" and f"{arguments.config}.yaml" in config.shipped():
             # A shell's variable stands for a value that is not known here.
             run_config.load(arguments.config, [text for text in arguments.overrides if "$" not in text])
+
+
+def modules(*packages: str) -> dict[str, Path]:
+    """Dotted name -> file of the modules of these packages, `__init__` left out."""
+    files = [path for path in house.python_files(ROOT, packages) if path.name != "__init__.py"]
+    return {house.module_of(path.relative_to(ROOT)): path for path in files}
+
+
+def test_the_page_draws_the_layers_of_the_import_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["name"] == "Rooms of the library"]
+    section = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("\n## Arrows\n")[2].partition("\n## ")[0]
+    drawn = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+    assert drawn == [layer.replace("arcticseg.", "") for layer in layers]
+    # Every module has a place in it; the rooms' own configs stand apart.
+    rooms = {f"arcticseg.{room}" for layer in drawn for room in layer.split(" | ")}
+    names = [name for name in modules("arcticseg") if not rooms.intersection([name, *house.parents_of(name)])]
+    assert names == []
+
+
+def test_the_page_names_every_module() -> None:
+    named: set[Path] = set()
+    for folder, rows in _MODULES.findall((DOCS / "architecture.md").read_text(encoding="utf-8")):
+        for row in rows.splitlines():
+            for name in re.findall(r"`([\w/]+(?:\.py|/))`", row.split("|")[1]):
+                path = ROOT / folder / name
+                assert path.exists(), path
+                named.update(path.rglob("*.py") if path.is_dir() else [path])
+    missing = [name for name, path in modules("arcticseg", "shards", "launchers").items() if path not in named]
+    assert missing == []
 
 
 def test_the_plain_webdataset_pipeline_reads_shards(

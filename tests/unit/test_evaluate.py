@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +14,27 @@ from torch import Tensor, nn
 
 from arcticseg.data.transforms import Assemble
 from arcticseg.errors import SceneError
-from arcticseg.evaluate import evaluate
+from arcticseg.evaluate import count, evaluate
 from arcticseg.ice.layers import LayerConfig
+from arcticseg.ice.sigrid import CHARTS
+from arcticseg.models.heads import Classification
+from arcticseg.models.segmenter import Segmenter
+from arcticseg.products.map import Map
 from arcticseg.products.predictor import Predictor
-from arcticseg.run.config import RunConfig
+from arcticseg.products.product import Network
+from arcticseg.products.table import PRODUCTS
+from arcticseg.products.write import Options
 from shards.rtt import write_ready
 from tests import scenes
 
 
-class ByBackscatter(nn.Module):
+class ByBackscatter(Segmenter):
     """Classes that follow from HH alone."""
+
+    def __init__(self) -> None:
+        encoder = nn.Identity()
+        encoder.stride = 1  # type: ignore[assignment]
+        super().__init__(encoder, nn.Identity(), {chart: Classification(1, chart) for chart in CHARTS})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         hh = x[:, :1]
@@ -30,56 +43,94 @@ class ByBackscatter(nn.Module):
 
 
 PREDICTOR = Predictor(
-    "test", RunConfig(steps=1), ByBackscatter(), Assemble(["nersc_sar_primary"]), 64, 2, False, torch.device("cpu")
+    Network("test", 2, simulated=False, charts=CHARTS),
+    ByBackscatter(),
+    Assemble(["nersc_sar_primary"]),
+    64,
+    torch.device("cpu"),
 )
 SHAPE = {"lines": 200, "samples": 220, "seed": 1}
 
 
-def archive(folder: Path) -> tuple[Path, Path, Path]:
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """A scene with its chart, the same without, and a folder with the chart as a reference."""
+    folder = tmp_path_factory.mktemp("archive")
     charted = scenes.write_raw(folder / "charted" / f"{scenes.RAW_NAME}.nc", **SHAPE)
-    variables = {name: one for name, one in scenes.raw(**SHAPE).items() if not name.startswith("polygon")}
-    bare = scenes.write(folder / "bare" / charted.name, variables)
+    bare = scenes.write_raw(folder / "bare" / charted.name, **SHAPE, chart=False)
     (folder / "references").mkdir()
     ready, _ = write_ready(charted, folder / "references")
     ready.rename(ready.with_name(f"{ready.stem}_reference.nc"))
     return charted, bare, folder / "references"
 
 
-def run(path: Path, out: Path, **options: object) -> dict:
-    made = evaluate(PREDICTOR, [path], out, products=False, pictures=False, **options)  # type: ignore[arg-type]
-    return dict(json.loads(made.read_text()))
+def run(path: Path, out: Path, reference: Path | None = None) -> dict[str, Any]:
+    """Scores of a scene, without products."""
+    return dict(json.loads(evaluate(PREDICTOR, [path], out, products={}, reference=reference).read_text()))
 
 
-def test_reference_charts_give_the_scores_of_the_scenes_own(tmp_path: Path) -> None:
-    charted, bare, references = archive(tmp_path)
+def test_an_unanswered_labelled_pixel_counts_as_class_0() -> None:
+    labels = np.full((3, 1, 3), 2, np.uint8)
+    labels[:, 0, 2] = 255
+    prediction = np.full((3, 1, 3), 2, np.uint8)
+    prediction[:, 0, 0] = 255
+    counts = count(labels, prediction)
+    assert counts["SOD"].sum() == 2
+    assert counts["SOD"][2, 0] == 1
+    assert counts["SOD"][2, 2] == 1
+
+
+def test_reference_charts_give_the_scores_of_the_scenes_own(archive: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    charted, bare, references = archive
     own = run(charted, tmp_path / "own")
-    found = run(bare, tmp_path / "referred", reference=references)
-    assert found["confusion"] == own["confusion"]
-    assert found["pooled"] == own["pooled"]
+    referred = run(bare, tmp_path / "referred", references)
+    assert referred["confusion"] == own["confusion"]
+    assert referred["pooled"] == own["pooled"]
     assert np.sum(own["confusion"]["SIC"]) > 1000
     assert own["scenes"][0]["reference"] is None
-    assert found["scenes"][0]["reference"].endswith("20180721T120156_cis_prep_reference.nc")
+    assert referred["scenes"][0]["reference"].endswith("20180721T120156_cis_prep_reference.nc")
 
 
-def test_a_scene_with_neither_is_said_before_any_work(tmp_path: Path) -> None:
-    charted, bare, references = archive(tmp_path)
-    other = bare.rename(bare.with_name("20190101T000000_dmi.nc"))
-    for options, where in (
-        ({}, "no ice chart to score"),
-        ({"reference": references}, "no ice chart in it or in .*ref"),
-    ):
-        with pytest.raises(SceneError, match=f"20190101T000000_dmi.nc: has {where}"):
-            evaluate(PREDICTOR, [charted, other], tmp_path / "out", **options)
+def test_scenes_are_pooled_and_their_files_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(Map, "write", lambda self, path, scene: drawn.append(path.relative_to(tmp_path).as_posix()))
+    paths = [scenes.write_raw(tmp_path / f"{name}.nc", **SHAPE) for name in "ab"]
+    lines: list[str] = []
+    evaluation = evaluate(
+        PREDICTOR, paths, tmp_path / "out", products=PRODUCTS, name="net", run=tmp_path, report=lines.append
+    )
+    record = json.loads(evaluation.read_text())
+    assert sorted(path.name for path in (tmp_path / "out" / "products").iterdir()) == ["a.nc", "a.tif", "b.nc", "b.tif"]
+    assert drawn == ["out/maps/a.png", "out/maps/b.png"]
+    assert [(scene["map"], scene["product"]) for scene in record["scenes"]] == [
+        ("maps/a.png", "products/a.nc"),
+        ("maps/b.png", "products/b.nc"),
+    ]
+    assert (record["name"], record["run"], record["factor"], record["pixel_spacing"]) == ("net", str(tmp_path), 2, 80)
+    # The two scenes are equal.
+    assert record["n_scenes"] == 2
+    assert record["pooled"] == record["scenes"][0]["pooled"] == record["scenes"][1]["pooled"]
+    assert np.sum(record["confusion"]["SIC"]) % 2 == 0
+    assert [baseline["name"] for baseline in record["baselines"]] == ["majority class"]
+    assert len(lines) == 2
+    assert f"SIC {record['pooled']['SIC']:.2f}" in lines[0]
+
+
+def test_a_scene_with_neither_is_reported_before_any_work(archive: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    charted, bare, references = archive
+    other = Path(shutil.copy(bare, tmp_path / "20190101T000000_dmi.nc"))
+    for reference, named in ((None, "--reference"), (references, f"{references}.*--reference")):
+        with pytest.raises(SceneError, match=f"20190101T000000_dmi.nc: .*{named}"):
+            evaluate(PREDICTOR, [charted, other], tmp_path / "out", products={}, reference=reference)
     assert not (tmp_path / "out").exists()
 
 
-def test_references_that_do_not_fit(tmp_path: Path) -> None:
-    _, bare, references = archive(tmp_path)
-    with pytest.raises(SceneError, match="reference charts follow the rules 'autoice'; 'corrected' needs the raw one"):
-        evaluate(PREDICTOR, [bare], tmp_path / "out", reference=references, rules=LayerConfig(rules="corrected"))
-    variables = {k: v for k, v in scenes.raw(202, 220).items() if not k.startswith("polygon")}
-    scenes.write(bare, variables)
-    with pytest.raises(SceneError, match=r"SIC has shape \(100, 110\), its scene at 80 m \(101, 110\)"):
-        evaluate(PREDICTOR, [bare], tmp_path / "out", reference=references)
+def test_references_that_do_not_fit(archive: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, bare, references = archive
+    corrected = Options(rules=LayerConfig(rules="corrected"))
+    with pytest.raises(SceneError, match=r"_prep_reference.nc: .*'autoice'.*'corrected'"):
+        evaluate(PREDICTOR, [bare], tmp_path / "out", products={}, reference=references, options=corrected)
+    larger = scenes.write_raw(tmp_path / bare.name, lines=202, samples=220, chart=False)
+    with pytest.raises(SceneError, match=r"_prep_reference.nc: SIC.*\(100, 110\).*\(101, 110\)"):
+        evaluate(PREDICTOR, [larger], tmp_path / "out", products={}, reference=references)
     assert not (tmp_path / "out").exists()

@@ -62,3 +62,15 @@ def test_a_second_failure_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torchvision_compat, "_declared", [torch.library.Library("arcticseg_test", "DEF")])
     with pytest.raises(RuntimeError, match="nms"):
         ensure_torchvision()
+
+
+def test_a_hidden_module_cannot_be_imported_and_is_there_again_after() -> None:
+    code = (
+        "import sys\nfrom arcticseg.models.torchvision_compat import hidden\n"
+        "with hidden('colorsys'):\n"
+        "    try:\n        import colorsys\n"
+        "    except ModuleNotFoundError:\n        print('hidden')\n"
+        "import colorsys\nwith hidden('colorsys'):\n    import colorsys\n    print(colorsys.__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["hidden", "colorsys"]

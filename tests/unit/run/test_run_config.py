@@ -1,12 +1,19 @@
+"""Shipped configs, defaults, and what follows from several sections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from arcticseg import config
-from arcticseg.engine.config import EngineConfig, accumulation_steps
+from arcticseg.engine.config import HookConfig
 from arcticseg.errors import ConfigError
+from arcticseg.models.config import LightConfig, UNetConfig, UPerNetConfig, ViTConfig
 from arcticseg.run import config as run_config
 from arcticseg.run.config import RunConfig
+from tests.outside import forgotten
 
 # Sweeps are read by a loader of their own.
 RUNS = [name for name in config.shipped() if "finetune" not in config.read(name)]
@@ -32,7 +39,7 @@ def test_every_shipped_config_loads_and_is_read_back(name: str, tmp_path: Path) 
     cfg = run_config.load(name, completed(name))
     (tmp_path / "a.yaml").write_text(config.dump(cfg))
     assert run_config.load(tmp_path / "a.yaml") == cfg
-    assert cfg.in_chans == len(cfg.channels) + cfg.data.valid_plane
+    assert cfg.data.in_chans == len(cfg.data.names) + cfg.data.valid_plane
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -42,18 +49,29 @@ def test_shipped_configs_hold_no_machines_path(name: str) -> None:
         assert place is None or not Path(place).is_absolute()
 
 
+def test_shipped_networks_are_what_they_say() -> None:
+    base = run_config.load("scratch_vit").model
+    assert (base.encoder, base.decoding) == (ViTConfig(drop_path=0.1), LightConfig())
+    unet = run_config.load("scratch_unet").model
+    assert (unet.encoder, unet.decoding.name, unet.init_from) == (UNetConfig(), "unet", None)
+    demo = run_config.load("demo_unet").model
+    assert (demo.encoder, demo.decoding.name) == (UNetConfig(filters=(16, 32, 32, 64)), "unet")
+    assert run_config.load("demo_vit").model.decoding == LightConfig(channels=64)
+
+
 def test_every_default_is_the_type_that_its_key_takes(plain: str) -> None:
     cfg = run_config.load(plain)
-    assert config.build(RunConfig, config.to_dict(cfg)) == cfg
-    assert cfg.channels[:2] == ("nersc_sar_primary", "nersc_sar_secondary")
-    assert len(cfg.channels) == 24
-    assert cfg.in_chans == 25
+    assert config.build(RunConfig, config.to_dict(cfg)) == cfg == RunConfig(steps=10)
+    assert cfg.data.names[:2] == ("nersc_sar_primary", "nersc_sar_secondary")
+    assert len(cfg.data.names) == 24
+    assert cfg.data.in_chans == 25
 
 
 def test_auto_mix(plain: str) -> None:
     assert run_config.load(plain).mix == "none"
     assert run_config.load(plain, ["task=pretrain"]).mix == "weights"
     assert run_config.load(plain, ["task=pretrain", "data.mix=none"]).mix == "none"
+    assert run_config.load(plain, ["task=pretrain", "data.reader=webdataset"]).mix == "none"
 
 
 def test_shards_are_one_place_or_several(plain: str, tmp_path: Path) -> None:
@@ -66,143 +84,70 @@ def test_shards_are_one_place_or_several(plain: str, tmp_path: Path) -> None:
         run_config.load(plain, ["data.shards=3"])
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["data.channels=[hh, hx]"], "key 'data.channels' is ['hh', 'hx']; unknown channel 'hx'; groups: hh, hv"),
-        (["data.channels=[]"], "key 'data.channels' is []; name at least one channel"),
-        (["data.label_fraction=0"], "key 'data.label_fraction' is 0.0; set a share in (0, 1]"),
-        (["data.label_fraction=1.5"], "key 'data.label_fraction' is 1.5"),
-        (["data.workers=-1"], "key 'data.workers' is -1; set 0 or more"),
-        (["data.block=0"], "key 'data.block' is 0; set 1 or more"),
-        (["data.factors=[0]"], "key 'data.factors' is [0]; set factors of 1 or more"),
-        (["data.weights={2: 1}"], "key 'data.weights' is {2: 1.0}; set data.mix to weights, too"),
-        (["data.mix=weights", "data.weights={2: 0}"], "key 'data.weights' is {2: 0.0}; set positive weights"),
-        (["data.augment.drop_groups={x: 0.1}"], "key 'data.augment.drop_groups.x' is 0.1; name one of hh, hv"),
-        (["data.augment.drop_groups.hh=1"], "key 'data.augment.drop_groups.hh' is 1.0; set a probability in [0, 1)"),
-        (["data.augment.crop=0"], "key 'data.augment.crop' is 0.0; set a share of the edge in (0, 1]"),
-        (["data.augment.cutmix=1.5"], "key 'data.augment.cutmix' is 1.5; set a probability in [0, 1]"),
-        (
-            ["task=pretrain", "data.augment.cutmix=0.5"],
-            "key 'data.augment.cutmix' is 0.5; set 0: pretraining mixes no scenes",
-        ),
-        (["task=pretrain", "model.encoder=unet"], "key 'model.encoder' is 'unet'; set a ViT to pretrain"),
-        (["model.encoder=unet", "model.init_from=x"], "key 'model.init_from' is 'x'; set null: a UNet has no MAE"),
-        (["model.drop_path=1"], "key 'model.drop_path' is 1.0; set a share in [0, 1)"),
-        (["pretrain.mask_ratio=1"], "key 'pretrain.mask_ratio' is 1.0; set a share in (0, 1)"),
-        (["pretrain.targets=[]", "task=pretrain"], "key 'pretrain.targets' is []; name at least one channel"),
-        (["pretrain.targets=[x]"], "key 'pretrain.targets' is ['x']; unknown channel 'x'"),
-        (
-            ["task=pretrain", "data.channels=[hh]"],
-            "key 'pretrain.targets' is ['hh', 'hv']; set channels that data.channels has, too",
-        ),
-        (["segment.weights={SIC: 1, SOD: 0, FLOE: -1}"], "set weights of 0 or more, not all 0"),
-        (["segment.weights.SIX=1"], "set SIC, SOD, FLOE"),
-        (["segment.weights={SIC: 0, SOD: 0, FLOE: 0}"], "set weights of 0 or more, not all 0"),
-        (["optim.lr=0"], "key 'optim.lr' is 0.0; set a positive learning rate"),
-        (["optim.weight_decay=-0.1"], "key 'optim.weight_decay' is -0.1; set 0 or more"),
-        (["optim.warmup=1"], "key 'optim.warmup' is 1.0; set a share of the steps in [0, 1)"),
-        (["optim.final_lr=2"], "key 'optim.final_lr' is 2.0; set a share of lr in [0, 1]"),
-        (["optim.betas=[0.9, 1]"], "key 'optim.betas' is [0.9, 1.0]; set two values in [0, 1)"),
-        (["optim.clip=-1"], "key 'optim.clip' is -1.0; set 0 (off) or more"),
-        (["engine.global_batch_size=0"], "key 'engine.global_batch_size' is 0; set 1 or more"),
-        (["engine.threads=0"], "key 'engine.threads' is 0; set 1 or more"),
-        (
-            ["engine.micro_batch_size=5"],
-            "key 'engine.micro_batch_size' is 5; set a divisor of engine.global_batch_size",
-        ),
-        (["engine.micro_batch_size=0"], "key 'engine.micro_batch_size' is 0"),
-        (["engine.precision=bf16", "engine.zero_stage=0"], "key 'engine.zero_stage' is 0; set 1"),
-        (["epochs=3"], "key 'steps' is 10; set either steps or epochs"),
-        (["steps=null"], "key 'steps' is None; set either steps or epochs"),
-        (["steps=0"], "key 'steps' is 0; set 1 or more"),
-        (["steps=null", "epochs=0"], "key 'epochs' is 0.0; set a positive number"),
-        (["validate_every=-1"], "key 'validate_every' is -1; set 0 (only at the end) or more"),
-        (["checkpoint_every=-1"], "key 'checkpoint_every' is -1"),
-        (["tracking.every=0"], "key 'tracking.every' is 0; set 1 or more"),
-        (
-            ["data.reader=webdataset", "data.mix=weights"],
-            "key 'data.mix' is 'weights'; set none: the webdataset reader",
-        ),
-        (["data.reader=webdataset", "steps=null", "epochs=1"], "key 'epochs' is 1.0; set steps: the webdataset reader"),
-        (
-            ["data.reader=webdataset", "data.shards=[a, s3://b/c]"],
-            "key 'data.reader' is 'webdataset'; set index: webdataset reads no s3",
-        ),
-        (["data.reader=webdataset", "data.cache=c"], "key 'data.cache' is 'c'; set null"),
-        (["data.shards=[]"], "key 'data.shards' is (); name at least one folder or address"),
-        (["data.shards=[a, b, a]"], "key 'data.shards' is ['a', 'b', 'a']; name each once"),
-        (["data.window=0"], "key 'data.window' is 0; set 1 or more"),
-        (["data.cache_bytes=-1"], "key 'data.cache_bytes' is -1; set 0 (all of the disk) or more"),
-        (["data.max_damaged=-1"], "key 'data.max_damaged' is -1; set 0 or more"),
-        (["data.patience=0"], "key 'data.patience' is 0.0; set a positive number of seconds"),
-        (["data.retries=-1"], "key 'data.retries' is -1; set 0 or more"),
-        (
-            ["data.set_weights=[1, 1]"],
-            "key 'data.set_weights' is [1.0, 1.0]; set data.mix to weights and one weight for",
-        ),
-        (
-            ["data.mix=weights", "data.shards=[a, b]", "data.set_weights=[1]"],
-            "key 'data.set_weights' is [1.0]; set data.mix to weights and one weight for each of data.shards (2)",
-        ),
-        (
-            ["data.mix=weights", "data.shards=[a, b]", "data.set_weights=[1, 0]"],
-            "key 'data.set_weights' is [1.0, 0.0]; set positive weights",
-        ),
-    ],
-)
-def test_what_cannot_work_is_refused_with_key_value_and_remedy(plain: str, overrides: list[str], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        run_config.load(plain, overrides)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_targets_are_the_planes_of_their_channels(plain: str) -> None:
+    cfg = run_config.load(plain, ["task=pretrain", "data.channels=[time, hv, hh]", "pretrain.targets=[hh, month]"])
+    assert cfg.targets == [3, 0]
+
+
+def test_keys_of_another_encoder_or_decoder_are_not_inherited(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: demo_vit.yaml\nmodel: {encoder: unet, decoder: null, init_from: null}\n")
+    model = run_config.load(tmp_path / "mine.yaml").model
+    assert (model.encoder, model.decoder) == (UNetConfig(), None)
+    small = run_config.load("demo_vit", ["model.encoder=vit_small_patch16_224", "model.decoder=upernet"]).model
+    assert small.encoder == ViTConfig("vit_small_patch16_224", 4, 96, 4, 4)
+    assert small.decoder == UPerNetConfig()
 
 
 @pytest.mark.parametrize(
-    ("total", "micro", "world_size", "expected"),
+    ("overrides", "decoder"),
     [
-        (16, None, 1, (16, 1)),
-        (16, 4, 1, (4, 4)),
-        (16, 4, 2, (4, 2)),
-        # More ranks than before: the micro batch shrinks to a rank's share.
-        (16, 8, 4, (4, 1)),
-        (12, 4, 3, (4, 1)),
+        (["model.decoder.channels=64"], LightConfig(channels=64)),
+        (["model.decoder.channels=64", "model.encoder=vit_tiny_patch16_224"], LightConfig(channels=64)),
+        (["model.decoder={channels: 64}", "model.decoder.name=upernet"], UPerNetConfig(channels=64)),
     ],
 )
-def test_batch_arithmetic(total: int, micro: int | None, world_size: int, expected: tuple[int, int]) -> None:
-    found = accumulation_steps(EngineConfig(global_batch_size=total, micro_batch_size=micro), world_size)
-    assert found == expected
-    assert found[0] * found[1] * world_size == total
+def test_a_decoder_without_a_name_is_the_encoders_own(plain: str, overrides: list[str], decoder: object) -> None:
+    assert run_config.load(plain, overrides).model.decoder == decoder
 
 
-@pytest.mark.parametrize(
-    ("total", "micro", "world_size", "message"),
-    [
-        (16, None, 3, r"key 'engine\.global_batch_size' is 16; set a multiple of the number of ranks \(3\)"),
-        (24, 8, 2, r"key 'engine\.micro_batch_size' is 8; set a divisor of 12, the share of one of 2 ranks"),
-    ],
-)
-def test_batches_that_do_not_divide(total: int, micro: int | None, world_size: int, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        accumulation_steps(EngineConfig(global_batch_size=total, micro_batch_size=micro), world_size)
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with two modules that add a hook each."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "second"):
+        (tmp_path / f"adds_{name}.py").write_text(
+            "from dataclasses import dataclass\nfrom arcticseg.engine.config import HookConfig\n"
+            f"@dataclass(frozen=True)\nclass Added(HookConfig):\n    name: str = '{name}'\n    every: int = 3\n"
+            f"HookConfig.table['{name}'] = Added\n"
+        )
+    with forgotten(tmp_path, HookConfig):
+        yield tmp_path
 
 
-def test_cutmix_needs_even_micro_batches() -> None:
-    assert accumulation_steps(EngineConfig(global_batch_size=12), 3, pairs=True) == (4, 1)
-    with pytest.raises(
-        ConfigError, match=r"key 'data\.augment\.cutmix' mixes pairs .* of 3; set an even engine\.micro"
-    ):
-        accumulation_steps(EngineConfig(global_batch_size=12), 4, pairs=True)
+def test_imports_add_to_the_tables_before_anything_is_chosen(modules: Path) -> None:
+    (modules / "low.yaml").write_text("steps: 1\nimports: [adds_first]\nhooks: [first]\n")
+    (modules / "top.yaml").write_text("base: low.yaml\nhooks: [{name: first, every: 5}]\n")
+    (hook,) = run_config.load("top.yaml").hooks
+    assert config.to_dict(hook) == {"name": "first", "every": 5}
+    cfg = run_config.load("top.yaml", ["hooks=[second, first]"], imports=["adds_second.py", "adds_first"])
+    assert [hook.name for hook in cfg.hooks] == ["second", "first"]
+    assert cfg.imports == ("adds_first", "adds_second.py")
+    (modules / "again.yaml").write_text(config.dump(cfg))
+    assert run_config.load("again.yaml") == cfg
 
 
-def test_settings_are_documented() -> None:
-    """The path of every key of the defaults can be overridden with its own value."""
+def test_later_imports_replace_earlier_ones_and_may_be_none(modules: Path) -> None:
+    (modules / "low.yaml").write_text("steps: 1\nimports: [adds_first]\n")
+    assert run_config.load("low.yaml", ["imports=[adds_second]"]).imports == ("adds_second",)
+    assert run_config.load("low.yaml", ["imports=[]"]).imports == ()
 
+
+def test_every_key_can_be_overridden_with_its_own_default() -> None:
     def paths(keys: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
-        found: list[tuple[str, object]] = []
+        leaves: list[tuple[str, object]] = []
         for key, value in keys.items():
-            found += paths(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
-        return found
+            leaves += paths(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
+        return leaves
 
     defaults = config.to_dict(RunConfig(steps=1))
     for path, value in paths(defaults):
