@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from archive import PASSES, scene_name
 
 import shards
 from shards.check import check
 from tests import scenes
+from tests.archive import PASSES, contents, scene_name
 
 ROOT = Path(shards.__file__).parents[1]
 KILLS = 20
@@ -32,7 +32,6 @@ import contextlib, ctypes, multiprocessing, os, sys
 from pathlib import Path
 from arcticseg.ice.scenes.open import list_scenes
 from shards import build, part, workers
-import webdataset
 
 workers._CONTEXT = multiprocessing.get_context("fork")
 # PR_SET_CHILD_SUBREAPER: workers whose parent was killed become children of this process.
@@ -46,7 +45,7 @@ for line in sys.stdin:
         try:
             paths = list_scenes(scenes)
             splits = {"train": paths[3:], "val": paths[:2], "test": paths[2:3]}
-            config = part.BuildConfig(tile=32, factors=(4, 10), shard_bytes=150_000)
+            config = part.BuildConfig(tile=32, factors=(4, 10), shard_bytes=70_000)
             build.build(splits, Path(out), config, build.Machine(workers=2), report=lambda text: None)
             status = 0
         finally:
@@ -108,7 +107,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(SCENES):
         time_, orbit, service = PASSES[i % len(PASSES)]
         name = scene_name(f"{2018 + i // len(PASSES)}{time_[4:]}", f"{int(orbit) + i:06d}", service)
-        scenes.write_raw(folder / f"{name}.nc", lines=400, samples=420, seed=i)
+        scenes.write_raw(folder / f"{name}.nc", lines=280, samples=300, seed=i)
     return folder
 
 
@@ -121,10 +120,6 @@ def server() -> Iterator[subprocess.Popen[str]]:
         yield process
         assert process.stdin is not None
         process.stdin.close()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def assert_whole_or_absent(out: Path, expected: dict[str, bytes]) -> None:
