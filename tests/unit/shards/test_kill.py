@@ -1,4 +1,4 @@
-"""A build that is killed at random moments, again and again, ends as one that was left alone."""
+"""A build that is killed at random moments, again and again, ends with the same bytes as an undisturbed build."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ ROOT = Path(shards.__file__).parents[1]
 KILLS = 20
 SCENES = 8
 
-# Forks a build for each folder that it reads, so that all share one import, and a kill meets a build at work. Workers
+# Forks a build for each folder that it reads, so that all share the imports, and a kill meets a build at work. Workers
 # are forked, too, for the same reason; that they end with their parent when they are spawned is tested elsewhere.
 SERVER = """
 import contextlib, ctypes, multiprocessing, os, sys
 from pathlib import Path
+import blosc2
 from arcticseg.ice.scenes.open import list_scenes
 from shards import build, part, workers
 
@@ -60,7 +61,7 @@ for line in sys.stdin:
 
 
 class Build:
-    """One build in a process group of its own."""
+    """A build in a process group of its own."""
 
     def __init__(self, server: subprocess.Popen[str], place: Path, out: Path) -> None:
         assert server.stdin is not None
@@ -84,7 +85,7 @@ class Build:
             return False
 
     def kill(self, what: str, choice: random.Random) -> bool:
-        """Kill the whole group, the parent or one worker; whether there was something to kill."""
+        """Kill the whole group, the parent or a worker; return whether there was something to kill."""
         try:
             if what == "group":
                 os.killpg(self.pid, signal.SIGKILL)
@@ -123,7 +124,7 @@ def server() -> Iterator[subprocess.Popen[str]]:
 
 
 def assert_whole_or_absent(out: Path, expected: dict[str, bytes]) -> None:
-    """No file under its own name is anything but what it will be."""
+    """A file that has its own name holds what it will hold in the end."""
     for path in out.glob("*.*") if out.exists() else ():
         if not path.name.startswith("."):
             assert path.read_bytes() == expected[path.name], path
@@ -132,7 +133,7 @@ def assert_whole_or_absent(out: Path, expected: dict[str, bytes]) -> None:
 def until_shards(build: Build, out: Path) -> None:
     """Wait until a build writes its first shard, or ends."""
     while build.alive():
-        # What an earlier one left goes away meanwhile.
+        # The build deletes meanwhile what an earlier build left.
         with contextlib.suppress(FileNotFoundError):
             if any(path.stat().st_mtime_ns >= build.began for path in out.glob("*.tar")):
                 return
@@ -142,7 +143,7 @@ def until_shards(build: Build, out: Path) -> None:
 def kill_again_and_again(
     start: Callable[[], Build], out: Path, longest: float, kinds: list[str], late: bool, expected: dict[str, bytes]
 ) -> Counter[str]:
-    """Start builds and kill something of them, ten times, each after up to `longest` seconds (of the second stage)."""
+    """Start builds and kill ten times: a process of them, after up to `longest` seconds (of the second stage if late)."""
     choice = random.Random(late)
     met: Counter[str] = Counter()
     while sum(met.values()) < KILLS // 2:
@@ -155,7 +156,7 @@ def kill_again_and_again(
             if build.kill(kind, choice):
                 met[kind] += 1
         if build.status() == 0:
-            # It was quicker; the next one starts from nothing.
+            # The build ended before the kill; the next build starts from nothing.
             assert contents(out) == expected
             shutil.rmtree(out)
         elif out.exists():
@@ -169,7 +170,7 @@ def test_twenty_kills_change_no_byte(place: Path, server: subprocess.Popen[str],
     assert len([name for name in expected if name.endswith(".tar")]) > 6
     assert check(tmp_path / "whole") == []
 
-    # The first one also found a cold machine.
+    # The first build also warmed the machine up.
     began = time.monotonic()
     assert Build(server, place, tmp_path / "again").status() == 0
     whole = time.monotonic() - began

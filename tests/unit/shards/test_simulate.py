@@ -97,7 +97,7 @@ def test_same_arrays_for_same_seed_and_index_only(scene: Path, tiny_archive: Pat
             assert list(values) == list(again[name])
         else:
             assert np.array_equal(values, again[name], equal_nan=True), name
-    # Scenes of one size and seed that differ in their index.
+    # Two scenes of the same size and seed, of another index each.
     backscatter = [arrays(path)["nersc_sar_primary"] for path in sorted(tiny_archive.iterdir())[:2]]
     assert not np.array_equal(*backscatter, equal_nan=True)
 
