@@ -39,7 +39,9 @@ def test_accumulation_does_not_change_the_losses(tiny_shards: Path, tmp_path: Pa
     np.testing.assert_allclose(losses[1], losses[4], rtol=1e-5)
 
 
-def test_zero_3_in_bf16_trains_validates_and_writes_whole_weights(tiny_shards: Path, tmp_path: Path) -> None:
+def test_zero_3_in_bf16_by_the_launcher_trains_validates_and_writes_whole_weights(
+    tiny_shards: Path, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file
 
     out = tmp_path / "run"

@@ -49,10 +49,12 @@ def keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         key, hint = prefix + field.name, hints[field.name]
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         chosen = next((kind for kind in (hint, *typing.get_args(hint)) if is_choice(kind)), None)
-        if chosen and typing.get_origin(hint) not in (dict, tuple):
-            yield f"{key}.name", default and default.name
+        if chosen:
+            # Of a mapping or a list of choices, keys are described as those of `segment.losses.CHART` or `hooks.NAME`.
+            item = {dict: f"{key}.CHART.", tuple: f"{key}.NAME."}.get(typing.get_origin(hint), f"{key}.")
+            yield (key, config.to_dict(default)) if item != f"{key}." else (f"{key}.name", default and default.name)
             for kind in dict.fromkeys(chosen.table.values()):
-                yield from (pair for pair in keys(kind, f"{key}.") if pair[0] != f"{key}.name")
+                yield from (pair for pair in keys(kind, item) if pair[0] != f"{item}name")
         elif dataclasses.is_dataclass(hint):
             yield from keys(hint, f"{key}.")
         else:
@@ -61,6 +63,13 @@ def keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def is_choice(hint: Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, Choice)
+
+
+def choices(cls: Any) -> set[type[Choice]]:
+    """All choices in a config and in its sections."""
+    hints = [part for hint in typing.get_type_hints(cls).values() for part in (hint, *typing.get_args(hint))]
+    sections = [hint for hint in hints if dataclasses.is_dataclass(hint) and not is_choice(hint)]
+    return {hint for hint in hints if is_choice(hint)}.union(*map(choices, sections))
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -92,6 +101,13 @@ def test_every_key_is_described_with_its_default() -> None:
     rows = [_ROW.match(line) for line in (DOCS / "configs.md").read_text(encoding="utf-8").splitlines()]
     described = [(row.group(1), yaml.safe_load(row.group(2))) for row in rows if row]
     assert sorted(described, key=str) == sorted(keys(RunConfig), key=str)
+
+
+def test_every_name_that_can_be_chosen_is_described() -> None:
+    text = (DOCS / "configs.md").read_text(encoding="utf-8")
+    names = [name for kind in choices(RunConfig) for name in kind.table]
+    assert {"vit_*", "upernet", "regression", "cross_entropy"} <= set(names)
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_the_page_tells_what_may_change_on_resume() -> None:

@@ -47,11 +47,11 @@ def save(run: Path, step: int, *hooks: Hook) -> Path:
 
 
 def test_state_and_tensors_of_each_hook_come_back(tmp_path: Path) -> None:
-    newest = save(tmp_path, 3, Keeps("one", 1), Keeps("two", 2), Keeps("none"))
+    newest = save(tmp_path, 3, Keeps("first", 1), Keeps("second", 2), Keeps("none"))
     state = json.loads((newest / "state.json").read_text())
-    assert state["hooks"] == {"one": {"number": 1}, "two": {"number": 2}}
+    assert state["hooks"] == {"first": {"number": 1}, "second": {"number": 2}}
     assert (state["step"], state["world_size"], state["zero_stage"]) == (3, 1, 1)
-    hooks = [Keeps("two"), Keeps("one"), Keeps("new")]
+    hooks = [Keeps("second"), Keeps("first"), Keeps("new")]
     checkpoint.load_hooks(newest, hooks)
     assert [hook.number for hook in hooks] == [2, 1, None]
     assert hooks[0].loaded["a/b"].tolist() == [2, 2]
@@ -64,14 +64,14 @@ def test_state_and_tensors_of_each_hook_come_back(tmp_path: Path) -> None:
 def test_a_checkpoint_of_no_hooks_holds_none(tmp_path: Path) -> None:
     newest = save(tmp_path, 3)
     assert not (newest / "hooks.safetensors").exists()
-    hook = Keeps("one", 5)
+    hook = Keeps("first", 5)
     checkpoint.load_hooks(newest, [hook])
     assert hook.number == 5
 
 
 def test_the_one_before_goes_when_the_next_is_complete(tmp_path: Path) -> None:
     save(tmp_path, 3)
-    newest = save(tmp_path, 6, Keeps("one", 1))
+    newest = save(tmp_path, 6, Keeps("first", 1))
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000006"] == [newest.name]
 
 
@@ -99,7 +99,7 @@ def test_an_incomplete_checkpoint_is_none(tmp_path: Path) -> None:
 
 
 def test_what_is_copied_to_another_form_is_ours(tmp_path: Path) -> None:
-    newest = save(tmp_path, 3, Keeps("one", 1))
+    newest = save(tmp_path, 3, Keeps("first", 1))
     (tmp_path / "other").mkdir()
     checkpoint.copy_state(newest, tmp_path / "other")
     assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["hooks.safetensors", "state.json"]

@@ -76,5 +76,5 @@ def test_positions_tell_all_patches_apart() -> None:
 
 
 def test_widths_that_do_not_fit() -> None:
-    with pytest.raises(ConfigError, match="decoder_dim 18.* decoder_heads 2"):
+    with pytest.raises(ConfigError, match=r"decoder_dim 18.* decoder_heads 2"):
         MaskedAutoencoder(small_mae().encoder, 2, decoder_dim=18, decoder_depth=1, decoder_heads=2)
