@@ -31,9 +31,10 @@ class Choice:
     implementation: ClassVar[str]
 
     @classmethod
-    def choose(cls, name: object) -> type[Choice] | None:
+    def choose(cls: type[C], name: object) -> type[C] | None:
         """The class of a name; None: the table has none."""
-        return next((kind for pattern, kind in cls.table.items() if fnmatchcase(str(name), pattern)), None)
+        kind = next((kind for pattern, kind in cls.table.items() if fnmatchcase(str(name), pattern)), None)
+        return cast("type[C] | None", kind)
 
     @classmethod
     def named(cls: type[C], name: str) -> C:
@@ -41,7 +42,7 @@ class Choice:
         kind = cls.choose(name)
         if kind is None:
             raise BadValueError("name", name, f"set one of {', '.join(cls.table)}")
-        return cast(C, kind(name))
+        return kind(name)
 
     def arguments(self) -> dict[str, Any]:
         """What the implementation takes by keyword: all keys but the name."""

@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, Hashable):
                 raise ConfigError(f"{node.start_mark.name}: {key!r} is no key; write a name before the colon")
             if key in seen:
-                raise ConfigError(f"{node.start_mark.name}: key '{key}' stands twice; leave one out")
+                raise ConfigError(f"{node.start_mark.name}: key '{key}' stands twice; leave it out once")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -82,7 +82,7 @@ def _parse(text: str, source: str) -> Any:
     try:
         return loader.get_single_data()
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: is no YAML ({' '.join(str(error).split())}); mend it") from error
+        raise ConfigError(f"{source}: is not YAML ({' '.join(str(error).split())}); repair it") from error
     finally:
         loader.dispose()
 
@@ -112,11 +112,11 @@ def layers(name: str | Path) -> list[dict[str, Any]]:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from error
-        found = _parse(text, str(path))
-        if not isinstance(found, dict):
-            raise ConfigError(f"{path}: holds {type(found).__name__}, not keys and values; mend it")
-        base = found.pop("base", None)
-        chain.append(found)
+        keys = _parse(text, str(path))
+        if not isinstance(keys, dict):
+            raise ConfigError(f"{path}: holds {type(keys).__name__}, not keys and values; repair it")
+        base = keys.pop("base", None)
+        chain.append(keys)
         if base is None:
             break
         path = find(str(base), path.parent)
@@ -243,7 +243,7 @@ def override_layers(overrides: Sequence[str]) -> list[dict[str, Any]]:
             raise ConfigError(f"override '{text}': expected key=value, such as optim.lr=1e-4")
         nested: Any = _parse(value, f"override '{text}'")
         for part in reversed(dotted.split(".")):
-            # A number is one, as in data.weights.2=1.
+            # A number is a number, as in data.weights.2=1.
             nested = {int(part) if part.isdecimal() else part: nested}
         out.append(nested)
     return out

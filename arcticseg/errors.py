@@ -1,15 +1,15 @@
-"""Errors that a person can act on.
+"""Errors that a person can remove.
 
-Every error that input, configuration or the machine can cause is an `ArcticSegError`: one line that
-names the file or key, the value found, and the remedy. The commands print it and exit with status 2;
-any other exception is a fault of the program and keeps its traceback.
+Every error that input, configuration or the machine can cause is an `ArcticSegError`: one line that names the file or
+key, the value in it, and the remedy. The commands print it and exit with status 2; any other exception is a fault of
+the program and keeps its traceback.
 """
 
 from __future__ import annotations
 
 
 class ArcticSegError(Exception):
-    """Base of all errors that the user can mend; the message is one line."""
+    """Base of all errors that the user can remove; the message is one line."""
 
 
 class ConfigError(ArcticSegError):
@@ -47,4 +47,4 @@ class OutputError(ArcticSegError):
 
 
 class ReportError(ArcticSegError):
-    """An evaluation or a run folder that a report cannot be made from."""
+    """An evaluation or a run folder from which no report can be made."""

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from arcticseg.baselines import LOGISTIC, MAJORITY, LogisticBaseline, fit_logistic
 from arcticseg.errors import SceneError
 from arcticseg.files import make_folder, write_text
+from arcticseg.ice.channels import RAW_SPACING
 from arcticseg.ice.layers import LayerConfig, official_labels
 from arcticseg.ice.reference import check_reference, find_references, read_reference, reference_of
 from arcticseg.ice.scenes.open import open_scene
-from arcticseg.ice.scenes.scene import RAW_SPACING, Scene
+from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.score import Confusion, confusion, empty_confusions, majority, scores
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.pictures.results import EVALUATION_FILE, FORMAT
@@ -152,19 +153,19 @@ class Scoring:
 
 
 def _file(out: Path, scene: str, product: Product) -> Path:
-    """Where a product of a scene goes; products of one folder differ by extension."""
+    """The file of a product of a scene; products in the same folder differ by extension."""
     return out / product.folder / f"{scene}{product.extension}"
 
 
 def count(
     labels: NDArray[np.uint8], prediction: NDArray[np.uint8], charts: Iterable[str] = CHARTS
 ) -> dict[str, Confusion]:
-    """Confusion counts of `charts`; labels and prediction are uint8 [3, H, W].
+    """Confusion counts of `charts`, 0 for others; labels and prediction are uint8 [3, H, W].
 
     A labelled pixel without prediction counts as class 0: scores are over all labelled pixels, so a network that
     declines to answer must not gain by it.
     """
-    counts = {}
+    counts = empty_confusions()
     for chart in charts:
         n_classes, plane = N_CLASSES[chart], CHARTS.index(chart)
         answered = np.where(prediction[plane] < n_classes, prediction[plane], 0)

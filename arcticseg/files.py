@@ -1,7 +1,7 @@
 """Writing that leaves either the whole file or none.
 
-A file is written beside its place under a hidden temporary name, flushed to disk and renamed, so a
-reader never meets half of it, whatever kills the writer.
+A file is written beside its place under a hidden temporary name, flushed to disk and renamed, so a reader never sees
+half of it, whatever kills the writer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FULL = 1 << 20
 
 @contextlib.contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turn a failure to write `path` into an `OutputError` with a remedy; other errors pass through."""
+    """Turn a failure to write `path` into an OutputError with a remedy; other errors pass through."""
     try:
         yield
     except ArcticSegError:
@@ -47,14 +47,14 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def _reason(error: Exception, path: Path) -> int | None:
-    """The system's number for why `path` could not be written; None where the error is of another kind."""
+    """The system's error number for a failure to write `path`; None where the error is of another kind."""
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.ENOENT and path.parent.is_dir():
         return None  # something else is missing
     if number in _REMEDIES and number not in (errno.EACCES, errno.EPERM):
         return number
-    # HDF5 calls whatever stops it a bare "HDF error", or a full disk "permission denied"; GDAL, torch and safetensors
-    # raise errors without a number. So the file system is asked.
+    # HDF5 reports any failure as a bare "HDF error", or a full disk as "permission denied"; GDAL, torch and safetensors
+    # raise errors without a number. So look at the file system.
     place = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), None)
     if isinstance(error, (OSError, RuntimeError)) and place is not None:
         if os.statvfs(place).f_flag & os.ST_RDONLY:
@@ -80,7 +80,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            # Some libraries make their files private; the user's umask decides, so that a group can read them.
+            # Some libraries make their files private; here the user's umask counts, so that a group can read them.
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
@@ -91,7 +91,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a new name in a folder to the disk, where the file system can do that."""
+    """Flush a new name in a folder to the disk, where the file system can do that."""
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(number)
@@ -103,13 +103,17 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file or none."""
+    """Write a whole text file or none.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and its parents, and see that it can be written to.
+    """Create a folder and its parents, and check that it can be written to.
 
     Raises:
         OutputError: a file is in the way, or the folder is not writable.
@@ -127,7 +131,7 @@ def make_folder(path: Path) -> Path:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes free on the file system of `path` or of its nearest parent that exists."""
+    """Free bytes on the file system of `path`, or of its nearest parent that exists; 0 where none exists."""
     for place in (path, *path.absolute().parents):
         if place.exists():
             stat = os.statvfs(place)

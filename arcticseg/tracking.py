@@ -39,7 +39,7 @@ class Jsonl:
     def __init__(self, folder: Path, keep_until: int = 0) -> None:
         self.path = folder / METRICS
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = [line for line in lines if (found := _parse(line)) is not None and found["step"] <= keep_until]
+        kept = [line for line in lines if (values := _parse(line)) is not None and values["step"] <= keep_until]
         write_text(self.path, "".join(f"{line}\n" for line in kept))
         with output_errors(self.path):
             self._file = open(self.path, "a")  # noqa: SIM115  closed by close()
@@ -58,12 +58,12 @@ class Jsonl:
 
 
 def _parse(line: str) -> dict[str, Any] | None:
-    """A line of metrics.jsonl; None for one that a kill left half written."""
+    """A line of metrics.jsonl; None for a line that a kill left half written."""
     try:
-        found = json.loads(line)
+        values = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and "step" in found else None
+    return values if isinstance(values, dict) and "step" in values else None
 
 
 class Wandb:
@@ -117,5 +117,6 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         need(self.every > 0, "every", self.every, "set 1 or more")
-        need(self.project != "", "project", "", "set a name")
+        good = 0 < len(self.project) <= 128 and not set(self.project) & set("/\\#?%:")
+        need(good, "project", self.project, "set a name of at most 128 characters without / \\ # ? % :")
         need(self.group != "", "group", "", "set a name, or null")

@@ -118,11 +118,11 @@ class Finish:
     """Tile -> what is stacked for a table, and how; travels to workers."""
 
     def __init__(self, table: str) -> None:
-        self.one = floats_of if table == "floats" else None
+        self.convert = floats_of if table == "floats" else None
         self.stack: Callable[[Any], Any] = to_tensors if table == "floats" else to_batch
 
     def __call__(self, tile: Tile) -> Any:
-        return tile if self.one is None else self.one(tile)
+        return tile if self.convert is None else self.convert(tile)
 
 
 # The contestants.
@@ -135,13 +135,15 @@ class Ours:
         self.selection, self.tile = selection_of(folder), read_manifest(folder / "shards").tile
 
     def batches(self, table: str, workers: int) -> Batches:
+        from arcticseg.data.config import DataConfig
         from arcticseg.data.decode import Layout
         from arcticseg.data.loader import Loader, make_order
+        from arcticseg.data.share import Share
         from arcticseg.data.transforms import Assemble
 
         layout = Layout.of(self.tile, sorted(set(self.selection.factor.tolist())), NAMES)
-        order = make_order(self.selection, "none", {}, 1024, seed=0)
-        loader = Loader(SampleReader(self.selection), layout, order, BATCH, BATCH, workers=workers)
+        order = make_order(self.selection, DataConfig(), "none", seed=0)
+        loader = Loader(SampleReader(self.selection), layout, order, Share(0, 1, BATCH, BATCH), workers=workers)
         assemble = Assemble(NAMES, valid_plane=True)
         try:
             while True:
@@ -226,9 +228,9 @@ class _Decode:
     def __init__(self, finish: Finish) -> None:
         self.finish = finish
 
-    def __call__(self, found: Sample) -> Any:
-        members = {name: data for name, data in found.items() if not name.startswith("__")}
-        return self.finish(sample.decode(found["__key__"], members))
+    def __call__(self, members: Sample) -> Any:
+        own = {name: data for name, data in members.items() if not name.startswith("__")}
+        return self.finish(sample.decode(members["__key__"], own))
 
 
 class LitData:
@@ -261,8 +263,8 @@ class _Unpack:
     def __init__(self, finish: Finish) -> None:
         self.finish = finish
 
-    def __call__(self, found: Any) -> Any:
-        return self.finish(from_fields(found[0] if isinstance(found, tuple) else found))
+    def __call__(self, fields: Any) -> Any:
+        return self.finish(from_fields(fields[0] if isinstance(fields, tuple) else fields))
 
 
 class Mosaic:

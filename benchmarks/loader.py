@@ -64,8 +64,8 @@ class Process:
         for line in self._process.stdout:
             # Libraries print, too.
             if line.startswith('{"samples"'):
-                found = json.loads(line)
-                return float(found["samples"] / found["seconds"])
+                measured = json.loads(line)
+                return float(measured["samples"] / measured["seconds"])
         raise RuntimeError(f"{self.name} ended with status {self._process.wait()}; see {self._log}")
 
     def close(self) -> None:
@@ -76,11 +76,11 @@ class Process:
 @contextmanager
 def contestants(python: str, names: tuple[str, ...], folder: Path) -> Iterator[dict[str, Process]]:
     """One process each, ended at the end."""
-    found = {name: Process(python, name, folder) for name in names}
+    processes = {name: Process(python, name, folder) for name in names}
     try:
-        yield found
+        yield processes
     finally:
-        for process in found.values():
+        for process in processes.values():
             process.close()
 
 
@@ -121,10 +121,10 @@ def compare(processes: dict[str, Process], table: str, workers: int, rounds: int
     print(f"\n{table}, {workers} workers\n\n| loader | samples/s | {OURS} is so many times as fast | goal | |")
     print("|---|---|---|---|---|")
     print(f"| {OURS} | {statistics.median(speeds[OURS]):.1f} | | | |")
-    for name, found in ratios.items():
+    for name, values in ratios.items():
         if name == OURS:
             continue
-        ratio, goal = statistics.median(found), GOALS[table].get(name)
+        ratio, goal = statistics.median(values), GOALS[table].get(name)
         verdict = "" if goal is None else "holds" if ratio >= goal else "MISSED"
         aim = "" if goal is None else f"{goal:g}"
         print(f"| {name} | {statistics.median(speeds[name]):.1f} | {ratio:.2f} | {aim} | {verdict} |", flush=True)
@@ -158,17 +158,19 @@ def cold(folder: Path, workers: int) -> float:
     """Bytes a second of one pass of the loader over shards that are not in memory; its start is not counted."""
     from contestants import BATCH, NAMES
 
+    from arcticseg.data.config import DataConfig
     from arcticseg.data.decode import Layout
     from arcticseg.data.loader import Loader, make_order
     from arcticseg.data.manifest import read_manifest
     from arcticseg.data.reader import SampleReader
     from arcticseg.data.select import select
+    from arcticseg.data.share import Share
 
-    found = read_manifest(folder)
-    chosen = select(folder, found, "train")
-    layout = Layout.of(found.tile, found.factors, NAMES)
-    order = make_order(chosen, "none", {}, 1024, seed=int(time.time()))
-    loader = Loader(SampleReader(chosen), layout, order, BATCH, BATCH, workers=workers)
+    manifest = read_manifest(folder)
+    chosen = select(folder, manifest, "train")
+    layout = Layout.of(manifest.tile, manifest.factors, NAMES)
+    order = make_order(chosen, DataConfig(), "none", seed=int(time.time()))
+    loader = Loader(SampleReader(chosen), layout, order, Share(0, 1, BATCH, BATCH), workers=workers)
     try:
         loader.step()
         loader.stepped()
@@ -190,18 +192,18 @@ def enlarge(folder: Path, copies: int) -> Path:
     from arcticseg.data.manifest import ShardEntry
 
     out = folder / "cold"
-    found = manifests.read_manifest(folder / "shards")
+    manifest = manifests.read_manifest(folder / "shards")
     shards = []
     out.mkdir(exist_ok=True)
     for _ in range(copies):
-        for shard in found.splits["train"]:
+        for shard in manifest.splits["train"]:
             path = out / f"train-{len(shards):06d}.tar"
             entries = manifests.read_index(folder / "shards" / shard.name)
             if not path.exists() or path.stat().st_size != shard.bytes:
                 shutil.copyfile(folder / "shards" / shard.name, path)
             manifests.write_index(path, entries)
             shards.append(ShardEntry(path.name, shard.bytes, shard.xxh3, shard.samples))
-    manifests.write_manifest(out, dataclasses.replace(found, splits={"train": tuple(shards)}))
+    manifests.write_manifest(out, dataclasses.replace(manifest, splits={"train": tuple(shards)}))
     return out
 
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from arcticseg.data.order import Order, Stream, rank_places
+from arcticseg.data.order import Order, Stream
+from arcticseg.data.share import Share
 
 SAMPLES, RANKS, SHARE = 100_000_000, 1024, 16
 GLOBAL = RANKS * SHARE
@@ -46,9 +47,10 @@ def make_orders() -> dict[str, Callable[[], Order]]:
 
 def position_cost(order: Order) -> tuple[float, float, float]:
     """Microseconds a sample of a rank: going on, from anywhere, both 16 steps at once, and of a place asked alone."""
+    share = Share(517, RANKS, GLOBAL, SHARE)
 
     def steps(first: int) -> list[int]:
-        return [place for step in range(first, first + 16) for place in rank_places(step * GLOBAL, GLOBAL, 517, RANKS)]
+        return [place for step in range(first, first + 16) for place in share.places(step * GLOBAL)]
 
     def cost(asked: list[list[int]]) -> float:
         began = time.perf_counter()

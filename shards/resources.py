@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from arcticseg.errors import ConfigError
-from arcticseg.ice.scenes.scene import RAW_SPACING, RTT_SPACING
+from arcticseg.ice.channels import RAW_SPACING, RTT_SPACING
 from arcticseg.ice.tiling import starts
 from shards.part import BuildConfig
 

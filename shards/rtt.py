@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.files import atomic_path, make_folder
-from arcticseg.ice.channels import CHANNELS, COARSE, SAR
+from arcticseg.ice.channels import CHANNELS, COARSE, RTT_SPACING, SAR
 from arcticseg.ice.chart import IndexedChart
 from arcticseg.ice.geo import GeoGrid, interpolate
 from arcticseg.ice.reference import short_name
 from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scenes.netcdf import RawScene, RttScene
 from arcticseg.ice.scenes.open import open_scene
-from arcticseg.ice.scenes.scene import GEO_POINTS, RTT_SPACING
+from arcticseg.ice.scenes.scene import GEO_POINTS
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from arcticseg.ice.simulated import ATTRIBUTE
 from shards.progress import OnProgress, ignore

@@ -16,7 +16,13 @@ from arcticseg.ice.channels import GROUPS
 
 @dataclass(frozen=True)
 class Augment:
-    """What is drawn for each sample; see `data.config.AugmentConfig`."""
+    """Draws the augmentation of samples.
+
+    Attributes:
+        seed: of all draws.
+        drop_groups: (channel group, probability that a sample loses it).
+        flips, quarter_turns, crop, cutmix: see `data.config.AugmentConfig`.
+    """
 
     seed: int = 0
     flips: bool = False
@@ -26,7 +32,7 @@ class Augment:
     cutmix: float = 0.0
 
     def draw(self, place: int, size: int) -> dict[str, Any]:
-        """Values of `Draws` for the sample at a place, its tile size x size pixels."""
+        """Values of `Draws` for the sample at a place, whose tile has size x size pixels."""
         random = generator("augment", self.seed, place)
         flip_rows, flip_cols = (bool(random.integers(2)) and self.flips for _ in range(2))
         turns = int(random.integers(4)) if self.quarter_turns else 0
@@ -36,16 +42,16 @@ class Augment:
         drop = np.zeros(len(GROUPS), bool)
         for group, share in self.drop_groups:
             drop[GROUPS.index(group)] = random.random() < share
-        found = {"transpose": turns % 2 == 1, "flip_rows": flip_rows, "flip_cols": flip_cols, "drop": drop}
+        draws = {"transpose": turns % 2 == 1, "flip_rows": flip_rows, "flip_cols": flip_cols, "drop": drop}
         if self.crop < 1:
             edge = round(size * random.uniform(self.crop, 1))
-            found["crop"] = np.array([*random.integers(0, size - edge + 1, 2), edge])
+            draws["crop"] = np.array([*random.integers(0, size - edge + 1, 2), edge])
         if self.cutmix > 0:
-            found["mix"] = self._box(place, size)
-        return found
+            draws["mix"] = self._box(place, size)
+        return draws
 
     def _box(self, place: int, size: int) -> NDArray[np.int64]:
-        """The box of CutMix: its share of the tile uniform in [0, 1), its centre anywhere, the same for both partners.
+        """The box of CutMix, int64 [4], the same for both partners: share of the tile uniform in [0, 1), any centre.
 
         Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
         """
@@ -58,10 +64,10 @@ class Augment:
         return np.stack([first, last], axis=1).ravel()
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with what is drawn for its places; as it is where nothing is to be drawn.
+        """The batch with what is drawn for its places; unchanged where there is nothing to draw.
 
         Raises:
-            ValueError: CutMix is asked for, and the batch parts a pair of places (2 i, 2 i + 1).
+            ValueError: CutMix is on, and the batch parts a pair of places (2 i, 2 i + 1).
         """
         if self == Augment(self.seed):
             return batch

@@ -1,8 +1,8 @@
 """A batch of tiles as codes on their native grids: what travels to the device.
 
-Tiles carry 2 km and geolocation windows of different sizes. Each stands in the corner of an array with room for the
-largest; beside it stand the tile coordinates of its points, infinite where there are no more, from which the device
-makes the weights that interpolate to pixels.
+Tiles carry 2 km and geolocation windows of different sizes. Each window fills a corner of an array with room for the
+largest; with it come the tile coordinates of its points, infinite where there are no more, from which the device makes
+the weights that interpolate to pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn for each sample, from (seed, place): cropped first, then transposed, flipped, and mixed.
+    """What is drawn for each sample from (seed, place): a sample is cropped, then transposed, flipped, and mixed.
 
     Attributes:
         crop: int64 [B, 3], first row, first column and edge of the window that is brought to the tile's size; None: no
@@ -32,8 +32,8 @@ class Draws:
         transpose, flip_rows, flip_cols: bool [B].
         drop: bool [B, groups], channel groups that the sample loses, in the order of `channels.GROUPS`.
         mix: int64 [B, 4], first and last (exclusive) row, first and last column of the box that the sample takes from
-            its partner, as it is after flips; empty: it takes nothing; None: no sample does. The partner of batch
-            row 2 i is 2 i + 1.
+            its partner, after flips; an empty box: it takes nothing; None: no sample does. The partner of batch row
+            2 i is row 2 i + 1.
     """
 
     crop: Tensor | None
@@ -48,13 +48,13 @@ class Draws:
 class Batch:
     """B tiles of H x W pixels; windows of the coarse grids of up to n x n 2 km cells, and up to m x m positions.
 
-    Arrays that nothing asked for have no elements.
+    Arrays that no channel needs have no elements.
 
     Attributes:
         size: H and W.
         coarse: names of the 2 km channels.
-        place: int64 [B], place of each sample in the order, always on the CPU; all that is drawn for it is drawn from
-            (seed, place).
+        place: int64 [B], place of each sample in the order, always on the CPU; whatever is drawn for a sample depends
+            on (seed, place).
         hh, hv: int16 [B, H, W], codes of `sample`.
         dist: uint8 [B, H, W].
         aux: int16 [B, C, n, n], the bits of uint16 codes.
@@ -63,7 +63,7 @@ class Batch:
         geo_rows, geo_cols: float64 [B, m], tile coordinates of the points.
         clock: float32 [B, 2], month and day of the year; NaN = unknown.
         lab: uint8 [B, 3, H, W]; 255 = masked or no chart.
-        draws: the augmentation; None: none.
+        draws: the augmentation; None: there is none.
     """
 
     size: int
@@ -86,7 +86,7 @@ class Batch:
         return len(self.place)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device, its places excepted."""
+        """The batch on a device; its places stay on the CPU."""
         moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in _tensors(self).items()}
         moved["place"] = self.place
         if self.draws is not None:
@@ -97,18 +97,19 @@ class Batch:
 
     def part(self, rows: slice) -> Batch:
         """Some of the samples, as views."""
-        chosen: dict[str, Any] = {name: value[rows] for name, value in _tensors(self).items()}
+        parts: dict[str, Any] = {name: value[rows] for name, value in _tensors(self).items()}
         if self.draws is not None:
-            chosen["draws"] = replace(self.draws, **{name: t[rows] for name, t in _tensors(self.draws).items()})
-        return replace(self, **chosen)
+            parts["draws"] = replace(self.draws, **{name: value[rows] for name, value in _tensors(self.draws).items()})
+        return replace(self, **parts)
 
 
-def _tensors(of: Batch | Draws) -> dict[str, Tensor]:
-    return {f.name: value for f in fields(of) if isinstance(value := getattr(of, f.name), Tensor)}
+def _tensors(owner: Batch | Draws) -> dict[str, Tensor]:
+    """The tensors among the attributes."""
+    return {f.name: value for f in fields(owner) if isinstance(value := getattr(owner, f.name), Tensor)}
 
 
 def make_batch(arrays: Mapping[str, NDArray[Any]], coarse: tuple[str, ...], size: int) -> Batch:
-    """A batch whose tensors are views of arrays, among them `place`; those of uint16 become int16."""
+    """A batch whose tensors are views of the arrays, among them `place`; uint16 becomes int16, bit for bit."""
     tensors: dict[str, Any] = {
         name: torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)
         for name, array in arrays.items()
@@ -121,14 +122,20 @@ def _stack_padded(arrays: Sequence[NDArray[Any]], fill: float = 0) -> NDArray[An
     shape = np.max([array.shape for array in arrays], axis=0)
     if len(shape) > 1:
         shape[-2:] = shape[-2:].max()
-    out = np.full((len(arrays), *shape), fill, arrays[0].dtype)
-    for target, array in zip(out, arrays, strict=True):
+    stack = np.full((len(arrays), *shape), fill, arrays[0].dtype)
+    for target, array in zip(stack, arrays, strict=True):
         target[tuple(slice(0, n) for n in array.shape)] = array
-    return out
+    return stack
 
 
 def collate(tiles: Sequence[Tile], places: Sequence[int], augment: Callable[[Batch], Batch] | None = None) -> Batch:
-    """A batch from tiles of equal size and their places."""
+    """A batch of tiles of equal size.
+
+    Args:
+        tiles: B tiles.
+        places: of the tiles in the order.
+        augment: adds what is drawn for the places; None: nothing.
+    """
     size = tiles[0].hh.shape[0]
     masked = np.full((len(CHARTS), size, size), IGNORE_INDEX, np.uint8)
     arrays: dict[str, NDArray[Any]] = {
@@ -141,7 +148,7 @@ def collate(tiles: Sequence[Tile], places: Sequence[int], augment: Callable[[Bat
     for name in ("aux", "geo"):
         arrays[name] = _stack_padded([getattr(tile, name) for tile in tiles])
         points = [[getattr(tile, f"{name}_{axis}") for tile in tiles] for axis in ("rows", "cols")]
-        both = _stack_padded([*points[0], *points[1]], np.inf)
-        arrays[f"{name}_rows"], arrays[f"{name}_cols"] = both[: len(tiles)], both[len(tiles) :]
+        padded = _stack_padded([*points[0], *points[1]], np.inf)
+        arrays[f"{name}_rows"], arrays[f"{name}_cols"] = padded[: len(tiles)], padded[len(tiles) :]
     batch = make_batch(arrays, COARSE, size)
     return batch if augment is None else augment(batch)

@@ -1,12 +1,12 @@
 """Whole shards kept in a local folder, shared by all processes of a machine and by runs one after another.
 
     HASH-BYTES.tar     a shard, verified; HASH is its xxh3-64 by the manifest, so a changed source has another name
-    HASH-BYTES.part    the same on its way here
-    HASH-BYTES.lock    whoever has it locked downloads, the others wait
-    lock               locked while room is made
+    HASH-BYTES.part    a shard that is being downloaded
+    HASH-BYTES.lock    the process that holds this lock downloads, the others wait
+    lock               held while room is made
 
-Locks are the kernel's (flock), so they end with their owner. A shard in use has a shared lock on its file; one that
-can be locked exclusively is in nobody's use and may be removed for room, the longest unused first, after a while.
+Locks are the kernel's (flock), so they end with their owner. A shard in use has a shared lock on its file; a shard that
+can be locked exclusively is not in use, and after a while it may be removed for room, the longest unused first.
 """
 
 from __future__ import annotations
@@ -32,41 +32,45 @@ from arcticseg.data.source import BrokenOffError, Source
 from arcticseg.errors import ShardError
 from arcticseg.files import make_folder
 
-# Shards that one process keeps open, and so in use. Opening one again is a matter of microseconds.
+# Shards that a process keeps open, and so in use. To open a shard again takes microseconds.
 _OPEN = 2
-# A shard used so lately stays. Else, where there is room for fewer than are used in turn, each would push out the next
-# before it is used again, and whole shards would be downloaded for single samples.
+# Seconds that a shard stays after its last use. Else, where there is room for fewer shards than are used in turn, each
+# would push out the next before it is used again, and whole shards would be downloaded for single samples.
 _LATELY = 60.0
 # Seconds after which a shard that had no room is tried again.
 _AGAIN = 10.0
 
 
 class NoRoomError(Exception):
-    """The cache cannot take a shard; the message says why."""
+    """The cache has no room for a shard; the message says why."""
 
 
 class Cache:
-    """Travels to other processes, where it opens files of its own.
+    """Whole shards in a local folder; a copy in another process or thread opens its own files.
 
     Args:
         folder: made where it is missing.
-        limit: bytes that the files may take in all; 0: all that the disk has.
+        limit: bytes that the files may take together; 0: all that the disk has.
+
+    Raises:
+        OutputError: the folder cannot be made or written to.
     """
 
     def __init__(self, folder: Path, limit: int = 0) -> None:
         self.folder, self.limit = make_folder(folder), limit
         self._open: OrderedDict[Path, int] = OrderedDict()
-        self._refused: dict[Path, float] = {}  # until when
+        # File of a shard that had no room -> when to try again, in seconds of the monotonic clock.
+        self._refused: dict[Path, float] = {}
 
     def path(self, shard: ShardEntry) -> Path:
         """Where a shard is or would be."""
         return self.folder / f"{shard.xxh3}-{shard.bytes}.tar"
 
     def read_range(self, source: Source, shard: ShardEntry, start: int, size: int) -> bytes | None:
-        """Bytes of a shard, downloaded before if need be; None where the cache cannot hold it.
+        """Bytes of a shard, which is downloaded first where it is not here; None where the cache cannot hold it.
 
         Raises:
-            ShardError: the source is out.
+            ShardError: the source fails.
         """
         file = self._file(source, shard)
         try:
@@ -77,10 +81,10 @@ class Cache:
             return None
 
     def fetch(self, source: Source, shard: ShardEntry) -> bool:
-        """See that a shard is here; False where it cannot be.
+        """Download a shard unless it is here; False where the cache cannot hold it.
 
         Raises:
-            ShardError: the source is out.
+            ShardError: the source fails.
         """
         if self.path(shard).exists():
             return True
@@ -90,7 +94,7 @@ class Cache:
         return file is not None
 
     def drop(self, shard: ShardEntry) -> None:
-        """Forget a shard that has turned out damaged on this disk; the next read downloads it anew."""
+        """Remove a shard that this disk has damaged; the next read downloads it again."""
         self.path(shard).unlink(missing_ok=True)
         if (file := self._open.pop(self.path(shard), None)) is not None:
             os.close(file)
@@ -108,7 +112,7 @@ class Cache:
                 if path not in self._refused:
                     text = f"{source.address}/{shard.name}: is not cached ({error}); reading it from there"
                     warnings.warn(text, stacklevel=4)
-                # One that does not fit now may fit later; one that differs stays as it is.
+                # A shard that does not fit now may fit later; a shard that differs will always differ.
                 self._refused[path] = math.inf if isinstance(error, _DiffersError) else time.monotonic() + _AGAIN
                 return None
             self._open[path] = file
@@ -118,21 +122,21 @@ class Cache:
         return self._open[path]
 
     def _download(self, source: Source, shard: ShardEntry) -> int:
-        """Bring a shard here, or wait until another process has; the open file, with its shared lock.
+        """Download a shard, or wait until another process has done so; the open file, with its shared lock.
 
         Raises:
-            NoRoomError: no space, and all shards are in use or were lately.
+            NoRoomError: there is no space, and all shards are in use or were lately.
             _DiffersError: the source's shard is not the manifest's.
-            ShardError: the source is out.
+            ShardError: the source fails.
         """
-        self.close()  # this process reads nothing meanwhile, and may hold what could make room
+        self.close()  # this process reads nothing meanwhile, and its open files may be what could make room
         path = self.path(shard)
         part = path.with_suffix(".part")
         with _locked(path.with_suffix(".lock")):
-            while (found := _open_locked(path)) is None:
+            while (opened := _open_locked(path)) is None:
                 with _locked(part) as file:
                     if not _is_at(file, part):
-                        continue  # another process has taken it for one left behind
+                        continue  # another process has removed it as a file left behind
                     try:
                         self._reserve(file, shard)
                         _fill(file, source, shard)
@@ -140,10 +144,14 @@ class Cache:
                     except BaseException:
                         part.unlink(missing_ok=True)
                         raise
-        return found
+        return opened
 
     def _reserve(self, file: int, shard: ShardEntry) -> None:
-        """Make room for a shard and take it."""
+        """Make room for a shard and take it.
+
+        Raises:
+            NoRoomError: there is not enough.
+        """
         if self.limit and shard.bytes > self.limit:
             raise NoRoomError(f"data.cache_bytes is {self.limit}, the shard has {shard.bytes}")
         with _locked(self.folder / "lock"), _disk_errors():
@@ -166,7 +174,7 @@ class Cache:
                 if size is None:
                     raise NoRoomError(f"data.cache_bytes is {self.limit}, and {total} bytes are in use")
                 total -= size
-            # A full disk is found now and not after minutes; and the others count these bytes as taken.
+            # A full disk shows now and not after minutes; and other processes count these bytes as taken.
             while True:
                 try:
                     os.posix_fallocate(file, 0, max(1, shard.bytes))
@@ -179,18 +187,19 @@ class Cache:
         return {"folder": self.folder, "limit": self.limit, "_open": OrderedDict(), "_refused": {}}
 
     def close(self) -> None:
-        """Close the files; others may remove them then."""
+        """Close the files; other processes may then remove them."""
         for file in self._open.values():
             os.close(file)
         self._open.clear()
 
 
 class _DiffersError(Exception):
-    """A downloaded shard is not the one that the manifest speaks of."""
+    """A downloaded shard is not the shard of the manifest."""
 
 
 @contextlib.contextmanager
 def _disk_errors() -> Iterator[None]:
+    """Turn an error of the disk into a NoRoomError."""
     try:
         yield
     except OSError as error:
@@ -198,8 +207,12 @@ def _disk_errors() -> Iterator[None]:
 
 
 def _fill(file: int, source: Source, shard: ShardEntry) -> None:
-    """Download into a file and verify; a shard that breaks off or differs is asked for once more."""
-    said: Exception | None = None
+    """Download into a file and verify; a shard that breaks off or differs is downloaded a second time.
+
+    Raises:
+        BrokenOffError, _DiffersError: so is the second.
+    """
+    failure: Exception | None = None
     for _ in range(2):
         digest, place = xxhash.xxh3_64(), 0
         try:
@@ -209,20 +222,22 @@ def _fill(file: int, source: Source, shard: ShardEntry) -> None:
                     os.pwrite(file, piece, place)
                 place += len(piece)
         except BrokenOffError as error:
-            said = error
+            failure = error
             continue
         with _disk_errors():
             os.ftruncate(file, place)
             os.fsync(file)
         if place == shard.bytes and digest.hexdigest() == shard.xxh3:
             return
-        said = _DiffersError(f"its {place} bytes are not the {shard.bytes} that the manifest speaks of")
-    assert said is not None
-    raise said
+        failure = _DiffersError(
+            f"{place} bytes of checksum {digest.hexdigest()}, the manifest says {shard.bytes} of {shard.xxh3}"
+        )
+    assert failure is not None
+    raise failure
 
 
 def _open_locked(path: Path) -> int | None:
-    """Open a file and lock it against removal; None where there is none."""
+    """Open a file and lock it against removal; None where there is no file."""
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -242,7 +257,7 @@ def _open_locked(path: Path) -> int | None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """A file, made where it is missing, that no other process has in this way at the same time."""
+    """An open file, made where it is missing, under a lock that only one process holds at a time."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
@@ -256,7 +271,7 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 def _remove_unused(path: Path) -> bool:
-    """Remove a file unless a process uses it."""
+    """Remove a file unless a process uses it; whether it is removed."""
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError:
@@ -279,24 +294,25 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Whether an open file still stands at a path."""
-    there = _stat(path)
-    return there is not None and os.path.samestat(there, os.fstat(file))
+    """Whether an open file is still the file at a path."""
+    stat = _stat(path)
+    return stat is not None and os.path.samestat(stat, os.fstat(file))
 
 
 class Prefetch:
-    """Brings shards into a cache before their samples are asked for, in a thread of its own.
+    """Brings shards into a cache before their samples are needed, in a thread of its own.
 
     Args:
+        cache: a copy of it is filled.
         needed: places in training -> source and shard of each.
-        consumed: the place that training is at, kept up to date by the loader.
+        consumed: samples used by the training, kept up to date by the loader.
         ahead: how many places to look ahead.
     """
 
     def __init__(
         self, cache: Cache, needed: Callable[[range], Iterable[tuple[Source, ShardEntry]]], consumed: int, ahead: int
     ) -> None:
-        # Open files are one thread's own.
+        # Open files belong to a single thread.
         self._cache = copy.copy(cache)
         self._needed, self.consumed, self._ahead = needed, consumed, ahead
         self._stopped = threading.Event()
@@ -311,16 +327,16 @@ class Prefetch:
             if place >= end:
                 self._stopped.wait(0.05)
                 continue
-            for at, (source, shard) in enumerate(self._needed(range(place, end)), place):
-                # Those whose turn came meanwhile have been had by whoever needed them.
-                if shard.xxh3 != known and at >= self.consumed and not self._stopped.is_set():
+            for position, (source, shard) in enumerate(self._needed(range(place, end)), place):
+                # Shards of places that training has passed meanwhile have been fetched by their readers.
+                if shard.xxh3 != known and position >= self.consumed and not self._stopped.is_set():
                     known = shard.xxh3
-                    # What cannot be had is the business of whoever needs it; here it would stop nobody.
+                    # Ignore failures: the reader that needs the shard reports them.
                     with contextlib.suppress(ShardError):
                         self._cache.fetch(source, shard)
             place = end
 
     def stop(self) -> None:
-        """End when the shard on its way is here."""
+        """End after the shard that is being downloaded."""
         self._stopped.set()
         self._thread.join(1)

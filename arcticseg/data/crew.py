@@ -1,6 +1,7 @@
 """Who reads and decodes for a `ring.Ring`: threads of this process, or processes of their own.
 
-A task goes to whoever has the least to do. Nothing but sample numbers and damages passes between a crew and its ring.
+A request goes to the worker that has the fewest samples to read. Nothing but sample numbers and damages passes between
+a crew and its ring.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from numpy.typing import NDArray
 
 from arcticseg.data import worker
 from arcticseg.data.memory import allocate
-from arcticseg.data.worker import Done, Mailbox, Setup, Task
+from arcticseg.data.worker import Answer, Mailbox, Request, Setup
 from arcticseg.errors import ShardError
 
-# Times that samples are given to a process before its death is taken to be their doing.
+# Processes that may die over the same samples before that is an error.
 _ATTEMPTS = 3
 
 
@@ -38,7 +39,7 @@ class Crew(Protocol):
     Attributes:
         memory: holds the slots.
         slots: arrays [micro batch, ...] of each slot.
-        status: int64 [workers, 2]: the sample that each is reading, counted from 1 (0 = none), and since when, in ns
+        status: int64 [workers, 2]: the sample that each worker reads, counted from 1 (0 = none), and since when, in ns
             of the monotonic clock.
     """
 
@@ -46,12 +47,12 @@ class Crew(Protocol):
     slots: list[dict[str, NDArray[Any]]]
     status: NDArray[Any]
 
-    def give(self, task: Task) -> None:
-        """Have a task done."""
+    def give(self, request: Request) -> None:
+        """Let a worker answer a request."""
         ...
 
-    def collect(self, seconds: float) -> list[Done]:
-        """Tasks that are done; none where none is within a time.
+    def collect(self, seconds: float) -> list[Answer]:
+        """Answers that have come; an empty list where none comes within this time.
 
         Raises:
             ShardError: workers die again and again.
@@ -63,9 +64,9 @@ class Crew(Protocol):
         ...
 
 
-def _load(tasks: dict[int, Task]) -> int:
+def _load(requests: dict[int, Request]) -> int:
     """Samples still to be read."""
-    return sum(len(task.numbers) for task in tasks.values())
+    return sum(len(request.numbers) for request in requests.values())
 
 
 def _dismiss(mailboxes: Sequence[Mailbox]) -> None:
@@ -79,27 +80,28 @@ class Threads:
     def __init__(self, setup: Setup) -> None:
         self.memory = allocate(setup.bytes)
         self.slots, self.status = setup.views(memoryview(self.memory))
-        self._done: queue.SimpleQueue[Done] = queue.SimpleQueue()
-        self._mailboxes = [Mailbox(self._done) for _ in range(setup.workers)]
-        self._tasks: list[dict[int, Task]] = [{} for _ in self._mailboxes]
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._mailboxes = [Mailbox(self._answers) for _ in range(setup.workers)]
+        # Of each thread, by ticket.
+        self._requests: list[dict[int, Request]] = [{} for _ in self._mailboxes]
         weakref.finalize(self, _dismiss, self._mailboxes)
         for index, mailbox in enumerate(self._mailboxes):
             arguments = (mailbox, copy.copy(setup.reader), setup.layout, self.slots, self.status[index], False)
             threading.Thread(target=worker.serve, args=arguments, daemon=True, name=f"ring-{index}").start()
 
-    def give(self, task: Task) -> None:
-        index = min(range(len(self._tasks)), key=lambda i: _load(self._tasks[i]))
-        self._tasks[index][task.ticket] = task
-        self._mailboxes[index].give(task)
+    def give(self, request: Request) -> None:
+        index = min(range(len(self._requests)), key=lambda i: _load(self._requests[i]))
+        self._requests[index][request.ticket] = request
+        self._mailboxes[index].give(request)
 
-    def collect(self, seconds: float) -> list[Done]:
+    def collect(self, seconds: float) -> list[Answer]:
         try:
-            done = self._done.get(timeout=seconds)
+            answer = self._answers.get(timeout=seconds)
         except queue.Empty:
             return []
-        for tasks in self._tasks:
-            tasks.pop(done.ticket, None)
-        return [done]
+        for requests in self._requests:
+            requests.pop(answer.ticket, None)
+        return [answer]
 
     def close(self) -> None:
         _dismiss(self._mailboxes)
@@ -107,12 +109,12 @@ class Threads:
 
 @dataclass
 class _Process:
-    """A process as its crew sees it, with the tasks given to it and not done, oldest first."""
+    """A process as its crew sees it, with the requests that it has not answered, oldest first, by ticket."""
 
     index: int
     connection: Connection
     process: subprocess.Popen[bytes]
-    tasks: dict[int, Task] = field(default_factory=dict)
+    requests: dict[int, Request] = field(default_factory=dict)
 
 
 def _shared_file(name: str, size: int) -> int:
@@ -124,14 +126,14 @@ def _shared_file(name: str, size: int) -> int:
 
 def _end(workers: list[_Process], descriptors: list[int]) -> None:
     """End processes, whatever they do."""
-    for each in workers:
-        each.connection.close()
-    for each in workers:
+    for member in workers:
+        member.connection.close()
+    for member in workers:
         try:
-            each.process.wait(2)
+            member.process.wait(2)
         except subprocess.TimeoutExpired:
-            each.process.kill()
-            each.process.wait()
+            member.process.kill()
+            member.process.wait()
     workers.clear()
     for descriptor in descriptors:
         os.close(descriptor)
@@ -139,7 +141,7 @@ def _end(workers: list[_Process], descriptors: list[int]) -> None:
 
 
 class Processes:
-    """A crew of processes; one that dies is replaced, and its tasks are given to the next."""
+    """A crew of processes; a process that dies is replaced, and the new process gets its requests."""
 
     def __init__(self, setup: Setup) -> None:
         self._reader = setup.reader
@@ -151,7 +153,8 @@ class Processes:
         os.pwrite(self._descriptors[1], described, 0)
         self.memory = allocate(setup.bytes, self._descriptors[0])
         self.slots, self.status = setup.views(memoryview(self.memory))
-        self._attempts: dict[int, int] = {}  # by ticket
+        # Processes that have had a request, by its ticket, where the first has died.
+        self._attempts: dict[int, int] = {}
         self._selector = selectors.DefaultSelector()
         self.workers: list[_Process] = []
         weakref.finalize(self, _end, self.workers, self._descriptors)
@@ -163,7 +166,7 @@ class Processes:
         self.status[index] = 0
         ours, theirs = Pipe()
         passed = (theirs.fileno(), *self._descriptors)
-        # One thread each; the modules that this process finds.
+        # One thread a process; the same modules as in this process.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         command = "from arcticseg.data.worker import main; main()"
@@ -174,37 +177,37 @@ class Processes:
             env=environment,
         )
         theirs.close()
-        found = _Process(index, ours, process)
-        self._selector.register(ours, selectors.EVENT_READ, found)
-        return found
+        started = _Process(index, ours, process)
+        self._selector.register(ours, selectors.EVENT_READ, started)
+        return started
 
-    def give(self, task: Task) -> None:
-        self._send(min(self.workers, key=lambda each: _load(each.tasks)), task)
+    def give(self, request: Request) -> None:
+        self._send(min(self.workers, key=lambda member: _load(member.requests)), request)
 
-    def _send(self, to: _Process, task: Task) -> None:
-        to.tasks[task.ticket] = task
-        with contextlib.suppress(OSError):  # it is dead, which the next collection finds out
-            to.connection.send(task)
+    def _send(self, to: _Process, request: Request) -> None:
+        to.requests[request.ticket] = request
+        with contextlib.suppress(OSError):  # it is dead; `collect` notices that
+            to.connection.send(request)
 
-    def collect(self, seconds: float) -> list[Done]:
-        found: list[Done] = []
+    def collect(self, seconds: float) -> list[Answer]:
+        answers: list[Answer] = []
         for key, _ in self._selector.select(seconds):
-            each: _Process = key.data
+            member: _Process = key.data
             try:
-                done: Done = each.connection.recv()
+                answer: Answer = member.connection.recv()
             except (EOFError, OSError):
-                self._replace(each)
+                self._replace(member)
                 continue
-            del each.tasks[done.ticket]
-            self._attempts.pop(done.ticket, None)
-            found.append(done)
-        return found
+            del member.requests[answer.ticket]
+            self._attempts.pop(answer.ticket, None)
+            answers.append(answer)
+        return answers
 
     def _replace(self, dead: _Process) -> None:
-        """Start another process in the place of one that died, and give it the same tasks.
+        """Start another process in the place of a dead one, and give it the same requests.
 
         Raises:
-            ShardError: the first of them has killed too many.
+            ShardError: too many processes have died over the first of them.
         """
         self._selector.unregister(dead.connection)
         dead.connection.close()
@@ -212,18 +215,20 @@ class Processes:
         number = int(self.status[dead.index, 0]) - 1
         new = self._start(dead.index)
         self.workers[self.workers.index(dead)] = new
-        for task in dead.tasks.values():
-            self._send(new, task)
-        if dead.tasks:
-            first = next(iter(dead.tasks))
+        for request in dead.requests.values():
+            self._send(new, request)
+        if dead.requests:
+            first = next(iter(dead.requests))
             self._attempts[first] = self._attempts.get(first, 1) + 1
-            at = self._reader.where(max(number, dead.tasks[first].numbers[0]))
+            where = self._reader.where(max(number, dead.requests[first].numbers[0]))
             if self._attempts[first] > _ATTEMPTS:
                 raise ShardError(
-                    f"{at}: loader workers died here {_ATTEMPTS} times (status {code}); "
+                    f"{where}: loader workers died here {_ATTEMPTS} times (status {code}); "
                     "see the system's log for what killed them; if memory is short, lower data.workers"
                 )
-            warnings.warn(f"{at}: a loader worker died here (status {code}); another does its work again", stacklevel=2)
+            warnings.warn(
+                f"{where}: a loader worker died here (status {code}); another does its work again", stacklevel=2
+            )
 
     def close(self) -> None:
         self._selector.close()

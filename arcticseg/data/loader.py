@@ -1,7 +1,8 @@
 """Batches for one rank, in the order that `order` gives, from any position on.
 
 The main process decides which sample stands at which place; the ring reads, verifies and decodes. A damaged sample is
-replaced only when all ranks know of it, so that every rank's batches are a function of the order and of one quarantine.
+replaced only when all ranks know of it, so the batches of all ranks are a function of the order and of the quarantine
+that they share.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ import numpy as np
 from arcticseg.data.augment import Augment
 from arcticseg.data.batch import Batch
 from arcticseg.data.cache import Prefetch
+from arcticseg.data.config import DataConfig
 from arcticseg.data.decode import Layout
 from arcticseg.data.manifest import ShardEntry
-from arcticseg.data.order import AT_ONCE, Order, Stream, quotas, rank_places
+from arcticseg.data.order import AT_ONCE, Order, Stream, quotas
 from arcticseg.data.quarantine import Damage, Quarantine
 from arcticseg.data.reader import SampleReader
-from arcticseg.data.ring import Filled, Ring, Rows
+from arcticseg.data.ring import Filled, PlacedSamples, Ring
 from arcticseg.data.select import Selection
+from arcticseg.data.share import Share
 from arcticseg.data.source import Source
 from arcticseg.errors import ArcticSegError, ConfigError, ShardError
 
-# What every rank has to say, from every rank: `process_group.gather`.
+# A value of this rank -> the values of all ranks: `process_group.gather`.
 Gather = Callable[[Any], list[Any]]
 
 
@@ -39,10 +42,18 @@ class Loader:
         reader: of the selected samples.
         layout: the arrays of a sample.
         order: of the samples.
-        global_batch, micro_batch: samples to an optimiser step over all ranks, and to one batch here.
-        workers: processes that read and decode; 0: none.
-        max_damaged: damaged samples that are replaced; one more is an error.
-        window: shards that are used at a time, and so how far ahead of need a cache is filled.
+        share: the samples of each step that are this rank's, and its micro batches.
+        workers: processes that read and decode; 0: threads of this process do.
+        augment: draws the augmentation of each sample.
+        pin_memory: page-lock the buffers, so that copies to a GPU overlap with work.
+        max_damaged: damaged samples that are replaced; more are an error.
+        window: shards that are used at a time, and so how far ahead a cache is filled.
+        patience: seconds after which a read is named in a warning.
+
+    Attributes:
+        selection: the samples.
+        consumed: samples used, over all ranks; with the quarantine, the loader's whole state.
+        quarantine: damaged samples that all ranks know of.
     """
 
     def __init__(
@@ -50,10 +61,7 @@ class Loader:
         reader: SampleReader,
         layout: Layout,
         order: Order,
-        global_batch: int,
-        micro_batch: int,
-        rank: int = 0,
-        world_size: int = 1,
+        share: Share,
         workers: int = 0,
         augment: Augment = Augment(),
         pin_memory: bool = False,
@@ -62,31 +70,29 @@ class Loader:
         patience: float = 60.0,
     ) -> None:
         self.reader, self.selection, self.order = reader, reader.selection, order
-        self.global_batch, self.micro_batch = global_batch, micro_batch
-        self.rank, self.world_size, self.augment, self.window = rank, world_size, augment, window
+        self.share, self.augment, self.window = share, augment, window
         self.consumed = 0
         self.quarantine = Quarantine(max_damaged)
-        self.micro_steps = global_batch // world_size // micro_batch
-        # A step's batches are in use together, while workers fill those of the next.
-        slots = self.micro_steps + max(2, 2 * workers)
-        self._ring = Ring(reader, layout, micro_batch, workers, slots, pin_memory, patience)
+        # A step's batches are in use together, while workers fill those of the next step.
+        slots = share.accumulation_steps + max(2, 2 * workers)
+        self._ring = Ring(reader, layout, share.micro_batch, workers, slots, pin_memory, patience)
         self._filled: Iterator[Filled] | None = None
         self._prefetch: Prefetch | None = None
         self._held: list[Filled] = []
         self._error: ArcticSegError | None = None
 
     def step(self) -> list[Batch]:
-        """The micro batches of the next optimiser step; none where reading fails, which is `trouble`."""
+        """The micro batches of the next optimiser step; an empty list where reading fails, which is `trouble`."""
         if self._filled is None:
-            self._filled = self._ring.fill(self._rows())
+            self._filled = self._ring.fill(self._micro_batches())
             self._prefetch = self._start_prefetch()
         for filled in self._held:
             self._ring.release(filled)
         self._held = []
         try:
-            for _ in range(self.micro_steps):
+            for _ in range(self.share.accumulation_steps):
                 self._held.append(next(self._filled))
-            self._mend()
+            self._replace_damaged()
         except ArcticSegError as error:
             self._error = error
         return self._batches()
@@ -94,24 +100,24 @@ class Loader:
     @property
     def trouble(self) -> bool:
         """Whether this rank has an error, or damage that the others do not know of."""
-        return self._error is not None or bool(self._news())
+        return self._error is not None or bool(self._new_damages())
 
     def settle(self, gather: Gather) -> tuple[list[Batch], list[Damage]]:
         """Share errors and damage with all ranks, which must call this together, and replace what is damaged.
 
         Returns:
-            the step's micro batches, and the damage that is new to the run.
+            The step's micro batches, and the damage that is new to the run.
 
         Raises:
-            ArcticSegError: one rank's error, the same on all; or more samples are damaged than may be.
+            ArcticSegError: the first rank's error, the same on all; or more samples are damaged than may be.
         """
-        shared = gather((self._error, self._news()))
+        shared = gather((self._error, self._new_damages()))
         for error, _ in shared:
             if error is not None:
                 raise error
-        new = self.quarantine.add(damage for _, found in shared for damage in found)
+        new = self.quarantine.add(damage for _, damages in shared for damage in damages)
         try:
-            self._mend()
+            self._replace_damaged()
         except ArcticSegError as error:
             self._error = error
         return self._batches(), new
@@ -123,12 +129,12 @@ class Loader:
 
     def stepped(self) -> None:
         """Count one optimiser step."""
-        self.consumed += self.global_batch
+        self.consumed += self.share.global_batch
         if self._prefetch is not None:
             self._prefetch.consumed = self.consumed
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """What a checkpoint keeps: samples consumed, what was selected, and the quarantine."""
         return {
             "consumed": self.consumed,
             "fingerprint": self.selection.fingerprint,
@@ -137,7 +143,7 @@ class Loader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a checkpoint was made, on any number of ranks and with any batch size.
+        """Go on from a checkpoint's state, on any number of ranks and with any batch size.
 
         Raises:
             ConfigError: the checkpoint was made with other samples.
@@ -152,27 +158,27 @@ class Loader:
         self.quarantine.restore(state["quarantine"])
 
     def close(self) -> None:
-        """End worker processes; close files and connections."""
+        """End workers; close files and connections."""
         if self._prefetch is not None:
             self._prefetch.stop()
         self._ring.close()
 
-    def _rows(self) -> Iterator[Rows]:
-        """Rows of each micro batch of this rank, without end."""
-        consumed = self.consumed
-        steps = range(math.ceil(AT_ONCE / (self.micro_steps * self.micro_batch)))
+    def _micro_batches(self) -> Iterator[PlacedSamples]:
+        """The samples of each micro batch of this rank, without end."""
+        share, consumed = self.share, self.consumed
+        # Whole steps, of `AT_ONCE` places or a few more.
+        steps = math.ceil(AT_ONCE / (share.accumulation_steps * share.micro_batch))
         while True:
-            starts = (consumed + step * self.global_batch for step in steps)
-            places = [
-                place for start in starts for place in rank_places(start, self.global_batch, self.rank, self.world_size)
-            ]
-            rows = list(zip(places, self.order.samples(places), strict=True))
-            for first in range(0, len(rows), self.micro_batch):
-                yield [self._sound(*row) for row in rows[first : first + self.micro_batch]]
-            consumed += len(steps) * self.global_batch
+            places: list[int] = []
+            for _ in range(steps):
+                places += share.places(consumed)
+                consumed += share.global_batch
+            samples = list(zip(places, self.order.samples(places), strict=True))
+            for first in range(0, len(samples), share.micro_batch):
+                yield [self._sound(*sample) for sample in samples[first : first + share.micro_batch]]
 
     def _sound(self, place: int, number: int) -> tuple[int, int]:
-        """A place and its sample, or another sample where that is in quarantine by now."""
+        """A place and its sample, or a substitute where the sample is in quarantine by now."""
         if number not in self.quarantine:
             return place, number
         try:
@@ -180,16 +186,17 @@ class Loader:
         except LookupError as error:
             raise ShardError(f"{error.args[0]}; restore the shards") from error
 
-    def _mend(self) -> None:
-        """Read substitutes into the rows whose samples are in quarantine; they were asked for before they were."""
+    def _replace_damaged(self) -> None:
+        """Read substitutes for samples that have come into quarantine since they were requested."""
         for filled in self._held:
-            for row, (place, number) in enumerate(filled.rows):
+            for row, (place, number) in enumerate(filled.samples):
                 if number in self.quarantine:
                     self._ring.refill(filled, row, self._sound(place, number)[1])
 
-    def _news(self) -> list[Damage]:
-        found = (damage for filled in self._held for damage in filled.damages.values())
-        return [damage for damage in found if damage.number not in self.quarantine]
+    def _new_damages(self) -> list[Damage]:
+        """Damage in this step's batches that is not in quarantine."""
+        damages = (damage for filled in self._held for damage in filled.damages.values())
+        return [damage for damage in damages if damage.number not in self.quarantine]
 
     def _batches(self) -> list[Batch]:
         return [] if self._error is not None else [self.augment(filled.batch) for filled in self._held]
@@ -197,13 +204,13 @@ class Loader:
     def _start_prefetch(self) -> Prefetch | None:
         if self.reader.cache is None:
             return None
-        chosen = self.selection
-        ahead = max(4 * self.global_batch, len(chosen) * self.window // len(chosen.shards))
+        selection = self.selection
+        ahead = max(4 * self.share.global_batch, len(selection) * self.window // len(selection.shards))
 
         def needed(places: range) -> Iterator[tuple[Source, ShardEntry]]:
             for number in self.order.samples(places):
-                index, shard = chosen.shards[chosen.shard[number]]
-                yield chosen.sources[index], shard
+                index, shard = selection.shards[selection.shard[number]]
+                yield selection.sources[index], shard
 
         return Prefetch(self.reader.cache, needed, self.consumed, ahead)
 
@@ -211,58 +218,50 @@ class Loader:
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What differs between two selections' summaries, in words."""
     old, new = (
-        {name: found[name] for name in ("samples", "scenes", "shards")}
-        | {f"of factor {factor}": count for factor, count in found["factors"].items()}
-        for found in (before, now)
+        {name: summary[name] for name in ("samples", "scenes", "shards")}
+        | {f"of factor {factor}": count for factor, count in summary["factors"].items()}
+        for summary in (before, now)
     )
-    said = [f"{old.get(key, 0)} -> {new.get(key, 0)} {key}" for key in old | new if old.get(key) != new.get(key)]
-    return ", ".join(said) or "as many samples of as many scenes, but others"
+    changes = [f"{old.get(key, 0)} -> {new.get(key, 0)} {key}" for key in old | new if old.get(key) != new.get(key)]
+    return ", ".join(changes) or "as many samples of as many scenes, but other samples"
 
 
-def make_order(
-    selection: Selection,
-    mix: str,
-    weights: dict[int, float],
-    block: int,
-    seed: int,
-    shuffle: str = "global",
-    window: int = 1,
-    set_weights: tuple[float, ...] = (),
-) -> Order:
+def make_order(selection: Selection, config: DataConfig, mix: str, seed: int) -> Order:
     """The training order of a selection.
 
     Args:
-        mix: `none`, or `weights`: one stream a factor of a set.
-        weights: factor -> weight; empty: equal.
-        shuffle: `global`, or `blocks` of `window` shards.
-        set_weights: of the sets; each factor's weight is shared out by them among the sets that have it; empty: equal.
+        config: `shuffle` and `window`; under `mix: weights` also `weights`, `set_weights` (each factor's weight is
+            divided by them among the sets that have samples of it) and `block`.
+        mix: `none`, or `weights`: a stream for each factor of each set.
+        seed: of the shuffle.
 
     Raises:
-        ConfigError: a weight for a factor that is not selected, or none for one that is.
+        ConfigError: `data.weights` are not those of the selected factors, or `data.block` has no place for a stream.
     """
 
     def stream(samples: range | np.ndarray[Any, Any]) -> Stream:
-        if shuffle == "global":
+        if config.shuffle == "global":
             return Stream(samples)
         starts = np.flatnonzero(np.diff(selection.shard[samples], prepend=-1))
-        return Stream(samples, (*starts.tolist(), len(samples)), window)
+        return Stream(samples, (*starts.tolist(), len(samples)), config.window)
 
     if mix == "none":
         return Order(selection.fingerprint, (stream(range(len(selection))),), seed)
     sets = np.array([index for index, _ in selection.shards])[selection.shard]
     pairs = sorted(set(zip(selection.factor.tolist(), sets.tolist(), strict=True)))
-    present = sorted({factor for factor, _ in pairs})
-    chosen = weights or dict.fromkeys(present, 1.0)
-    if set(chosen) != set(present):
-        raise ConfigError(f"key 'data.weights' is {chosen}; set a weight for each factor selected: {present}")
-    of_set = set_weights or (1.0,) * len(selection.sources)
-    whole = {factor: sum(of_set[index] for k, index in pairs if k == factor) for factor in present}
-    shares = tuple(chosen[factor] * of_set[index] / whole[factor] for factor, index in pairs)
+    factors = sorted({factor for factor, _ in pairs})
+    of_factor = config.weights or dict.fromkeys(factors, 1.0)
+    if set(of_factor) != set(factors):
+        raise ConfigError(f"key 'data.weights' is {of_factor}; set a weight for each selected factor: {factors}")
+    of_set = config.set_weights or (1.0,) * len(selection.sources)
+    totals = {factor: sum(of_set[index] for k, index in pairs if k == factor) for factor in factors}
+    weights = tuple(of_factor[factor] * of_set[index] / totals[factor] for factor, index in pairs)
     try:
-        quotas(shares, block)
+        quotas(weights, config.block)
     except ValueError as error:
-        raise ConfigError(f"key 'data.block' is {block}; {error} (data.weights {chosen})") from error
-    numbers = [
-        np.flatnonzero((selection.factor == factor) & (sets == index)).astype(np.int32) for factor, index in pairs
+        raise ConfigError(f"key 'data.block' is {config.block}; {error} (data.weights {of_factor})") from error
+    streams = [
+        stream(np.flatnonzero((selection.factor == factor) & (sets == index)).astype(np.int32))
+        for factor, index in pairs
     ]
-    return Order(selection.fingerprint, tuple(map(stream, numbers)), seed, shares, block)
+    return Order(selection.fingerprint, tuple(streams), seed, weights, config.block)

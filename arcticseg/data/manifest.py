@@ -1,11 +1,11 @@
-"""What a folder of shards says of itself: the manifest, and beside each shard the index of its samples.
+"""The files that describe a folder of shards: the manifest, and beside each shard the index of its samples.
 
     manifest.json        schema, channels with their codes, classes, splits -> shards, scenes, statistics, builder
     train-000000.tar     a shard
     train-000000.json    its index: for each sample key, offset, size, xxh3 and the facts that selections need
 
 A sample's range in the tar holds the headers and data of all its members; its checksum is xxh3-64 of that range. The
-end of the range, from the member `hh.b2` on, has a checksum of its own, for readers that ask for no other channels.
+end of the range, from the member `hh.b2` on, has a checksum of its own, for readers that need no other channels.
 """
 
 from __future__ import annotations
@@ -28,15 +28,23 @@ from arcticseg.ice.sigrid import CLASS_NAMES, IGNORE_INDEX
 MANIFEST = "manifest.json"
 SPLITS = ("train", "val", "test")
 
-# Levels of the manifest that a person may want to read: one shard, scene or channel a line.
+# How many levels of the manifest's parts have a line for each entry: each shard, scene and channel has a line.
 _DEPTHS = {"splits": 2, "scenes": 1, "channels": 1, "statistics": 1}
 
 
 @dataclass(frozen=True)
 class SampleEntry:
-    """One sample of a shard: where it is, its checksums, and what selections ask for.
+    """A sample of a shard.
 
-    `core` is where, within the sample's range, the part starts that holds SAR, metadata and labels only, to its end.
+    Attributes:
+        key: unique in a shard set.
+        scene, factor: what it was cut from.
+        offset, size: of its range in the shard, in bytes.
+        xxh3: xxh3-64 of the range, in hex.
+        core: where in the range the part begins that holds SAR, metadata and labels only, to the end of the range.
+        core_xxh3: xxh3-64 of that part, in hex.
+        labelled: whether it has a chart.
+        counts: chart -> pixels of each class and, last, masked ones.
     """
 
     key: str
@@ -53,7 +61,7 @@ class SampleEntry:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """One shard of a split: file name, bytes, xxh3-64 of the file, number of samples."""
+    """A shard of a split: file name, bytes, xxh3-64 of the file in hex, number of samples."""
 
     name: str
     bytes: int
@@ -62,7 +70,7 @@ class ShardEntry:
 
 
 def describe_channels() -> dict[str, dict[str, Any]]:
-    """Every channel of a sample: group, unit, grid, member, and what its numbers mean.
+    """Channel -> its group, unit, grid and member, and what its numbers mean.
 
     Where there are `offset` and `scale`, value = offset + scale x (code - 1); `no_data` is the code of no data, `nan`
     where members hold plain floats; `plane` is the channel's place in a member of several.
@@ -70,24 +78,25 @@ def describe_channels() -> dict[str, dict[str, Any]]:
     members = {name: f"{polarisation}.b2" for polarisation, name in SAR.items()} | {"distance_map": "dist.zst"}
     by_grid = {"2km": "aux.b2", "geo": "geo.bin", "scene": "json"}
     planes = {name: plane for plane, name in enumerate(COARSE)} | {name: plane for plane, name in enumerate(GEO)}
-    out: dict[str, dict[str, Any]] = {}
+    described: dict[str, dict[str, Any]] = {}
     for name, channel in CHANNELS.items():
         member = members.get(name) or by_grid[channel.grid]
-        out[name] = {"group": channel.group, "unit": channel.unit, "grid": channel.grid, "member": member}
+        facts: dict[str, Any] = {"group": channel.group, "unit": channel.unit, "grid": channel.grid, "member": member}
         if name in planes:
-            out[name]["plane"] = planes[name]
+            facts |= {"plane": planes[name]}
         if member.endswith(".b2"):
             offset, scale = (channel.offset, channel.scale) if member == "aux.b2" else (SAR_LOW, SAR_STEP)
-            out[name] |= {"dtype": "uint16", "no_data": 0, "offset": offset, "scale": scale}
+            facts |= {"dtype": "uint16", "no_data": 0, "offset": offset, "scale": scale}
         elif member == "dist.zst":
-            out[name] |= {"dtype": "uint8", "no_data": IGNORE_INDEX}
+            facts |= {"dtype": "uint8", "no_data": IGNORE_INDEX}
         elif member == "geo.bin":
-            out[name] |= {"dtype": "float32", "no_data": "nan"}
-    return out
+            facts |= {"dtype": "float32", "no_data": "nan"}
+        described[name] = facts
+    return described
 
 
 def describe_classes() -> dict[str, list[str]]:
-    """The names of the classes of each chart, in the order of their numbers."""
+    """Chart -> names of its classes, in the order of their numbers."""
     return {chart: list(names) for chart, names in CLASS_NAMES.items()}
 
 
@@ -96,11 +105,15 @@ class Manifest:
     """The manifest of a folder of shards.
 
     Attributes:
+        tile: edge of a tile in pixels.
+        factors: downsampling factors.
+        splits: split -> its shards.
         scenes: scene -> its split and facts, or its split and why it could not be read.
         statistics: channel -> {mean, std, count, histogram, factors} over training scenes, see `shards.stats.merge`.
         builder: program version and all options.
-        simulated: whether any scene is.
+        simulated: whether any scene is simulated.
         fingerprint: changes when any sample does.
+        schema: version of the sample format.
         channels, classes: what the samples hold, for other programs.
     """
 
@@ -132,7 +145,7 @@ def fingerprint(samples: Iterable[SampleEntry]) -> str:
 
 
 def fingerprint_of(samples: Iterable[tuple[str, str]]) -> str:
-    """`fingerprint` of (key, checksum)."""
+    """`fingerprint` of (key, checksum) of each sample."""
     digest = xxhash.xxh3_128()
     for key, checksum in samples:
         digest.update(f"{key} {checksum}\n".encode())
@@ -159,7 +172,11 @@ def index_path(shard: Path) -> Path:
 
 
 def write_index(shard: Path, samples: Iterable[SampleEntry]) -> None:
-    """Write the index of a shard, one sample a line."""
+    """Write the index of a shard, a line for each sample.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     lines = ",\n".join(json.dumps(asdict(sample), sort_keys=True) for sample in samples)
     write_text(
         index_path(shard), f'{{"schema": {SCHEMA_VERSION}, "shard": "{shard.name}", "samples": [\n{lines}\n]}}\n'
@@ -170,62 +187,70 @@ def _read(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ShardError(f"{path}: {what} cannot be read ({error.strerror}); build the shards anew") from error
+        raise ShardError(f"{path}: {what} cannot be read ({error.strerror}); build the shards again") from error
 
 
 def _parse(data: bytes, where: str, what: str) -> Any:
     try:
-        found = json.loads(data)
+        content = json.loads(data)
     except ValueError as error:
-        raise ShardError(f"{where}: {what} is damaged ({error}); build the shards anew") from error
-    version = found.get("schema") if isinstance(found, dict) else None
+        raise ShardError(f"{where}: {what} is damaged ({error}); build the shards again") from error
+    version = content.get("schema") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise ShardError(
-            f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}; build the shards anew"
+            f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}; build the shards again"
         )
-    return found
+    return content
 
 
 def read_index(shard: Path) -> list[SampleEntry]:
     """The samples of a shard, in tar order.
 
     Raises:
-        ShardError: the index is missing, damaged, of another version or another shard's.
+        ShardError: the index is missing, damaged or of another version, or belongs to another shard.
     """
     path = index_path(shard)
     return parse_index(_read(path, "index"), shard.name, str(path))
 
 
 def parse_index(data: bytes, shard: str, where: str) -> list[SampleEntry]:
-    """The samples of a shard of that file name, from the bytes of its index.
+    """The samples of a shard, from the bytes of its index.
+
+    Args:
+        shard: the shard's file name.
+        where: names the index in errors.
 
     Raises:
-        ShardError: naming `where`; see `read_index`.
+        ShardError: see `read_index`.
     """
-    found = _parse(data, where, "index")
-    if found.get("shard") != shard:
-        raise ShardError(f"{where}: is the index of {found.get('shard')}, not of {shard}; build the shards anew")
+    content = _parse(data, where, "index")
+    if content.get("shard") != shard:
+        raise ShardError(f"{where}: is the index of {content.get('shard')}, not of {shard}; build the shards again")
     try:
-        samples = [SampleEntry(**sample) for sample in found["samples"]]
+        samples = [SampleEntry(**sample) for sample in content["samples"]]
         for sample in samples:
-            # As large as no shard is, and small enough for what the system can seek to.
+            # Larger than any shard, and small enough for the system to seek to.
             possible = 0 <= sample.offset < 1 << 60 and 0 <= sample.core < sample.size < 1 << 40
             if not (possible and isinstance(sample.counts, dict)):
                 raise TypeError(f"sample {sample.key} cannot lie at byte {sample.offset} with {sample.size} bytes")
             int(sample.xxh3, 16), int(sample.core_xxh3, 16)
         return samples
     except (KeyError, TypeError, ValueError) as error:
-        raise ShardError(f"{where}: index is damaged ({error}); build the shards anew") from error
+        raise ShardError(f"{where}: index is damaged ({error}); build the shards again") from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json`, the last thing that a build does."""
+    """Write `manifest.json`, the last file of a build.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     lines = [f'"{key}": {_json(value, _DEPTHS.get(key, 0))}' for key, value in sorted(asdict(manifest).items())]
     write_text(folder / MANIFEST, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _json(value: Any, depth: int, indent: str = " ") -> str:
-    """JSON with an entry a line, so many levels deep."""
+    """JSON with a line for each entry, `depth` levels deep."""
     if not depth or not value:
         return json.dumps(value, sort_keys=True)
     if isinstance(value, dict):
@@ -246,28 +271,33 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ShardError(f"{folder}: holds no {MANIFEST}; give a folder that `arcticseg shards build` has finished")
+        raise ShardError(f"{folder}: holds no {MANIFEST}; give a folder that `arcticseg shards build` has completed")
     return parse_manifest(_read(path, "manifest"), str(path))
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """A manifest from its bytes.
 
+    Args:
+        where: names the manifest in errors.
+
     Raises:
-        ShardError: naming `where`; see `read_manifest`.
+        ShardError: see `read_manifest`.
     """
-    found = _parse(data, where, "manifest")
+    content = _parse(data, where, "manifest")
     try:
-        if missing := [field.name for field in fields(Manifest) if field.name not in found]:
+        if missing := [field.name for field in fields(Manifest) if field.name not in content]:
             raise KeyError(", ".join(missing))
-        found["splits"] = {name: tuple(ShardEntry(**e) for e in entries) for name, entries in found["splits"].items()}
-        found["factors"] = tuple(found["factors"])
-        for name, facts in found["scenes"].items():
+        content["splits"] = {
+            name: tuple(ShardEntry(**shard) for shard in shards) for name, shards in content["splits"].items()
+        }
+        content["factors"] = tuple(content["factors"])
+        for name, facts in content["scenes"].items():
             if facts["split"] not in SPLITS:
                 raise KeyError(f"split of {name}")
-        result = Manifest(**found)
+        manifest = Manifest(**content)
     except (AttributeError, KeyError, TypeError) as error:
-        raise ShardError(f"{where}: manifest is damaged ({error}); build the shards anew") from error
-    if result.channels != describe_channels() or result.classes != describe_classes():
-        raise ShardError(f"{where}: its channels or classes are not those of this program; build the shards anew")
-    return result
+        raise ShardError(f"{where}: manifest is damaged ({error}); build the shards again") from error
+    if manifest.channels != describe_channels() or manifest.classes != describe_classes():
+        raise ShardError(f"{where}: its channels or classes are not those of this program; build the shards again")
+    return manifest

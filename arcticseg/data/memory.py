@@ -1,4 +1,4 @@
-"""Memory that is used again: on a CPU, fresh pages cost several times as much as what is written to them."""
+"""Memory that is used again: on a CPU, fresh pages cost several times as much as the writing to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from torch import Tensor
 
 
 def allocate(size: int, descriptor: int = -1) -> mmap.mmap:
-    """Memory of a file descriptor or of this process alone, there from the beginning; in huge pages where there are."""
+    """Memory of `size` bytes whose pages are there at once, huge pages where the kernel has them.
+
+    Args:
+        descriptor: of a file to map and share; negative: memory of this process alone.
+    """
     if descriptor >= 0:
         memory = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED)
     else:
@@ -27,13 +31,13 @@ def allocate(size: int, descriptor: int = -1) -> mmap.mmap:
 
 
 class Pool:
-    """Tensors on the CPU whose memory goes to the next tensor of the same size once nothing refers to it."""
+    """Tensors on the CPU whose memory goes to another tensor of the same size once nothing refers to them."""
 
     def __init__(self) -> None:
         self._free: defaultdict[int, list[mmap.mmap]] = defaultdict(list)
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A tensor that holds anything; its memory is in use while it, a view of it or a graph lives."""
+        """A tensor of any content; its memory is in use as long as the tensor, a view of it or a graph lives."""
         size = max(1, math.prod(shape) * dtype.itemsize)
         free = self._free[size]
         memory = free.pop() if free else allocate(size)

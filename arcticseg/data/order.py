@@ -1,15 +1,15 @@
 """Which sample stands at which place in training: pure arithmetic, no I/O and no table of samples.
 
 Places are numbered 0, 1, 2, ... over the whole training. An optimiser step takes the next G places for global batch
-size G; ranks and workers only choose slices of that. So the order knows nothing of them, the position is one number,
-samples consumed, and resume is exact on any number of ranks and workers.
+size G; ranks and workers only choose slices of them (see `share`). So the order knows nothing of ranks and workers, the
+position of a training is a single number, samples consumed, and resume is exact on any number of ranks and workers.
 
 `mix: none`: epoch e is one permutation of all samples. `mix: weights`: places come in blocks with an exact quota of
 each stream (a stream is the samples of one resolution of one shard set), shuffled within the block; each stream runs
-through its own permutation, drawn anew on each pass.
+through its samples in passes, each in a permutation of its own.
 
-A permutation is computed where it is asked for (a Feistel network over pairs of digits, and steps along its cycles
-until they end inside), so 10^8 samples cost no memory and nothing at the start of an epoch.
+A permutation is computed where it is needed (a Feistel network over pairs of digits, whose cycles are followed until
+they lead back inside), so 10^8 samples cost no memory and nothing at the start of an epoch.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.integer]
 
-# Places to ask for at once where many are needed: then one costs next to nothing.
+# Places to ask for at once where many are needed: the cost is that of a call, hardly that of its places.
 AT_ONCE = 256
 
 _ROUNDS = 6
 _29, _31, _32 = (np.uint64(bits) for bits in (29, 31, 32))
 _FACTORS = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F)
-# A network over a handful of values has few keys that differ; over this many squared it has enough.
+# A network over few values has few permutations; over the square of this many values it has enough.
 _LEAST_DIGIT = 8
 
 
@@ -57,28 +57,35 @@ def _scramble(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def permute(positions: Indices, size: int, *key: object) -> NDArray[np.int64]:
-    """Where a permutation of `size` positions, drawn by the key, sends some of them; int64 [N] -> [N]."""
-    found = np.array(positions, np.uint64)
+    """Where a permutation of `size` positions, drawn by the key, sends some of them.
+
+    Args:
+        positions: integers [N], 0 <= position < size.
+
+    Returns:
+        int64 [N].
+    """
+    images = np.array(positions, np.uint64)
     if size < 2:
-        return found.astype(np.int64)
+        return images.astype(np.int64)
     keys = _round_keys(*key)
     base = np.uint64(max(isqrt(size - 1) + 1, _LEAST_DIGIT))
-    outside = np.arange(len(found))
+    outside = np.arange(len(images))
     while len(outside):
-        high, low = np.divmod(found[outside], base)
+        high, low = np.divmod(images[outside], base)
         for round_key in keys:
             high, low = low, (high + _scramble(low ^ round_key) % base) % base
-        found[outside] = high * base + low
+        images[outside] = high * base + low
         # The network permutes base x base positions; following its cycle leads back to one of the first `size`.
-        outside = outside[found[outside] >= size]
-    return found.astype(np.int64)
+        outside = outside[images[outside] >= size]
+    return images.astype(np.int64)
 
 
 def quotas(weights: Sequence[float], block: int) -> tuple[int, ...]:
     """Places of each stream in a block of `block` places, by largest remainder (Hamilton).
 
     Raises:
-        ValueError: a weight that is not positive, or a block so short that a stream gets no place.
+        ValueError: a weight is not positive, or the block is so short that a stream gets no place.
     """
     if not weights or any(not weight > 0 for weight in weights):
         raise ValueError(f"weights must be positive, not {list(weights)}")
@@ -87,17 +94,18 @@ def quotas(weights: Sequence[float], block: int) -> tuple[int, ...]:
     by_remainder = np.argsort(-(exact - whole), kind="stable")
     whole[by_remainder[: block - int(whole.sum())]] += 1
     if (whole == 0).any():
-        raise ValueError(f"a block of {block} places gives a stream of weights {list(weights)} none; lengthen it")
+        raise ValueError(f"a block of {block} places has none for a stream of weights {list(weights)}; lengthen it")
     return tuple(map(int, whole))
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Samples that are run through in passes, each pass in another order.
+    """Samples that a training takes in passes, each pass in another order.
 
     Attributes:
         samples: their numbers; those of a shard stand together.
-        starts: where in `samples` each shard starts, and their end; empty: all are shuffled as one.
+        starts: where in `samples` each shard starts, and last where the last shard ends; empty: all samples are
+            shuffled together.
         window: shards that are shuffled together; on each pass the shards fall into other windows.
     """
 
@@ -109,18 +117,18 @@ class Stream:
         return len(self.samples)
 
     def at(self, positions: Indices, *key: object) -> NDArray[np.int64]:
-        """The samples at positions, counted over all passes; int64 [N] -> [N]."""
-        turns, places = np.divmod(positions, len(self.samples))
-        found = np.empty(len(positions), np.int64)
-        for turn in set(turns.tolist()):
-            chosen = turns == turn
-            found[chosen] = self._of_pass(places[chosen], *key, turn)
+        """The numbers, int64 [N], of the samples at positions [N], counted over all passes."""
+        passes, places = np.divmod(positions, len(self.samples))
+        indices = np.empty(len(positions), np.int64)
+        for number in set(passes.tolist()):
+            chosen = passes == number
+            indices[chosen] = self._of_pass(places[chosen], *key, number)
         if isinstance(self.samples, range):
-            return self.samples.start + self.samples.step * found
-        return self.samples[found].astype(np.int64)
+            return self.samples.start + self.samples.step * indices
+        return self.samples[indices].astype(np.int64)
 
     def _of_pass(self, places: Indices, *key: object) -> NDArray[np.int64]:
-        """Places of a pass -> positions in `samples`."""
+        """Places [N] of a pass -> indices [N] into `samples`."""
         if not len(self.starts):
             return permute(places, len(self.samples), *key)
         starts, begins = _walk(self, *key)
@@ -136,7 +144,7 @@ class Stream:
 
 @lru_cache(maxsize=32)
 def _walk(stream: Stream, *key: object) -> tuple[Indices, Indices]:
-    """Where in `samples` each shard starts, in the order of a pass, and where it begins in the pass, with the end."""
+    """Where each shard starts in `samples`, in the order of a pass, and where it begins in the pass, with the end."""
     starts = np.asarray(stream.starts)
     sizes = np.diff(starts)
     shards = generator("shards", *key).permutation(len(sizes))
@@ -148,8 +156,8 @@ class Order:
     """The order of one training.
 
     Attributes:
-        fingerprint: of the selected list of samples.
-        streams: one under `mix: none`.
+        fingerprint: of the list of selected samples.
+        streams: a single stream under `mix: none`.
         seed: of the shuffle.
         weights: of the streams under `mix: weights`; empty under `mix: none`.
         block: places in a block under `mix: weights`.
@@ -162,7 +170,7 @@ class Order:
     block: int = 1024
 
     def _find(self, places: Indices) -> tuple[Indices, Indices]:
-        """Streams of places, and positions in the streams."""
+        """Index of the stream of each place, and position in that stream; int64 [N] each."""
         if not self.weights:
             return np.zeros(len(places), np.int64), places
         quota = _quotas(self.weights, self.block)
@@ -176,33 +184,34 @@ class Order:
         return streams, positions
 
     def samples(self, places: Sequence[int] | Indices, quarantine: Collection[int] = ()) -> list[int]:
-        """The numbers of the samples at places, 0 <= place; many at a time cost little more than one.
+        """The numbers of the samples at places; many places cost little more than a single one.
 
         Args:
-            quarantine: numbers of samples not to use. Where one stands, another of its stream is drawn by the place.
+            places: integers >= 0.
+            quarantine: numbers of samples not to use; each is replaced by a sample of its stream, drawn by the place.
 
         Raises:
             LookupError: all samples of a stream are in quarantine.
         """
-        asked = np.asarray(places, np.int64)
-        streams, positions = self._find(asked)
-        numbers = np.empty(len(asked), np.int64)
+        places = np.asarray(places, np.int64)
+        streams, positions = self._find(places)
+        drawn = np.empty(len(places), np.int64)
         for index in set(streams.tolist()):
             chosen = streams == index
-            numbers[chosen] = self.streams[index].at(positions[chosen], self.fingerprint, self.seed, index)
-        found: list[int] = numbers.tolist()
+            drawn[chosen] = self.streams[index].at(positions[chosen], self.fingerprint, self.seed, index)
+        numbers: list[int] = drawn.tolist()
         if quarantine:
-            for i, number in enumerate(found):
+            for i, number in enumerate(numbers):
                 if number in quarantine:
-                    found[i] = self._substitute(self.streams[streams[i]], int(asked[i]), quarantine)
-        return found
+                    numbers[i] = self._substitute(self.streams[streams[i]], int(places[i]), quarantine)
+        return numbers
 
     def _substitute(self, stream: Stream, place: int, quarantine: Collection[int]) -> int:
         """Another sample of a stream, drawn by the place."""
         for attempt in range(len(stream)):
-            at = np.array([attempt])
-            drawn = permute(at, len(stream), self.fingerprint, self.seed, "substitute", place)
-            number = int(stream.samples[drawn.item()])
+            position = np.array([attempt])
+            index = permute(position, len(stream), self.fingerprint, self.seed, "substitute", place)
+            number = int(stream.samples[index.item()])
             if number not in quarantine:
                 return number
         raise LookupError(f"all {len(stream)} samples of a stream are in quarantine")
@@ -219,22 +228,9 @@ def _quotas(weights: tuple[float, ...], block: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=64)
 def _block(quota: tuple[int, ...], fingerprint: str, seed: int, block: int) -> tuple[Indices, Indices]:
-    """Stream of each place of a block, and how many places of that stream stand before it in the block."""
+    """Stream of each place of a block, and how many places of that stream come before it in the block."""
     streams = np.repeat(np.arange(len(quota)), quota)
     streams = streams[generator("block", fingerprint, seed, block).permutation(len(streams))]
     ranks = np.empty(len(streams), np.int64)
     ranks[np.argsort(streams, kind="stable")] = np.concatenate([np.arange(count) for count in quota])
     return streams, ranks
-
-
-def rank_places(consumed: int, global_batch: int, rank: int, world_size: int) -> range:
-    """The places of one rank in the optimiser step that starts when `consumed` samples have been used.
-
-    Raises:
-        ValueError: the global batch size is no multiple of the world size.
-    """
-    if global_batch % world_size:
-        raise ValueError(f"global batch size {global_batch} is no multiple of {world_size} ranks")
-    share = global_batch // world_size
-    first = consumed + rank * share
-    return range(first, first + share)

@@ -1,4 +1,4 @@
-"""Samples that stayed damaged after a second reading: which, why, and how many a run may have."""
+"""Samples that are damaged on a second reading, too: which, why, and how many a run may have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from arcticseg.errors import ShardError
 
 @dataclass(frozen=True)
 class Damage:
-    """One damaged sample: its number in the selection, shard address, first byte, and what was found."""
+    """A damaged sample: its number in the selection, its shard's address, its first byte, and what is wrong."""
 
     number: int
     shard: str
@@ -26,7 +26,7 @@ class DamagedSample(ShardError):  # noqa: N818  it is a sample
     """A sample whose bytes, read twice, are not those of the index."""
 
     def __init__(self, damage: Damage) -> None:
-        super().__init__(f"{damage}; restore the shard; `arcticseg shards check` names all damage")
+        super().__init__(f"{damage}; restore the shard; `arcticseg shards check` lists all damage")
         self.damage = damage
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -37,7 +37,7 @@ class Quarantine:
     """The damaged samples that all ranks have agreed on; batches are a function of the order and of this set.
 
     Args:
-        limit: samples above which a run stops.
+        limit: number of samples above which a run stops.
     """
 
     def __init__(self, limit: int) -> None:
@@ -53,19 +53,19 @@ class Quarantine:
     def __len__(self) -> int:
         return len(self.damages)
 
-    def add(self, found: Iterable[Damage]) -> list[Damage]:
-        """Add what ranks have found, the same list on each; return what is new, in the order of the samples.
+    def add(self, damages: Iterable[Damage]) -> list[Damage]:
+        """Add the damages of all ranks, the same on each rank; return what is new, in the order of the samples.
 
         Raises:
-            ShardError: there are more now than may be.
+            ShardError: the quarantine now holds more than the limit.
         """
-        new = {damage.number: damage for damage in found if damage.number not in self.damages}
+        new = {damage.number: damage for damage in damages if damage.number not in self.damages}
         self.damages |= dict(sorted(new.items()))
         if len(self) > self.limit:
             last = self.damages[max(new)]
             raise ShardError(
                 f"{len(self)} samples are damaged, more than data.max_damaged ({self.limit}), such as {last}; restore "
-                "the shards (`arcticseg shards check` names all damage) or raise data.max_damaged, and --resume"
+                "the shards (`arcticseg shards check` lists all damage) or raise data.max_damaged, and --resume"
             )
         return [new[number] for number in sorted(new)]
 
@@ -74,5 +74,5 @@ class Quarantine:
         return [asdict(damage) for damage in self.damages.values()]
 
     def restore(self, state: Iterable[Mapping[str, Any]]) -> None:
-        """Take up what a checkpoint kept."""
+        """Take what a checkpoint kept."""
         self.damages = {damage.number: damage for damage in (Damage(**item) for item in state)}

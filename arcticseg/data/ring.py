@@ -1,8 +1,8 @@
-"""Samples decoded straight into a ring of reused buffers, in the order asked for.
+"""Samples decoded straight into a ring of reused buffers, in the order in which they are requested.
 
 A slot holds one micro batch; its arrays lie one after another in one piece of memory, laid out by `decode.Layout`. A
 crew of processes or threads fills slots. The ring knows nothing of the order of training, of ranks or of quarantine:
-it is given rows, (place, sample number), and gives batches of them back.
+it takes lists of (place, sample number), and gives a batch for each.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ import torch
 from arcticseg.data import worker
 from arcticseg.data.batch import Batch, make_batch
 from arcticseg.data.crew import Crew, Processes, Threads
-from arcticseg.data.decode import Layout, Row
+from arcticseg.data.decode import Decoder, Layout
 from arcticseg.data.quarantine import Damage
 from arcticseg.data.reader import SampleReader
-from arcticseg.data.worker import Setup, Task
+from arcticseg.data.worker import Request, Setup
 from arcticseg.errors import ShardError
 
-Rows = list[tuple[int, int]]
+# (place, sample number) of each row of a micro batch.
+PlacedSamples = list[tuple[int, int]]
 
 # Threads that decode where there are no worker processes.
 _THREADS = 2
-# A read that takes so many times as long as the ring is patient ends the run.
+# A read that takes this many times the ring's patience ends the run.
 _LIMIT = 10
 
 
@@ -41,24 +42,34 @@ class Filled:
     """A slot that holds a micro batch.
 
     Attributes:
-        batch: views of the slot; they are what they are until the slot is released.
-        rows: (place, sample number) of each row.
+        slot: its index.
+        batch: views of the slot; they keep their content until the slot is released.
+        samples: (place, sample number) of each row.
         damages: row -> what is wrong with its sample; such a row holds no data and masked labels.
     """
 
     slot: int
     batch: Batch
-    rows: Rows
+    samples: PlacedSamples
     damages: dict[int, Damage] = field(default_factory=dict)
 
 
 @dataclass
-class _Job:
-    """A slot that is being filled; `wanted` until whoever asked for it has gone."""
+class _Filling:
+    """A slot that is being filled.
+
+    Attributes:
+        slot: its index.
+        samples: (place, sample number) of each row.
+        open: tickets of the requests that have no answer yet.
+        damages: row -> what is wrong with its sample.
+        error: of the first request that failed.
+        wanted: whether anybody waits for it.
+    """
 
     slot: int
-    rows: Rows
-    open: set[int] = field(default_factory=set)  # tickets
+    samples: PlacedSamples
+    open: set[int] = field(default_factory=set)
     damages: dict[int, Damage] = field(default_factory=dict)
     error: Exception | None = None
     wanted: bool = True
@@ -68,7 +79,7 @@ class Ring:
     """Batches of decoded samples.
 
     Args:
-        reader: `fetch` gives a sample's bytes, verified; `where` says where it is; each worker has a copy.
+        reader: gives the bytes of samples; each worker has a copy.
         layout: the arrays of a sample.
         micro_batch: samples to a slot.
         workers: processes that read and decode; 0: threads of this process do.
@@ -94,115 +105,122 @@ class Ring:
         # Views are made once.
         place = {"place": np.zeros(micro_batch, np.int64)}
         self._batches = [make_batch(slot | place, layout.coarse, layout.tile) for slot in self._crew.slots]
+        # Slot -> CUDA event after which it may be overwritten.
         self._fences: dict[int, Any] = {}
         self._free = deque(range(slots))
-        self._jobs: dict[int, _Job] = {}  # by ticket
+        self._by_ticket: dict[int, _Filling] = {}
         self._tickets = 0
-        self._warned: dict[int, int] = {}  # worker -> since when it reads what was named
+        # Worker -> start of the read that was named in a warning.
+        self._warned: dict[int, int] = {}
 
-    def fill(self, rows: Iterator[Rows]) -> Iterator[Filled]:
-        """Micro batches in the order of `rows`, each of at most `micro_batch` samples; free slots are filled ahead.
+    def fill(self, requested: Iterator[PlacedSamples]) -> Iterator[Filled]:
+        """Micro batches as they are requested, each of at most `micro_batch` samples; free slots are filled ahead.
 
         Raises:
-            ShardError: the source of samples is out, a sample cannot be decoded, workers die or reads hang.
+            ShardError: the source of samples fails, a sample cannot be decoded, workers die or reads hang.
             RuntimeError: no slot is free, because none was released.
         """
-        jobs: deque[_Job] = deque()
+        queue: deque[_Filling] = deque()
         try:
             while True:
-                while self._free and (asked := next(rows, None)) is not None:
-                    jobs.append(self._begin(list(asked)))
-                if not jobs:
+                while self._free and (samples := next(requested, None)) is not None:
+                    queue.append(self._begin(list(samples)))
+                if not queue:
                     if self._free:
                         return
-                    raise RuntimeError(
-                        f"all {len(self._crew.slots)} slots are in use; release those that are done with"
-                    )
-                while jobs[0].open:
+                    raise RuntimeError(f"all {len(self._crew.slots)} slots are in use; release some")
+                while queue[0].open:
                     self._collect()
-                job = jobs.popleft()
-                if job.error is not None:
-                    self._free.append(job.slot)
-                    raise job.error
-                yield Filled(job.slot, self._batch(job.slot, job.rows), job.rows, job.damages)
+                filling = queue.popleft()
+                if filling.error is not None:
+                    self._free.append(filling.slot)
+                    raise filling.error
+                batch = self._batch(filling.slot, filling.samples)
+                yield Filled(filling.slot, batch, filling.samples, filling.damages)
         finally:
-            for job in jobs:
-                job.wanted = False
-                self._settle(job)
+            for filling in queue:
+                filling.wanted = False
+                self._settle(filling)
 
-    def _begin(self, rows: Rows) -> _Job:
-        """Give the rows of a free slot to the workers."""
-        job = _Job(self._free.popleft(), rows)
-        fence = self._fences.pop(job.slot, None)
+    def _begin(self, samples: PlacedSamples) -> _Filling:
+        """Let the workers fill a free slot."""
+        filling = _Filling(self._free.popleft(), samples)
+        fence = self._fences.pop(filling.slot, None)
         if fence is not None:
             fence.synchronize()
-        step = -(-len(rows) // len(self._crew.status))
-        for first in range(0, len(rows), step):
-            numbers = tuple(number for _, number in rows[first : first + step])
+        step = -(-len(samples) // len(self._crew.status))
+        for first in range(0, len(samples), step):
+            numbers = tuple(number for _, number in samples[first : first + step])
             self._tickets += 1
-            job.open.add(self._tickets)
-            self._jobs[self._tickets] = job
-            self._crew.give(Task(self._tickets, job.slot, first, numbers))
-        return job
+            filling.open.add(self._tickets)
+            self._by_ticket[self._tickets] = filling
+            self._crew.give(Request(self._tickets, filling.slot, first, numbers))
+        return filling
 
     def _collect(self) -> None:
-        """Wait a while for tasks to be done; where none is, look after the workers."""
-        found = self._crew.collect(min(1.0, self.patience / 4))
-        for done in found:
-            job = self._jobs.pop(done.ticket)
-            job.open.discard(done.ticket)
-            job.damages |= done.damages
-            job.error = job.error or done.error
-            self._settle(job)
-        if not found:
+        """Wait a while for answers; where none comes, look after the workers."""
+        answers = self._crew.collect(min(1.0, self.patience / 4))
+        for answer in answers:
+            filling = self._by_ticket.pop(answer.ticket)
+            filling.open.discard(answer.ticket)
+            filling.damages |= answer.damages
+            filling.error = filling.error or answer.error
+            self._settle(filling)
+        if not answers:
             self._watch()
 
-    def _settle(self, job: _Job) -> None:
-        """Free the slot of a job that nobody waits for, once no worker writes to it."""
-        if not job.wanted and not job.open:
-            self._free.append(job.slot)
+    def _settle(self, filling: _Filling) -> None:
+        """Free a slot that nobody waits for, once no worker writes to it."""
+        if not filling.wanted and not filling.open:
+            self._free.append(filling.slot)
 
     def _watch(self) -> None:
         """Name reads that take long.
 
         Raises:
-            ShardError: one takes far too long.
+            ShardError: a read takes far too long.
         """
         now = time.monotonic_ns()
         for index, (number, since) in enumerate(self._crew.status.tolist()):
             seconds = (now - since) / 1e9
             if number and seconds > self.patience:
-                at = self.reader.where(number - 1)
+                where = self.reader.where(number - 1)
                 if seconds > _LIMIT * self.patience:
-                    raise ShardError(f"{at}: not read within {seconds:.0f} s; check the disk or server that holds it")
+                    raise ShardError(
+                        f"{where}: not read within {seconds:.0f} s; check the disk or server that holds it"
+                    )
                 if self._warned.get(index) != since:
-                    warnings.warn(f"{at}: has been read for {seconds:.0f} s; the source is slow", stacklevel=2)
+                    warnings.warn(f"{where}: has been read for {seconds:.0f} s; the source is slow", stacklevel=2)
                     self._warned[index] = since
 
-    def _batch(self, slot: int, rows: Rows) -> Batch:
+    def _batch(self, slot: int, samples: PlacedSamples) -> Batch:
         whole = self._batches[slot]
-        part = whole if len(rows) == len(whole) else whole.part(slice(len(rows)))
-        return replace(part, place=torch.tensor([place for place, _ in rows]))
+        part = whole if len(samples) == len(whole) else whole.part(slice(len(samples)))
+        return replace(part, place=torch.tensor([place for place, _ in samples]))
 
     def refill(self, filled: Filled, row: int, number: int) -> Damage | None:
-        """Read another sample into a row of a slot in use; returns what is wrong with that one."""
+        """Read another sample into a row of a slot in use; returns what is wrong with it, None where nothing is.
+
+        Raises:
+            ShardError: the source of samples fails, or the sample cannot be decoded.
+        """
         arrays = {name: array[row] for name, array in self._crew.slots[filled.slot].items()}
-        damage = worker.read(self.reader, (number,), (Row(self.layout, arrays),)).get(0)
-        filled.rows[row] = (filled.rows[row][0], number)
+        damage = worker.read(self.reader, (number,), (Decoder(self.layout, arrays),)).get(0)
+        filled.samples[row] = (filled.samples[row][0], number)
         filled.damages.pop(row, None)
         if damage is not None:
             filled.damages[row] = damage
         return damage
 
     def release(self, filled: Filled) -> None:
-        """Give a slot back: its batch is used no more, except by copies to the device that were started before."""
+        """Give a slot back: nothing uses its batch any more but copies to the device that have been started."""
         if self._pinned:
             self._fences[filled.slot] = torch.cuda.Event()
             self._fences[filled.slot].record()
         self._free.append(filled.slot)
 
     def close(self) -> None:
-        """End the workers and close files; batches that are still held stay as they are."""
+        """End the workers and close files; batches that are still held keep their content."""
         self._crew.close()
         self.reader.close()
 

@@ -1,4 +1,4 @@
-"""One tile and its tar members: the sample format, shared by the shard builder, the loader and prediction.
+"""A tile and its tar members: the sample format, shared by the shard builder, the loader and prediction.
 
 Members, in tar order, so that a sample is one contiguous range of its shard:
 
@@ -23,8 +23,9 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import orjson
 import zstandard
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from arcticseg.data.tile import Tile
 from arcticseg.errors import ShardError
@@ -33,25 +34,24 @@ from arcticseg.ice.sigrid import CHARTS
 
 SCHEMA_VERSION = 2
 
-# The first of the members that hold SAR, metadata and labels: from it to its end a sample is one range.
+# The first of the members that hold SAR, metadata and labels, which are a single range: to the sample's end.
 CORE = "hh.b2"
 
-# It takes any buffers, which its annotations do not say.
+# It takes any buffer, which its annotations do not say.
 _blosc2_decode: Callable[..., Any] = imagecodecs.blosc2_decode
-
 
 # Of a tar header: name and size.
 _HEADER = struct.Struct("100s24x12s")
 
 
-class _Decoders(threading.local):
-    """Of each thread: making one costs as much as decoding a small member."""
+class _PerThread(threading.local):
+    """A decompressor for each thread: to make it costs as much as to decode a small member."""
 
     def __init__(self) -> None:
         self.zstd = zstandard.ZstdDecompressor()
 
 
-_decoders = _Decoders()
+_per_thread = _PerThread()
 Bytes = bytes | memoryview
 
 
@@ -61,7 +61,7 @@ def split_members(data: bytes) -> tuple[str, dict[str, memoryview]]:
     The members are views of the range.
 
     Raises:
-        ShardError: the range is no such sample.
+        ShardError: the range is not that of a single whole sample.
     """
     members: dict[str, memoryview] = {}
     view = memoryview(data)
@@ -74,14 +74,17 @@ def split_members(data: bytes) -> tuple[str, dict[str, memoryview]]:
             if size < 0:
                 raise ValueError(f"size {size}")
         except (struct.error, ValueError) as error:
-            raise ShardError(f"no tar header at byte {place} of a sample; build the shards anew") from error
+            raise ShardError(f"no tar header at byte {place} of a sample; build the shards again") from error
         key, _, member = name.rstrip(b"\0").partition(b".")
         keys.add(key)
         place += 512
         members[member.decode("ascii", "replace")] = view[place : place + size]
         place += size + -size % 512
     if len(keys) != 1 or place != len(data):
-        raise ShardError(f"a sample's range holds the keys {sorted(keys)}; expected one; build the shards anew")
+        raise ShardError(
+            f"a sample's range holds the keys {sorted(keys)} in {len(data)} bytes; expected a single key and whole "
+            "members; build the shards again"
+        )
     return keys.pop().decode("ascii", "replace"), members
 
 
@@ -113,7 +116,8 @@ def unpack(data: Bytes, out: NDArray[np.uint8]) -> None:
     """Decode a member `.b2` into the bytes of an array.
 
     Raises:
-        ValueError: it holds another number of bytes, or is damaged.
+        ValueError: it holds another number of bytes.
+        imagecodecs.Blosc2Error: it is damaged.
     """
     if not out.size and not data:
         return
@@ -133,7 +137,7 @@ def decompress(data: Bytes, out: NDArray[np.uint8]) -> None:
     """
     size = zstandard.frame_content_size(data)
     if size == out.size:
-        size = _decoders.zstd.stream_reader(data).readinto(out)
+        size = _per_thread.zstd.stream_reader(data).readinto(out)
     if size != out.size:
         raise ValueError(f"{size} bytes where there is room for {out.size}")
 
@@ -141,7 +145,7 @@ def decompress(data: Bytes, out: NDArray[np.uint8]) -> None:
 def encode(tile: Tile) -> dict[str, bytes]:
     """Tar members by name; the bytes depend on the tile alone."""
     zstd = zstandard.ZstdCompressor(level=3)
-    meta = {
+    facts = {
         "schema": SCHEMA_VERSION,
         "scene": tile.scene,
         "factor": tile.factor,
@@ -165,11 +169,93 @@ def encode(tile: Tile) -> dict[str, bytes]:
         "geo.bin": tile.geo.astype("<f4").tobytes(),
         "hh.b2": _pack(tile.hh),
         "hv.b2": _pack(tile.hv),
-        "json": json.dumps(meta, sort_keys=True).encode(),
+        "json": json.dumps(facts, sort_keys=True).encode(),
     }
     if tile.lab is not None:
         members["lab.zst"] = zstd.compress(tile.lab.tobytes())
     return members
+
+
+class Sample:
+    """A sample as it is stored: its members, checked as they are used.
+
+    In a block `with sample:` whatever goes wrong becomes a ShardError that names the sample and the member used last.
+
+    Args:
+        key: unique in a shard set.
+        members: name -> bytes.
+
+    Attributes:
+        key: as given.
+        facts: the content of the member `json`.
+        shape: rows and columns of the tile.
+
+    Raises:
+        ShardError: the member `json` is missing, damaged or of another schema version.
+    """
+
+    __slots__ = ("_member", "_members", "facts", "key", "shape")
+
+    def __init__(self, key: str, members: Mapping[str, Bytes]) -> None:
+        self.key, self._members = key, members
+        with self:
+            self.facts: dict[str, Any] = orjson.loads(self["json"])
+            version = self.facts["schema"]
+            if version != SCHEMA_VERSION:
+                raise ShardError(
+                    f"sample {key}: schema version {version}, this program reads {SCHEMA_VERSION}; "
+                    "build the shards again"
+                )
+            rows, columns = self.facts["size"]
+            self.shape: tuple[int, int] = (rows, columns)
+
+    def __enter__(self) -> Sample:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        # Each codec has errors of its own; all mean the same here.
+        if isinstance(error, Exception) and not isinstance(error, ShardError):
+            raise ShardError(
+                f"sample {self.key}: member {self._member} cannot be decoded ({error!r}); build the shards again"
+            ) from error
+
+    def __contains__(self, member: str) -> bool:
+        return member in self._members
+
+    def __getitem__(self, member: str) -> Bytes:
+        """The bytes of a member."""
+        self._member = member
+        return self._members[member]
+
+    def window(self, member: str) -> tuple[list[float], list[float]]:
+        """Tile coordinates of the lines and of the columns of a coarse grid's window: of `aux.b2` or `geo.bin`."""
+        self._member = "json"
+        grid = member.partition(".")[0]
+        axes = self.facts[f"{grid}_rows"], self.facts[f"{grid}_cols"]
+        self._member = member
+        return axes
+
+    def decode(self, member: str, out: NDArray[Any]) -> None:
+        """Decode a member `.b2` or `.zst` into a C-ordered array that it fills."""
+        data = self[member]
+        if member.endswith(".b2"):
+            unpack(data, flat(out))
+        else:
+            decompress(data, flat(out))
+
+    def array(self, member: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A member `.b2` or `.zst` as an array of its own."""
+        out = np.empty(shape, dtype)
+        self.decode(member, out)
+        return out
+
+    def geo(self, shape: tuple[int, int]) -> NDArray[np.float32]:
+        """The member `geo.bin`, float32 [3, n, m] for a window of n x m points; a view."""
+        return np.frombuffer(self["geo.bin"], "<f4").reshape(3, *shape)
+
+
+# The facts that a tile has as they are.
+_FACTS = ("scene", "factor", "row", "col", "pixel_spacing", "time", "ice_service", "simulated")
 
 
 def decode(key: str, members: Mapping[str, Bytes]) -> Tile:
@@ -178,50 +264,23 @@ def decode(key: str, members: Mapping[str, Bytes]) -> Tile:
     Raises:
         ShardError: a member is missing, of another schema version or damaged; the message names key and member.
     """
-    name = "json"
-    try:
-        meta: dict[str, Any] = json.loads(bytes(members["json"]))
-        if meta["schema"] != SCHEMA_VERSION:
-            raise ShardError(
-                f"sample {key}: schema version {meta['schema']}, this program reads {SCHEMA_VERSION}; "
-                "build the shards anew"
-            )
-        rows, cols = meta["size"]
-        axes = {axis: np.array(meta[axis], np.float64) for axis in ("aux_rows", "aux_cols", "geo_rows", "geo_cols")}
-        cells = (len(axes["aux_rows"]), len(axes["aux_cols"]))
-        found: dict[str, Any] = {}
-        for name, shape in (("hh.b2", (rows, cols)), ("hv.b2", (rows, cols)), ("aux.b2", (len(COARSE), *cells))):
-            found[name] = np.empty(shape, np.uint16)
-            unpack(members[name], flat(found[name]))
-        for name, shape in (("dist.zst", (rows, cols)), ("lab.zst", (len(CHARTS), rows, cols))):
-            if name in members or name != "lab.zst":
-                found[name] = np.empty(shape, np.uint8)
-                decompress(members[name], flat(found[name]))
-        name = "geo.bin"
-        points = (3, len(axes["geo_rows"]), len(axes["geo_cols"]))
-        found[name] = np.frombuffer(members[name], "<f4").reshape(points)
+    sample = Sample(key, members)
+    with sample:
+        facts = {name: sample.facts[name] for name in _FACTS}
+        aux_rows, aux_cols = (np.array(axis, np.float64) for axis in sample.window("aux.b2"))
+        geo_rows, geo_cols = (np.array(axis, np.float64) for axis in sample.window("geo.bin"))
+        labels = (len(CHARTS), *sample.shape)
         return Tile(
             key=key,
-            scene=meta["scene"],
-            factor=meta["factor"],
-            row=meta["row"],
-            col=meta["col"],
-            pixel_spacing=meta["pixel_spacing"],
-            time=meta["time"],
-            ice_service=meta["ice_service"],
-            simulated=meta["simulated"],
-            hh=found["hh.b2"],
-            hv=found["hv.b2"],
-            dist=found["dist.zst"],
-            aux=found["aux.b2"],
-            aux_rows=axes["aux_rows"],
-            aux_cols=axes["aux_cols"],
-            geo=found["geo.bin"],
-            geo_rows=axes["geo_rows"],
-            geo_cols=axes["geo_cols"],
-            lab=found.get("lab.zst"),
+            **facts,
+            hh=sample.array("hh.b2", sample.shape, np.uint16),
+            hv=sample.array("hv.b2", sample.shape, np.uint16),
+            dist=sample.array("dist.zst", sample.shape, np.uint8),
+            aux=sample.array("aux.b2", (len(COARSE), len(aux_rows), len(aux_cols)), np.uint16),
+            aux_rows=aux_rows,
+            aux_cols=aux_cols,
+            geo=sample.geo((len(geo_rows), len(geo_cols))),
+            geo_rows=geo_rows,
+            geo_cols=geo_cols,
+            lab=sample.array("lab.zst", labels, np.uint8) if "lab.zst" in sample else None,
         )
-    except ShardError:
-        raise
-    except Exception as error:  # each codec has errors of its own; all mean the same here
-        raise ShardError(f"sample {key}: member {name} cannot be decoded ({error!r}); build the shards anew") from error

@@ -27,7 +27,7 @@ _INDICES_AT_A_TIME = 8
 
 @dataclass(frozen=True)
 class ShardSet:
-    """A folder of shards, anywhere, and what it says of itself."""
+    """A folder of shards, local or on a server, and its manifest."""
 
     source: Source
     manifest: Manifest
@@ -36,23 +36,24 @@ class ShardSet:
         """The samples of a shard.
 
         Raises:
-            ShardError: the index is missing, damaged or another shard's.
+            ShardError: the index is missing or damaged, or belongs to another shard.
         """
         name = manifests.index_path(Path(shard.name)).name
         where = f"{self.source.address}/{name}"
-        found = manifests.parse_index(self.source.read(name), shard.name, where)
-        if len(found) != shard.samples:
+        entries = manifests.parse_index(self.source.read(name), shard.name, where)
+        if len(entries) != shard.samples:
             raise ShardError(
-                f"{where}: lists {len(found)} samples, the manifest {shard.samples}; build the shards anew"
+                f"{where}: lists {len(entries)} samples, the manifest {shard.samples}; build the shards again"
             )
-        return found
+        return entries
 
 
 def open_set(place: str, patience: Patience = Patience()) -> ShardSet:
     """The shards of a local folder or at an address.
 
     Raises:
-        ShardError: there are none, or their manifest is damaged.
+        ShardError: the manifest is missing or damaged.
+        ConfigError: the address is of a kind that is not supported.
     """
     source = open_source(place, patience)
     if not is_remote(place):
@@ -67,7 +68,7 @@ class Selection:
 
     Attributes:
         sources: of each set.
-        shards: (set, shard) of each shard that is used.
+        shards: (index of the set, shard) of each shard that is used.
         scenes: names of the scenes that are used.
         shard, scene: int32 [N], positions in `shards` and `scenes`.
         factor: int32 [N].
@@ -101,7 +102,7 @@ class Selection:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """What a checkpoint keeps to tell what has changed: numbers of samples, scenes, shards, and of each factor."""
+        """Numbers of samples, scenes and shards, and of samples by factor; a checkpoint keeps them for messages."""
         factors = Counter(self.factor.tolist())
         return {
             "samples": len(self),
@@ -112,7 +113,7 @@ class Selection:
 
 
 def nested_scenes(names: Sequence[str], fraction: float, seed: int = 0) -> list[str]:
-    """A share of the scenes, at least one, drawn by seed; a smaller share is a subset of a larger one."""
+    """A share of the scenes, at least one, drawn by the seed; a smaller share is a subset of a larger share."""
     drawn = sorted(names, key=lambda name: xxhash.xxh3_64_intdigest(f"{seed} {name}".encode()))
     return sorted(drawn[: max(1, math.ceil(fraction * len(drawn) - 1e-9))])
 
@@ -121,26 +122,26 @@ def read_scene_list(path: Path) -> list[str]:
     """Scene names of a text file, one a line (what follows `#` is a comment), or of a JSON file, an array of names.
 
     Raises:
-        ConfigError: no such file, it is empty or no list of names.
+        ConfigError: there is no such file, it is empty or not a list of names.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such list of scenes; give a text file of scene names")
     text = path.read_text(encoding="utf-8")
     try:
-        found = json.loads(text) if path.suffix == ".json" else [line.partition("#")[0] for line in text.splitlines()]
+        lines = json.loads(text) if path.suffix == ".json" else [line.partition("#")[0] for line in text.splitlines()]
     except ValueError as error:
-        raise ConfigError(f"{path}: is no list of scenes ({error}); give a JSON array of scene names") from error
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise ConfigError(f"{path}: is no list of scenes; give a JSON array of scene names")
-    names = [name.strip().removesuffix(".nc") for name in found if name.strip()]
+        raise ConfigError(f"{path}: is not a list of scenes ({error}); give a JSON array of scene names") from error
+    if not isinstance(lines, list) or not all(isinstance(name, str) for name in lines):
+        raise ConfigError(f"{path}: is not a list of scenes; give a JSON array of scene names")
+    names = [name.strip().removesuffix(".nc") for name in lines if name.strip()]
     if not names:
         raise ConfigError(f"{path}: the file is empty; list one scene a line")
     return names
 
 
-def select(folder: Path, found: Manifest, split: str, *args: Any, **options: Any) -> Selection:
-    """`select_from` one local folder."""
-    return select_from([ShardSet(Folder(folder), found)], split, *args, **options)
+def select(folder: Path, manifest: Manifest, split: str, *args: Any, **options: Any) -> Selection:
+    """`select_from` a single local folder."""
+    return select_from([ShardSet(Folder(folder), manifest)], split, *args, **options)
 
 
 def select_from(
@@ -151,7 +152,7 @@ def select_from(
     fraction: float = 1.0,
     labelled: bool = False,
 ) -> Selection:
-    """The samples of a split that a run asks for.
+    """The samples of a split that a run uses.
 
     Args:
         factors: downsampling factors; empty: all.
@@ -160,49 +161,54 @@ def select_from(
         labelled: only samples with a chart.
 
     Raises:
-        ConfigError: the shards hold none such.
+        ConfigError: the shards hold no such sample, factor, scene or split.
         ShardError: an index cannot be read.
     """
-    where = ", ".join(found.source.address for found in sets)
-    held = sorted({factor for found in sets for factor in found.manifest.factors})
+    where = ", ".join(shard_set.source.address for shard_set in sets)
+    held = sorted({factor for shard_set in sets for factor in shard_set.manifest.factors})
     lacking = sorted(set(factors) - set(held))
     if lacking:
-        raise ConfigError(f"key 'data.factors' asks for {lacking}; {where} holds {held}; set some of these")
-    splits = {name: None for found in sets for name in found.manifest.splits}
+        raise ConfigError(f"key 'data.factors' has {lacking}; {where} holds {held}; set some of these")
+    splits = {name: None for shard_set in sets for name in shard_set.manifest.splits}
     if split not in splits:
-        raise ConfigError(f"{where}: holds no split '{split}', only {', '.join(splits)}; build it with one")
-    shards = [(index, shard) for index, found in enumerate(sets) for shard in found.manifest.splits.get(split, ())]
+        raise ConfigError(f"{where}: holds no split '{split}', only {', '.join(splits)}; build shards with this split")
+    shards = [
+        (index, shard) for index, shard_set in enumerate(sets) for shard in shard_set.manifest.splits.get(split, ())
+    ]
 
-    def rows(number: int) -> _Rows:
+    def columns(number: int) -> _Columns:
         index, shard = shards[number]
         entries = (
             entry
             for entry in sets[index].index(shard)
             if (not factors or entry.factor in factors) and (entry.labelled or not labelled)
         )
-        return _Rows.of(number, entries)
+        return _Columns.of(number, entries)
 
-    # Many small files of a server, of which several are asked for at a time.
+    # The indices are many small files, perhaps of a server: several requests at a time.
     with ThreadPoolExecutor(_INDICES_AT_A_TIME) as pool:
-        asked = _Rows.join(list(pool.map(rows, range(len(shards)))))
-    present = sorted(set(asked.scene))
+        candidates = _Columns.join(list(pool.map(columns, range(len(shards)))))
+    present = sorted(set(candidates.scene))
     if scenes is not None:
-        known = {name for found in sets for name in found.manifest.scenes}
+        known = {name for shard_set in sets for name in shard_set.manifest.scenes}
         unknown = sorted(set(scenes) - known)
         if unknown:
-            raise ConfigError(f"key 'data.scenes' lists {unknown[0]}, which {where} does not hold; mend the list")
+            raise ConfigError(f"key 'data.scenes' lists {unknown[0]}, which {where} does not hold; correct the list")
         present = sorted(set(present) & set(scenes))
     if not present:
         raise ConfigError(
-            f"{where}: split '{split}' has no {'labelled ' if labelled else ''}sample of the scenes and factors asked "
-            "for; set others, or build shards that hold them"
+            f"{where}: split '{split}' has no {'labelled ' if labelled else ''}sample of the scenes and factors that "
+            "are set; set others, or build shards that hold them"
         )
-    return asked.chosen([found.source for found in sets], shards, nested_scenes(present, fraction))
+    return candidates.chosen([shard_set.source for shard_set in sets], shards, nested_scenes(present, fraction))
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Samples while they are selected: what `Selection` holds, with names. An index has a hundred times the bytes."""
+class _Columns:
+    """Samples while they are selected: the columns of `Selection`, with names instead of numbers.
+
+    An index in memory takes a hundred times the bytes.
+    """
 
     numbers: NDArray[np.int64]  # [N, 5]: shard, factor, offset, size, core
     hashes: NDArray[np.uint64]  # [N, 2]: xxh3, core_xxh3
@@ -210,11 +216,11 @@ class _Rows:
     key: list[str]
 
     @staticmethod
-    def of(shard: int, entries: Iterable[SampleEntry]) -> _Rows:
+    def of(shard: int, entries: Iterable[SampleEntry]) -> _Columns:
         kept = list(entries)
         numbers = [(shard, entry.factor, entry.offset, entry.size, entry.core) for entry in kept]
         hashes = [(int(entry.xxh3, 16), int(entry.core_xxh3, 16)) for entry in kept]
-        return _Rows(
+        return _Columns(
             np.array(numbers, np.int64).reshape(-1, 5),
             np.array(hashes, np.uint64).reshape(-1, 2),
             [sys.intern(entry.scene) for entry in kept],
@@ -222,8 +228,8 @@ class _Rows:
         )
 
     @staticmethod
-    def join(parts: Sequence[_Rows]) -> _Rows:
-        return _Rows(
+    def join(parts: Sequence[_Columns]) -> _Columns:
+        return _Columns(
             np.concatenate([part.numbers for part in parts]),
             np.concatenate([part.hashes for part in parts]),
             [name for part in parts for name in part.scene],
@@ -233,7 +239,7 @@ class _Rows:
     def chosen(
         self, sources: Sequence[Source], shards: Sequence[tuple[int, ShardEntry]], scenes: Sequence[str]
     ) -> Selection:
-        """The samples of some scenes; shards without one are left out."""
+        """The samples of some scenes; shards without such samples are left out."""
         position = {name: i for i, name in enumerate(scenes)}
         scene = np.array([position.get(name, -1) for name in self.scene], np.int32)
         kept = np.flatnonzero(scene >= 0)

@@ -1,7 +1,7 @@
 """Where shards lie: a local folder, a web server (http, https) or S3, behind one interface.
 
 Credentials and endpoint of S3 come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
-AWS_ENDPOINT_URL and so on; what is not set there is asked of the machine's own role.
+AWS_ENDPOINT_URL and so on; without keys there, the machine's own role counts.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ T = TypeVar("T")
 
 
 class BrokenOffError(ShardError):
-    """A file that came in part."""
+    """A file that has come in part only."""
 
 
 class Source(Protocol):
-    """A folder of shards; travels to other processes, where it opens files and connections of its own."""
+    """A folder of shards; a copy in another process opens its own files and connections."""
 
     address: str
 
@@ -43,7 +43,7 @@ class Source(Protocol):
         """A whole file.
 
         Raises:
-            ShardError: it cannot be had; the message names its address.
+            ShardError: it cannot be read; the message names its address.
         """
         ...
 
@@ -51,7 +51,7 @@ class Source(Protocol):
         """Bytes from `start` on: `size` of them, or fewer where the file ends.
 
         Raises:
-            ShardError: they cannot be had.
+            ShardError: they cannot be read.
         """
         ...
 
@@ -59,7 +59,7 @@ class Source(Protocol):
         """A whole file piece by piece.
 
         Raises:
-            ShardError: it cannot be had. What came before may be used to no purpose.
+            ShardError: it cannot be read to its end; the pieces before are of no use.
         """
         ...
 
@@ -73,8 +73,8 @@ class Patience:
     """How long to wait for a server.
 
     Attributes:
-        seconds: that nothing may come for, before a request counts as failed.
-        retries: further attempts after a failed one, each after about twice the wait of the one before.
+        seconds: of silence after which a request counts as failed.
+        retries: further attempts after a failure, each after about twice the wait before it.
     """
 
     seconds: float = 60.0
@@ -82,7 +82,7 @@ class Patience:
 
 
 def is_remote(place: str) -> bool:
-    """Whether shards are on a server."""
+    """Whether a place is an address on a server; else it is a local folder."""
     return place.startswith(_SCHEMES)
 
 
@@ -90,7 +90,7 @@ def open_source(place: str, patience: Patience = Patience()) -> Source:
     """The source of an address or folder.
 
     Raises:
-        ConfigError: an address of another kind.
+        ConfigError: the address is of another kind than http, https or s3.
     """
     if is_remote(place):
         return Remote(place, patience)
@@ -100,7 +100,7 @@ def open_source(place: str, patience: Patience = Patience()) -> Source:
 
 
 class Folder:
-    """A local folder; the files used last are kept open."""
+    """A local folder; the files used last stay open."""
 
     def __init__(self, place: str | Path) -> None:
         self.address = str(place)
@@ -124,7 +124,7 @@ class Folder:
             raise self._error(name, error) from error
 
     def expect(self, name: str, start: int, size: int) -> None:
-        """Have the disk begin with what `read_range` will ask for; what is wrong shows when it does."""
+        """Let the disk begin with what `read_range` will read; errors are left to `read_range`."""
         with contextlib.suppress(OSError):
             os.posix_fadvise(self._file(name), start, size, os.POSIX_FADV_WILLNEED)
 
@@ -166,10 +166,10 @@ class Remote:
         return self._opened
 
     def _retried(self, name: str, attempt: Callable[[Any], T]) -> T:
-        """Do what may fail for a while, with growing waits in between, and stop clearly.
+        """Call `attempt` until it succeeds, with growing waits in between.
 
         Raises:
-            ShardError: it failed for good.
+            ShardError: the last attempt fails, or more attempts would be in vain.
         """
         store = self._store()
         from obstore.exceptions import BaseError
@@ -179,7 +179,7 @@ class Remote:
             try:
                 return attempt(store)
             except FileNotFoundError as error:
-                raise ShardError(f"{where}: is not there; restore it, or mend the address in data.shards") from error
+                raise ShardError(f"{where}: is not there; restore it, or correct the address in data.shards") from error
             except BaseError as error:
                 if _is_refusal(error):
                     raise ShardError(
@@ -188,13 +188,13 @@ class Remote:
                     ) from error
                 if _is_no_range(error):
                     raise ShardError(
-                        f"{where}: the server gives no byte ranges; set data.cache, which takes whole shards, or use "
-                        "another server"
+                        f"{where}: the server gives no byte ranges; set data.cache, which needs none, or use another "
+                        "server"
                     ) from error
                 if not left:
                     raise ShardError(
                         f"{where}: cannot be read after {self.patience.retries + 1} attempts ({_first_line(error)}); "
-                        "see to the server, then go on with --resume"
+                        "repair the server, then go on with --resume"
                     ) from error
                 warnings.warn(f"{where}: {_first_line(error)}; trying again", stacklevel=3)
             # Many ranks fail at once; unequal waits keep them from coming back at once.
@@ -225,7 +225,7 @@ class Remote:
                 yield bytes(piece)
         except BaseError as error:
             raise BrokenOffError(
-                f"{self.address}/{name}: broke off ({_first_line(error)}); see to the server"
+                f"{self.address}/{name}: broke off ({_first_line(error)}); repair the server"
             ) from error
 
     def __getstate__(self) -> dict[str, object]:
@@ -247,12 +247,12 @@ def _open_store(address: str, patience: Patience) -> Any:
         ) from error
     options: Any = {
         "connect_timeout": timedelta(seconds=min(_CONNECT_SECONDS, patience.seconds)),
-        # Of a silence, not of the whole answer: a shard may take as long as it takes while bytes come.
+        # Of a silence, not of the whole answer: a shard may take long as long as bytes come.
         "read_timeout": timedelta(seconds=patience.seconds),
         "timeout": timedelta(days=1),
         "allow_http": True,
     }
-    # Its own retries know neither jitter nor our limit.
+    # The store's own retries know neither jitter nor our limit.
     never: Any = {"max_retries": 0, "retry_timeout": timedelta(days=1)}
     if not address.startswith("s3://"):
         return HTTPStore(address, client_options=options, retry_config=never)
@@ -261,7 +261,7 @@ def _open_store(address: str, patience: Patience) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    """The message of obstore without address, times and its account of nested causes."""
+    """The message of obstore without address, times and nested causes."""
     text = re.sub(r"Error performing [A-Z]+ \S+ in \S+ - ", "", str(error).partition("Debug source:")[0])
     return " ".join(text.split()).rstrip(":") or type(error).__name__
 
@@ -271,7 +271,7 @@ def _is_beyond_end(error: Exception) -> bool:
 
 
 def _is_refusal(error: Exception) -> bool:
-    # Without keys it asks a machine of Amazon's for its role, which other machines do not have.
+    # Without keys the store asks an address inside Amazon's network for the machine's role.
     no_keys = "/latest/api/token" in str(error)
     return no_keys or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from arcticseg.ice.channels import CHANNELS, COARSE, COARSE_SPACING
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 
-# Loader processes import this module, so that what only a builder needs is imported where it is used.
+# Loader processes import this module, so what only a builder needs is imported where it is used.
 if TYPE_CHECKING:
     from arcticseg.ice.layers import Layers
 
@@ -34,20 +33,23 @@ Floating = TypeVar("Floating", bound=np.floating)
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile, H x W pixels, as stored.
+    """A tile, H x W pixels, as stored.
 
     Attributes:
-        key: unique in a shard set: scene, factor, row and column.
+        key: unique in a shard set, from scene, factor, row and column.
+        scene, factor: what it was cut from.
         row, col: first pixel in the scene at `factor`.
         pixel_spacing: metres.
         time: start of acquisition, ISO 8601, or None.
+        ice_service: `dmi`, `cis` or None.
+        simulated: whether the scene is simulated.
         hh, hv: uint16 [H, W] codes; 0 = no data.
         dist: uint8 [H, W]; 255 = none.
         aux: uint16 [20, h, w] codes; 0 = no data; h = w = 0 where the scene has no 2 km grid.
         aux_rows, aux_cols: float64 [h], [w]: tile coordinates of the cells' centres.
         geo: float32 [3, n, m]: latitude, longitude, incidence angle, degrees.
         geo_rows, geo_cols: float64 [n], [m]: tile coordinates of the grid points.
-        lab: uint8 [3, H, W] or None.
+        lab: uint8 [3, H, W], SIC, SOD, FLOE; 255 = masked; None: the scene has no chart.
     """
 
     key: str
@@ -76,7 +78,7 @@ class Tile:
         return (self.hh > 0) | (self.hv > 0)
 
     def class_counts(self) -> dict[str, list[int]]:
-        """Pixels of each class and, last, masked ones; no key where there is no chart."""
+        """Chart -> pixels of each class and, last, masked ones; empty where there is no chart."""
         if self.lab is None:
             return {}
         counts = {}
@@ -102,24 +104,24 @@ def sar_codes(decibels: NDArray[Floating], out: NDArray[Floating]) -> NDArray[Fl
 
 
 def decode_sar(codes: UInt16) -> NDArray[np.float32]:
-    """Codes [...] -> dB; 0 -> NaN."""
+    """uint16 codes [...] -> dB, float32 [...]; 0 -> NaN."""
     return np.where(codes == 0, np.nan, SAR_LOW + SAR_STEP * (codes.astype(np.float64) - 1)).astype(np.float32)
 
 
 def encode_coarse(values: NDArray[np.floating]) -> UInt16:
-    """[20, h, w] in the channels' units -> codes; NaN -> 0; values outside a channel's range saturate."""
+    """[20, h, w] in the channels' units -> uint16 codes; NaN -> 0; values outside a channel's range saturate."""
     with np.errstate(invalid="ignore"):
         steps = np.clip(np.rint((values - _COARSE_OFFSET) / _COARSE_SCALE), 0, 65534)
         return np.where(np.isnan(values), 0, steps + 1).astype(np.uint16)
 
 
 def decode_coarse(codes: UInt16) -> NDArray[np.float64]:
-    """Codes [20, h, w] -> values in the channels' units; 0 -> NaN."""
+    """uint16 codes [20, h, w] -> float64 values in the channels' units; 0 -> NaN."""
     return np.where(codes == 0, np.nan, _COARSE_OFFSET + _COARSE_SCALE * (codes.astype(np.float64) - 1))
 
 
 def _span(points: NDArray[np.float64], size: int) -> slice:
-    """The points needed to interpolate linearly at 0 .. size - 1: those inside and one on either side."""
+    """The points that linear interpolation at 0 .. size - 1 needs: those inside and the next on either side."""
     first = int(np.searchsorted(points, 0, side="right")) - 1
     last = int(np.searchsorted(points, size - 1, side="left"))
     first, last = max(0, min(first, len(points) - 2)), min(len(points) - 1, max(last, 1))
@@ -138,15 +140,15 @@ def _crop(plane: NDArray, row: int, col: int, size: int, fill: float) -> NDArray
 def tile_key(scene: str, factor: int, row: int, col: int) -> str:
     """`PRODUCT_HHHHHH_kFF_RRRRR_CCCCC`: the scene's product name, a hash of its whole name, and the place.
 
-    A tar header has room for 100 characters, so the chart's part of a scene name is only in the hash; dots, which end
-    a key in a tar, and what is no ASCII letter or digit become hyphens.
+    A tar header has room for 100 characters, so the chart's part of a scene name is only in the hash. Dots, which end
+    a key in a tar, and all but ASCII letters, digits, `_` and `-` become hyphens.
     """
     product = re.sub(r"[^0-9A-Za-z_-]", "-", scene.split("_icechart_")[0])[:67]
     return f"{product}_{xxhash.xxh3_64_hexdigest(scene.encode())[:6]}_k{factor:02d}_{row:05d}_{col:05d}"
 
 
 def cut(layers: Layers, row: int, col: int, size: int) -> Tile:
-    """The tile whose first pixel is (row, col); beyond the scene's edge there is no data.
+    """The tile of size x size pixels whose first pixel is (row, col); beyond the scene's edge there is no data.
 
     The cell rule of the 2 km grid: with spacing s, tile pixel r lies at cell (row + r + 0.5) s / 2000 - 0.5.
     """
@@ -187,10 +189,14 @@ def cut(layers: Layers, row: int, col: int, size: int) -> Tile:
 
 
 def interpolation_matrix(points: NDArray[np.float64], size: int, clamp: bool) -> NDArray[np.float32]:
-    """Weights [size, n] that bring values at `points` [n] to 0 .. size - 1 by linear interpolation.
+    """The weights of linear interpolation from points to 0 .. size - 1.
 
     Args:
+        points: float64 [n], rising.
         clamp: hold the edge values beyond the outermost points (2 km grid); else go on linearly (geolocation).
+
+    Returns:
+        float32 [size, n].
     """
     weights = np.zeros((size, len(points)), np.float64)
     if len(points) == 1:
@@ -203,8 +209,3 @@ def interpolation_matrix(points: NDArray[np.float64], size: int, clamp: bool) ->
         weights[np.arange(size), index] = 1 - fraction
         weights[np.arange(size), index + 1] += fraction
     return weights.astype(np.float32)
-
-
-def acquisition(tile: Tile) -> datetime | None:
-    """Start of acquisition."""
-    return None if tile.time is None else datetime.fromisoformat(tile.time)

@@ -1,8 +1,8 @@
 """Codes to network input: augment, interpolate, dequantise, normalise; batched, on the device of the batch.
 
-Crops, flips and turns are done to codes and to the coordinates at which coarse grids are interpolated, before anything
-is blown up to full resolution. So positions and coarse channels are right by construction, and each plane of the
-input is written once, in place: on a CPU, memory is what takes the time.
+Crops, flips and turns are applied to codes and to the coordinates at which coarse grids are interpolated, before
+anything has full resolution. So positions and coarse channels are right by construction, and each plane of the input is
+written once, in place: on a CPU, memory takes the time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from arcticseg.data.tile import SAR_LOW, SAR_STEP
 from arcticseg.data.view import Taps, View
 from arcticseg.ice.channels import CHANNELS, GROUPS, SAR
 
-# Samples that a CPU thread assembles at once: with fewer, the interpreter takes the time, with more, memory does.
+# Samples that a CPU thread assembles at once: with fewer, the interpreter takes the time, with more the memory.
 _TOGETHER = 2
 
 _POLARISATION = {name: sar for sar, name in SAR.items()}
@@ -36,7 +36,7 @@ class Inputs:
         place: int64 [B], on the CPU.
         x: float32 [B, C, H, W], normalised; 0 where there is no data.
         data: bool [B, C, H, W], where x holds data.
-        dropped: bool [B, C], planes that channel dropout takes from the network, though not from its targets.
+        dropped: bool [B, C], planes that channel dropout takes from the network, but not from its targets.
         labels: uint8 [B, 3, H, W]; 255 = masked.
     """
 
@@ -48,17 +48,17 @@ class Inputs:
 
     @property
     def seen(self) -> Tensor:
-        """x as the network sees it, dropped planes 0."""
+        """float32 [B, C, H, W]: x as the network sees it, dropped planes 0."""
         return self.x * ~self.dropped[:, :, None, None]
 
 
 class Assemble:
-    """Batch -> Inputs for the channels that a config asks for.
+    """Batch -> Inputs of some channels.
 
     Args:
         channels: channel names in input order.
-        valid_plane: add one plane that is 1 where some polarisation has data.
-        statistics: channel -> (mean, std); channels left out use the published ones.
+        valid_plane: add a plane that is 1 where some polarisation has data.
+        statistics: channel -> (mean, std); other channels use the published statistics.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Assemble:
     ) -> None:
         self.channels = tuple(channels)
         self.valid_plane = valid_plane
-        known = {name: (channel.mean, channel.std) for name, channel in CHANNELS.items()}
-        self.statistics = known | dict(statistics or {})
+        published = {name: (channel.mean, channel.std) for name, channel in CHANNELS.items()}
+        self.statistics = published | dict(statistics or {})
         self._pool = Pool()
         self._threads: ThreadPoolExecutor | None = None
 
@@ -80,7 +80,7 @@ class Assemble:
         return len(self.channels) + self.valid_plane
 
     def __call__(self, batch: Batch) -> Inputs:
-        """The input planes with their labels, augmented as drawn."""
+        """The input planes and labels of a batch, augmented as drawn, on the batch's device."""
         device, shape = batch.clock.device, (len(batch), self.n_planes, batch.size, batch.size)
         x, data = self._empty(shape, torch.float32, device), self._empty(shape, torch.bool, device)
         if device.type == "cpu":
@@ -93,9 +93,9 @@ class Assemble:
         return Inputs(batch.place, x, data, self._dropped(batch), labels)
 
     def _fill_apart(self, batch: Batch, x: Tensor, data: Tensor) -> None:
-        """A few samples at a time, each time in one thread: nothing waits for another thread until all are done.
+        """Write all planes on a CPU, each thread a few samples at a time, so that no thread waits before the end.
 
-        What lies between fits in the caches, and costs as much as the samples' own 2 km windows do, not the largest.
+        Intermediate results fit in the caches, and cost what the samples' own 2 km windows cost, not the largest.
         """
         count = torch.get_num_threads()
         if self._threads is None:
@@ -137,9 +137,9 @@ class Assemble:
         return torch.empty(*shape, dtype=dtype, device=device)
 
     def _linear(self, name: str, offset: float = 0.0, scale: float = 1.0) -> tuple[float, float]:
-        """(a, b) of a code + b, which is the normalised value offset + scale x code."""
+        """(a, b) such that a x code + b is the normalised value of offset + scale x code."""
         mean, std = self.statistics[name]
-        # A channel that is constant over the training scenes carries nothing and must not divide by zero.
+        # A channel that is constant over the training scenes has a standard deviation of 0.
         std = std if std > 0 else 1.0
         return scale / std, (offset - mean) / std
 
@@ -152,11 +152,11 @@ class Assemble:
             polarisation = _POLARISATION.get(name)
             if polarisation is None:
                 codes = view.pick(batch.dist[:, None])
-                data_.copy_(codes + 1)  # 255, which is none, becomes 0
+                data_.copy_(codes + 1)  # 255, no data, becomes 0
                 scale, shift = self._linear(name)
             else:
                 codes = sar[polarisation]
-                # Where the nearest pixel of a crop has no data there is none, as there is no label without its own.
+                # In a crop, too, the nearest pixel says where there is data: so data and labels agree.
                 data_.copy_(codes)
                 scale, shift = self._linear(name, SAR_LOW - SAR_STEP, SAR_STEP)
             if polarisation and view.scaled:
@@ -166,7 +166,7 @@ class Assemble:
             _keep(x_.mul_(scale).add_(shift), data_)
 
     def _enlarge(self, codes: Tensor, view: View, out: Tensor) -> None:
-        """Crops of SAR codes [B, 1, S, S], brought to the tile's size by the mean of the valid neighbours."""
+        """Crops of SAR codes [B, 1, S, S], enlarged to the tile's size by the mean of the valid neighbours."""
         every = torch.arange(codes.shape[-1], dtype=torch.float64, device=codes.device).expand(len(codes), -1)
         rows, cols = view.taps(every.contiguous(), every.contiguous(), hold=True)
         # Code 0 adds nothing to the sum.
@@ -174,29 +174,29 @@ class Assemble:
         out.div_(view.interpolate((codes > 0).float(), rows, cols).clamp_(min=1e-6))
 
     def _coarse(self, batch: Batch, view: View, names: list[str], x: Tensor, data: Tensor) -> None:
-        """Channels of the 2 km grid: the mean of the valid neighbours, weighted as bilinear interpolation does."""
+        """Channels of the 2 km grid, x, data [B, names, H, W]: mean of the valid neighbours, with bilinear weights."""
         if not batch.aux.numel():
             x.zero_(), data.zero_()
             return
         codes = batch.aux[:, [batch.coarse.index(name) for name in names]].int() & 0xFFFF  # the bits of uint16
         linear = [self._linear(n, CHANNELS[n].offset - CHANNELS[n].scale, CHANNELS[n].scale) for n in names]
         scale, shift = torch.tensor(linear, device=x.device)[:, :, None, None].unbind(1)
-        there = codes > 0
+        known = codes > 0
         rows, cols = view.taps(batch.aux_rows, batch.aux_cols, hold=True)
-        view.interpolate((codes * scale + shift) * there, rows, cols, x)
+        view.interpolate((codes * scale + shift) * known, rows, cols, x)
         data.fill_(True)
-        # Most planes lack no cell, and their weights add up to 1; only the others need another product.
+        # Most planes lack no cell, and their weights add up to 1; only the others must be divided by their weights.
         cells = torch.isfinite(batch.aux_rows)[:, :, None] & torch.isfinite(batch.aux_cols)[:, None]
-        holes = (cells[:, None] & ~there).any(dim=(2, 3)) | ~cells.any(dim=(1, 2))[:, None]
+        holes = (cells[:, None] & ~known).any(dim=(2, 3)) | ~cells.any(dim=(1, 2))[:, None]
         b, c = holes.nonzero(as_tuple=True)
         if len(b):
-            weight = view[b].interpolate(there[b, c][:, None].float(), rows.of(b), cols.of(b))[:, 0]
-            found = weight > 1e-6
-            x[b, c] = torch.where(found, x[b, c] / weight.clamp(min=1e-6), 0.0)
-            data[b, c] = found
+            weight = view[b].interpolate(known[b, c][:, None].float(), rows.of(b), cols.of(b))[:, 0]
+            has_data = weight > 1e-6
+            x[b, c] = torch.where(has_data, x[b, c] / weight.clamp(min=1e-6), 0.0)
+            data[b, c] = has_data
 
     def _geo(self, batch: Batch, view: View, names: list[str], x: Tensor, data: Tensor) -> None:
-        """Positions, interpolated as unit vectors, and incidence angles."""
+        """Positions, interpolated as unit vectors, and incidence angles: x, data [B, names, H, W]."""
         data.fill_(True)
         rows, cols = view.taps(batch.geo_rows, batch.geo_cols, hold=False)
         if names != ["sar_incidenceangle"]:
@@ -216,19 +216,19 @@ class Assemble:
         _keep(x, data)
 
     def _angle(self, batch: Batch, view: View, rows: Taps, cols: Taps, x: Tensor, data: Tensor) -> None:
-        """Incidence angles in degrees; a missing one is missing wherever it takes part."""
+        """Incidence angles in degrees; where a missing angle has a weight there is no data."""
         angle = batch.geo[:, 2:]
-        there = torch.isfinite(angle)
-        # What fills a window up meets no weight; it is finite, so that it stays without effect.
-        view.interpolate(torch.where(there, angle, 0.0), rows, cols, x)
-        (b,) = (~there).flatten(1).any(dim=1).nonzero(as_tuple=True)
+        known = torch.isfinite(angle)
+        # Points beyond a window have no weight; they are finite, so that they have no effect either.
+        view.interpolate(torch.where(known, angle, 0.0), rows, cols, x)
+        (b,) = (~known).flatten(1).any(dim=1).nonzero(as_tuple=True)
         if len(b):
-            known = view[b].interpolate(there[b].float(), rows.of(b), cols.of(b))
-            # All points that take part are known where their weights add up to 1; extrapolation has some beyond 1.
-            data[b] = (known - 1).abs() < 1e-3
+            weight = view[b].interpolate(known[b].float(), rows.of(b), cols.of(b))
+            # All points with a weight are known where the weights add up to 1; extrapolation has weights above 1.
+            data[b] = (weight - 1).abs() < 1e-3
 
     def _clock(self, batch: Batch, names: list[str], x: Tensor, data: Tensor) -> None:
-        """Month and day, the same for every pixel."""
+        """Month and day, the same for every pixel: x, data [B, names, H, W]."""
         for i, name in enumerate(names):
             value = batch.clock[:, ("month", "day").index(name), None, None]
             scale, shift = self._linear(name)
@@ -245,19 +245,19 @@ class Assemble:
 
 
 def _keep(x: Tensor, data: Tensor) -> None:
-    """Set x to 0 where there is no data. A CPU multiplies by bytes several times as fast as by truth values."""
+    """Set x to 0 where there is no data. A CPU multiplies by bytes several times as fast as by booleans."""
     x.mul_(data.view(torch.uint8))
 
 
 def _trimmed(batch: Batch) -> Batch:
-    """A batch on the CPU without what is left over of its 2 km windows."""
+    """A batch on the CPU whose 2 km arrays are cut to the largest window."""
     n = int((torch.isfinite(batch.aux_rows) | torch.isfinite(batch.aux_cols)).sum(dim=1).max())
     rows, cols = (points[:, :n].contiguous() for points in (batch.aux_rows, batch.aux_cols))
     return replace(batch, aux=batch.aux[..., :n, :n], aux_rows=rows, aux_cols=cols)
 
 
 def _mixed(planes: Tensor, box: Tensor) -> Tensor:
-    """CutMix: [B, C, H, W] with the box of each sample taken from its partner."""
+    """CutMix: planes [B, C, H, W] with the box [B, 4] of each sample taken from its partner."""
     size = planes.shape[-1]
     if not planes.numel():
         return planes

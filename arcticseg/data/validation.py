@@ -10,44 +10,58 @@ from arcticseg.data.decode import Layout
 from arcticseg.data.quarantine import Damage
 from arcticseg.data.reader import SampleReader
 from arcticseg.data.ring import Ring
+from arcticseg.data.share import Share
 
 
-class Evaluation:
-    """Every sample once over all ranks, in passes: (batch, how many of its samples count).
+class ValidationLoader:
+    """Every sample once over all ranks, in passes that give (batch, how many of its samples count).
 
     All ranks get the same number of batches (ZeRO-3 needs that); the last are filled up with samples that do not count.
-    A damaged sample has no data and masked labels, so it counts for nothing; `damages` lists those of the last pass.
+    A damaged sample has no data and masked labels, so it counts for nothing.
+
+    Args:
+        reader: of the validation samples.
+        layout: the arrays of a sample.
+        share: rank, world size and micro batch; its global batch has no meaning here.
+        workers: processes that read and decode; 0: threads of this process do.
+        pin_memory: page-lock the buffers, so that copies to a GPU overlap with work.
+        patience: seconds after which a read is named in a warning.
+
+    Attributes:
+        damages: damaged samples of the last pass.
     """
 
     def __init__(
         self,
         reader: SampleReader,
         layout: Layout,
-        micro_batch: int,
-        rank: int = 0,
-        world_size: int = 1,
+        share: Share,
         workers: int = 0,
         pin_memory: bool = False,
         patience: float = 60.0,
     ) -> None:
-        self._total, self._micro_batch = len(reader.selection), micro_batch
-        self._rank, self._world_size = rank, world_size
-        self._open = lambda: Ring(reader, layout, micro_batch, workers, 1 + max(2, 2 * workers), pin_memory, patience)
+        self._total, self._share = len(reader.selection), share
+        micro, slots = share.micro_batch, 1 + max(2, 2 * workers)
+        self._open = lambda: Ring(reader, layout, micro, workers, slots, pin_memory, patience)
         self.damages: list[Damage] = []
 
     def __len__(self) -> int:
         """Batches of one rank."""
-        return math.ceil(self._total / (self._micro_batch * self._world_size))
+        return math.ceil(self._total / (self._share.micro_batch * self._share.world_size))
 
     def __iter__(self) -> Iterator[tuple[Batch, int]]:
-        """One pass, with workers of its own; a batch is to be done with when the next is asked for."""
-        micro = self._micro_batch
-        firsts = [(i * self._world_size + self._rank) * micro for i in range(len(self))]
-        rows = [[(number, number) for number in self._clipped(first)] for first in firsts]
+        """One pass, with workers of its own; a batch may be used until the next is requested.
+
+        Raises:
+            ShardError: the source of samples fails, or a sample cannot be decoded.
+        """
+        micro = self._share.micro_batch
+        firsts = [(i * self._share.world_size + self._share.rank) * micro for i in range(len(self))]
+        samples = [[(number, number) for number in self._clipped(first)] for first in firsts]
         self.damages = []
         ring = self._open()
         try:
-            for first, filled in zip(firsts, ring.fill(iter(rows)), strict=True):
+            for first, filled in zip(firsts, ring.fill(iter(samples)), strict=True):
                 count = min(max(self._total - first, 0), micro)
                 self.damages += [damage for row, damage in filled.damages.items() if row < count]
                 yield filled.batch, count
@@ -56,4 +70,5 @@ class Evaluation:
             ring.close()
 
     def _clipped(self, first: int) -> list[int]:
-        return [min(first + i, self._total - 1) for i in range(self._micro_batch)]
+        """Numbers of the samples of a batch; the last sample again where there are no more."""
+        return [min(first + i, self._total - 1) for i in range(self._share.micro_batch)]

@@ -1,4 +1,4 @@
-"""Where on its tile each pixel of the network's input lies, and how planes and coarse grids are brought there."""
+"""Where on its tile each pixel of the network's input lies, and what planes and coarse grids hold there."""
 
 from __future__ import annotations
 
@@ -12,28 +12,34 @@ from arcticseg.data.batch import Batch
 
 
 class Taps(NamedTuple):
-    """The two points between which each coordinate lies, int64 [B, S], and the share of the upper one, [B, S]."""
+    """Between which two points of a grid each coordinate lies.
+
+    Attributes:
+        low, high: int64 [B, S], the two points.
+        share: float64 [B, S], weight of the upper point.
+    """
 
     low: Tensor
     high: Tensor
     share: Tensor
 
-    def of(self, chosen: Tensor) -> Taps:
-        """Of some of the samples."""
-        return Taps(*(tensor[chosen] for tensor in (self.low, self.high, self.share)))
+    def of(self, rows: Tensor) -> Taps:
+        """The taps of some of the samples."""
+        return Taps(*(tensor[rows] for tensor in (self.low, self.high, self.share)))
 
     def dense(self, n: int) -> Tensor:
-        """As a matrix float32 [B, S, n]."""
+        """The weights of n points, float32 [B, S, n]."""
         weights = self.share.new_zeros(*self.share.shape, n)
         weights.scatter_(2, self.low[..., None], (1 - self.share)[..., None])
         return weights.scatter_add_(2, self.high[..., None], self.share[..., None]).float()
 
 
 def taps(points: Tensor, at: Tensor, hold: bool) -> Taps:
-    """Where `at`, float64 [B, S], lies among `points`.
+    """Between which points coordinates lie.
 
     Args:
         points: float64 [B, n], n > 0, rising, infinite where a sample has fewer than n.
+        at: float64 [B, S], the coordinates.
         hold: hold the edge values beyond the outermost points (2 km grid); else go on linearly (geolocation).
     """
     count = torch.isfinite(points).sum(dim=1)[:, None]
@@ -41,7 +47,7 @@ def taps(points: Tensor, at: Tensor, hold: bool) -> Taps:
     low = torch.minimum(low, count - 2).clamp(min=0)
     high = torch.minimum(low + 1, count - 1).clamp(min=0)
     first, last = points.gather(1, low), points.gather(1, high)
-    # A single point has no distance to a neighbour; where there is none, its cell holds nothing.
+    # A single point has no neighbour; where there is no point at all, the grid's cell holds nothing.
     share = torch.where(count > 1, (at - first) / (last - first), 0.0)
     return Taps(low, high, share.clamp(0, 1) if hold else share)
 
@@ -51,7 +57,7 @@ class View:
     """The crop, transposition and flips of each sample of a batch.
 
     Attributes:
-        rows, cols: float64 [B, S], coordinates on the (transposed) tile of the input's rows and columns.
+        rows, cols: float64 [B, S], coordinates of the input's rows and columns on the (transposed) tile.
         transpose: bool [B]; None: the input is the tile.
         scaled: whether crops are brought to another size.
     """
@@ -63,7 +69,7 @@ class View:
 
     @staticmethod
     def of(batch: Batch) -> View:
-        """What was drawn for a batch."""
+        """The view that was drawn for each sample of a batch."""
         size, draws = batch.size, batch.draws
         at = torch.arange(size, dtype=torch.float64, device=batch.clock.device).expand(len(batch), -1)
         if draws is None:
@@ -76,19 +82,19 @@ class View:
             rows, cols = (first[:, i, None] + (x + 0.5) * edge / size - 0.5 for i, x in enumerate((rows, cols)))
         return View(rows, cols, draws.transpose, draws.crop is not None)
 
-    def __getitem__(self, chosen: Tensor | slice) -> View:
-        """Of some of the samples."""
-        transpose = None if self.transpose is None else self.transpose[chosen]
-        return View(self.rows[chosen], self.cols[chosen], transpose, self.scaled)
+    def __getitem__(self, rows: Tensor | slice) -> View:
+        """The views of some of the samples."""
+        transpose = None if self.transpose is None else self.transpose[rows]
+        return View(self.rows[rows], self.cols[rows], transpose, self.scaled)
 
     def _turned(self, planes: Tensor) -> Tensor:
-        """[B, C, n, n], transposed where the sample is."""
+        """Planes [B, C, n, n], transposed where the sample is."""
         if self.transpose is None:
             return planes
         return torch.where(self.transpose[:, None, None, None], planes.transpose(2, 3), planes)
 
     def pick(self, planes: Tensor) -> Tensor:
-        """The nearest pixels of planes [B, C, S, S], [B, C, S, S]."""
+        """The nearest pixels of planes [B, C, S, S], as [B, C, S, S]."""
         if self.transpose is None or not planes.numel():
             return planes
         size = planes.shape[-1]
@@ -98,18 +104,29 @@ class View:
         return turned.gather(3, cols[:, None, None, :].expand_as(turned))
 
     def taps(self, rows: Tensor, cols: Tensor, hold: bool) -> tuple[Taps, Taps]:
-        """The input's rows and columns among the lines and samples of a grid, at tile coordinates [B, n] each."""
+        """Between which lines and samples of a grid the input's rows and columns lie.
+
+        Args:
+            rows, cols: float64 [B, n], tile coordinates of the grid's lines and samples.
+            hold: as in `taps`.
+        """
         if self.transpose is not None:
             turn = self.transpose[:, None]
             rows, cols = torch.where(turn, cols, rows), torch.where(turn, rows, cols)
         return taps(rows, self.rows, hold), taps(cols, self.cols, hold)
 
     def interpolate(self, grid: Tensor, rows: Taps, cols: Taps, out: Tensor | None = None) -> Tensor:
-        """A grid [B, C, n, n] brought to the input's pixels, [B, C, S, S]; `out` may be planes of a larger tensor."""
+        """A grid interpolated to the input's pixels.
+
+        Args:
+            grid: [B, C, n, n].
+            rows, cols: from `taps`.
+            out: [B, C, S, S], perhaps planes of a larger tensor; None: a new tensor.
+        """
         batch, channels, n, _ = grid.shape
         size = rows.low.shape[1]
         out = grid.new_empty(batch, channels, size, size) if out is None else out
-        # Few lines, each as long as the input's: [B, C, n, S].
+        # [B, C, n, S]: few lines, each as long as a row of the input.
         lines = self._turned(grid) @ cols.dense(n)[:, None].transpose(2, 3)
         if grid.device.type != "cpu" or n * 4 > size:
             torch.matmul(rows.dense(n)[:, None], lines, out=out)

@@ -37,7 +37,7 @@ class Ranks:
 
 
 def _environment() -> None:
-    """Fill in what the launcher did not set: from SLURM under srun, else for one process."""
+    """Fill in what the launcher did not set: from SLURM under srun, else for a single process."""
     if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ:
         for name, source in SLURM_VARIABLES.items():
             if source in os.environ:
@@ -117,9 +117,9 @@ def gather(value: Any) -> list[Any]:
     """What each rank has, any value that can be pickled, in the order of the ranks, on all of them."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [value]
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def agree(error: ArcticSegError | None, device: torch.device) -> None:
@@ -129,4 +129,4 @@ def agree(error: ArcticSegError | None, device: torch.device) -> None:
         ArcticSegError: the error of the first rank that has one, the same on all.
     """
     if sum_over_ranks(torch.tensor([float(error is not None)], device=device)).item():
-        raise next(found for found in gather(error) if found is not None)
+        raise next(caught for caught in gather(error) if caught is not None)

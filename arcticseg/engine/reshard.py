@@ -44,8 +44,8 @@ def suited(checkpoint: Path, zero_stage: int, ranks: Ranks) -> tuple[Path, bool]
     if ranks.is_main and not universal.exists():
         try:
             _make_universal(checkpoint, universal)
-        except ArcticSegError as found:
-            error = found
+        except ArcticSegError as caught:
+            error = caught
     agree(error, ranks.device)
     return universal, True
 

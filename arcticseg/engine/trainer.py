@@ -16,7 +16,7 @@ from arcticseg.data.batch import Batch
 from arcticseg.data.loader import Loader
 from arcticseg.data.quarantine import Damage
 from arcticseg.data.transforms import Assemble, Inputs
-from arcticseg.data.validation import Evaluation
+from arcticseg.data.validation import ValidationLoader
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine import checkpoint
 from arcticseg.engine.checkpoint import Position
@@ -57,7 +57,7 @@ class Trainer:
     optim: OptimConfig
     assemble: Assemble
     loader: Loader | WebDatasetLoader
-    validation: Evaluation | None
+    validation: ValidationLoader | None
     length: Length
     every: Every
     hooks: Sequence[Hook]

@@ -1,4 +1,4 @@
-"""Every input channel: its group, unit, grid, published statistics and how it is stored in a sample.
+"""Every input channel: its group, unit, grid, published statistics and storage in a sample.
 
 Means and standard deviations are those published with the AutoICE challenge (its `global_meanstd`
 table; SAR in dB at 80 m; latitude, longitude, month and day as used by the 2025 MAE study). Names are the
@@ -14,11 +14,16 @@ GROUPS = ("hh", "hv", "incidence", "distance", "amsr2", "era5", "location", "tim
 
 @dataclass(frozen=True)
 class Channel:
-    """One input channel.
+    """An input channel.
 
-    `grid` is where the scene holds it: `sar` (every pixel), `2km`, `geo` (geolocation grid) or `scene` (one
-    value a scene). `offset` and `scale` give the stored uint16 code of a 2 km channel: value = offset + scale x
-    (code - 1), code 0 = no data; every scale keeps the rounding error under 0.01 of the unit.
+    Attributes:
+        name: in scene files.
+        group: one of `GROUPS`.
+        unit: of its values.
+        grid: where the scene holds it: `sar` (every pixel), `2km`, `geo` (geolocation grid) or `scene` (once).
+        mean, std: as published.
+        offset, scale: of the stored uint16 code of a 2 km channel: value = offset + scale x (code - 1), code 0 = no
+            data; every scale keeps the rounding error under 0.01 of the unit.
     """
 
     name: str
@@ -69,23 +74,25 @@ CHANNELS: dict[str, Channel] = {
     )
 }
 
-# The channels on the 2 km grid in the order of the sample member `aux.b2`.
+# The channels on the 2 km grid, in the order of the sample member `aux.b2`.
 COARSE = tuple(name for name, channel in CHANNELS.items() if channel.grid == "2km")
 
-# Metres between the centres of its cells.
+# Metres between the centres of pixels: of raw scenes (factors count in it), of ready-to-train scenes, of the 2 km grid.
+RAW_SPACING = 40.0
+RTT_SPACING = 80.0
 COARSE_SPACING = 2000.0
 
-# Polarisation -> the scene file's name of it.
+# Polarisation -> its name in scene files.
 SAR = {"hh": "nersc_sar_primary", "hv": "nersc_sar_secondary"}
 
 
 def expand(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Channel names for a list of channel and group names, in the order given, each once.
+    """The channels that a list of channel and group names means, in the order given, each once.
 
     Raises:
-        KeyError: a name that is neither a channel nor a group; the message lists what there is.
+        KeyError: a name is neither a channel nor a group; the message lists both.
     """
-    chosen: dict[str, None] = {}
+    expanded: dict[str, None] = {}
     for name in names:
         if name in GROUPS:
             members = [channel.name for channel in CHANNELS.values() if channel.group == name]
@@ -93,5 +100,5 @@ def expand(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
             members = [name]
         else:
             raise KeyError(f"unknown channel '{name}'; groups: {', '.join(GROUPS)}; channels: {', '.join(CHANNELS)}")
-        chosen.update(dict.fromkeys(members))
-    return tuple(chosen)
+        expanded.update(dict.fromkeys(members))
+    return tuple(expanded)

@@ -1,7 +1,7 @@
 """Polygon codes to SIC, SOD and FLOE rasters, under two rule sets.
 
-`autoice` reproduces the labels released with the AutoICE challenge, faults included; `corrected` mends
-two of them (see `polygon_classes`). The tables are in `sigrid`.
+`autoice` reproduces the labels released with the AutoICE challenge, faults included; `corrected` repairs
+two of these faults (see `polygon_classes`). The tables are in `sigrid`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from arcticseg.ice.sigrid import (
 
 RULES = ("autoice", "corrected")
 
-# Code cells that are no number are given this code, which no table lists.
+# The code of cells that do not hold a number; no table lists it.
 _GARBLED = -999
 
-# The raster of ids is float32, which tells whole numbers apart below this.
+# The raster of ids is float32, which is exact for whole numbers below this.
 _ENDLESS_ID = 1 << 24
 
 # Lines of a raster handled at once.
@@ -47,10 +47,10 @@ _FLOES = ("FA", "FB", "FC")
 
 @dataclass(frozen=True)
 class PolygonCodes:
-    """The code table of one ice chart.
+    """The code table of an ice chart of P polygons.
 
     Attributes:
-        ids: int64 [P] polygon ids as in the raster `polygon_icechart`.
+        ids: int64 [P], polygon ids as in the raster `polygon_icechart`.
         codes: column name -> int64 [P]; -9 = empty.
         poly_type: P letters, such as `I` ice, `W` water, `L` land.
     """
@@ -61,7 +61,7 @@ class PolygonCodes:
 
 
 def _number(cell: str) -> int:
-    """A code cell as a number; text that is none becomes a code that no table lists."""
+    """A code cell as a number; other text becomes a code that no table lists."""
     try:
         code = int(cell)
     except ValueError:
@@ -73,11 +73,11 @@ def parse_polygon_codes(rows: Sequence[str], source: str) -> PolygonCodes:
     """Read the strings of `polygon_codes`.
 
     Args:
-        rows: the header first, then one row a polygon, cells separated by semicolons.
+        rows: the header, then a row for each polygon, cells separated by semicolons.
         source: file name for error messages.
 
     Raises:
-        SceneError: the header lacks a column, a row has another number of cells, an id is no number or stands twice.
+        SceneError: the header lacks a column, a row has another number of cells, an id is not a number or is repeated.
     """
     if not len(rows):
         raise SceneError(f"{source}: polygon_codes is empty; its first element must be the header")
@@ -86,26 +86,26 @@ def parse_polygon_codes(rows: Sequence[str], source: str) -> PolygonCodes:
     if missing:
         raise SceneError(
             f"{source}: polygon_codes header {rows[0]!r} lacks {', '.join(missing)}; "
-            f"expected {';'.join(CODE_COLUMNS)}; get the file anew"
+            f"expected {';'.join(CODE_COLUMNS)}; get the file again"
         )
     table = [row.split(";") for row in rows[1:]]
     for row, cells in zip(rows[1:], table, strict=True):
         if len(cells) != len(header):
             raise SceneError(
                 f"{source}: polygon_codes row {row!r} has {len(cells)} cells, the header {len(header)}; "
-                "get the file anew"
+                "get the file again"
             )
     column = {name: [cells[header.index(name)] for cells in table] for name in CODE_COLUMNS}
     ids = np.array([_number(cell) for cell in column["poly_id"]], np.int64)
     if (ids < 0).any() or (ids >= _ENDLESS_ID).any() or len(np.unique(ids)) != len(ids):
-        raise SceneError(f"{source}: polygon_codes has a repeated or malformed poly_id; get the file anew")
+        raise SceneError(f"{source}: polygon_codes has a repeated or malformed poly_id; get the file again")
     names = (*_CONCENTRATIONS, *_STAGES, *_FLOES)
     codes = {name: np.array([_number(cell) for cell in column[name]], np.int64) for name in names}
     return PolygonCodes(ids, codes, tuple(cell.strip() for cell in column["POLY_TYPE"]))
 
 
 def _lookup(codes: NDArray[np.int64], table: Mapping[int, int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Classes of codes (-9 stays -9) and which codes the table does not list."""
+    """Classes of codes [P] (-9 stays -9) and which codes the table does not list, int64 and bool [P]."""
     classes = np.array([table.get(int(code), EMPTY) for code in codes], np.int64)
     unlisted = np.array([code != EMPTY and int(code) not in table for code in codes], bool)
     return classes, unlisted
@@ -114,12 +114,15 @@ def _lookup(codes: NDArray[np.int64], table: Mapping[int, int]) -> tuple[NDArray
 def _dominant(
     classes: NDArray[np.int64], partials: NDArray[np.int64], total: NDArray[np.int64], rules: str
 ) -> NDArray[np.int64]:
-    """The class that reaches the dominant share of the total concentration, else 255.
+    """The class of each polygon that reaches the dominant share of the total concentration, else 255.
 
     Args:
         classes: [3, P] classes of the partials A, B, C; -9 = empty, which merges with nothing.
         partials: [3, P] concentrations in SIC classes.
         total: [P] total concentration in SIC classes.
+
+    Returns:
+        int64 [P].
     """
     a, b, c = partials
     class_a, class_b, class_c = classes
@@ -135,7 +138,7 @@ def _dominant(
     first = sums.argmax(axis=0)
     polygons = np.arange(len(total))
     result = classes[first, polygons]
-    # 0.65 of 1 to 10 is never whole, so rounding decides nothing.
+    # 0.65 of 1 to 10 is never a whole number, so rounding decides nothing.
     reaches = sums[first, polygons] >= DOMINANT_SHARE * total
     return np.where(reaches & (result != EMPTY), result, IGNORE_INDEX)
 
@@ -145,23 +148,23 @@ def polygon_classes(
 ) -> NDArray[np.uint8]:
     """SIC, SOD and FLOE class of each polygon.
 
-    Rules (design of the AutoICE labels): all arithmetic is on SIC classes 0..10. CA empty and CT above 0: CA takes CT
+    The rules of the AutoICE labels: all arithmetic is on SIC classes 0..10. CA empty and CT above 0: CA takes CT
     (`corrected`: only where SB and SC are empty too, else SOD and FLOE are masked). Partials of equal class are added
-    (`autoice`: where all three are equal, C replaces B's addition to A). The largest, the first on a tie, must reach
+    (`autoice`: where all three are equal, C replaces B's addition to A). The largest, on a tie the first, must reach
     0.65 of CT. POLY_TYPE `W` is SIC 0; SIC 0 forces SOD and FLOE to 0. A partial floe code of class 255 masks FLOE,
-    except 99 (unknown), which masks only as the result. Polygons with null codes are no chart.
+    except 99 (unknown), which masks only as the result. Polygons with null codes are not part of the chart.
 
     Args:
         table: the codes of P polygons.
         rules: `autoice` or `corrected`.
-        strict: an unlisted code is an error instead of a masked polygon and a warning.
+        strict: an unlisted code is an error; else a warning, and the polygon is masked.
         source: file name for messages.
 
     Returns:
         uint8 [P, 3], SIC, SOD, FLOE; 255 = masked.
 
     Raises:
-        SceneError: an unlisted code, if `strict`.
+        SceneError: a code is not listed, and `strict` is set.
     """
     if rules not in RULES:
         raise ValueError(f"rules must be one of {RULES}, not {rules!r}")
@@ -169,20 +172,20 @@ def polygon_classes(
     looked_up = {name: _lookup(codes[name], SIC_CLASS) for name in _CONCENTRATIONS}
     looked_up |= {name: _lookup(codes[name], SOD_CLASS) for name in _STAGES}
     looked_up |= {name: _lookup(codes[name], FLOE_CLASS) for name in _FLOES}
-    classes = {name: found for name, (found, _) in looked_up.items()}
+    classes = {name: of_polygons for name, (of_polygons, _) in looked_up.items()}
     is_water = np.array([letter == "W" for letter in table.poly_type], bool)
     is_chart = is_water | (codes["CT"] != EMPTY)
     unlisted = np.any([lost for _, lost in looked_up.values()], axis=0)
     if unlisted.any():
-        found = sorted(
+        listing = sorted(
             {f"{name} {codes[name][i]}" for name, (_, lost) in looked_up.items() for i in np.flatnonzero(lost)}
         )
         message = (
             f"{source}: {int(unlisted.sum())} of {len(table.ids)} polygons have codes that the SIGRID-3 tables do not "
-            f"list ({', '.join(found).replace(str(_GARBLED), 'garbled')})"
+            f"list ({', '.join(listing).replace(str(_GARBLED), 'garbled')})"
         )
         if strict:
-            raise SceneError(f"{message}; mend the chart, or leave out --strict to mask these polygons")
+            raise SceneError(f"{message}; correct the chart, or leave out --strict to mask these polygons")
         warnings.warn(f"{message}; they are masked", stacklevel=2)
 
     sic = np.where(is_water, 0, classes["CT"])
@@ -205,13 +208,13 @@ def polygon_classes(
 
 
 def _gather(table: NDArray, rows: NDArray[np.intp], out: NDArray) -> None:
-    """out = table[rows], in the fastest of numpy's ways: indices that need no conversion, no buffer for `out`."""
+    """out = table[rows], as fast as numpy can: the indices need no conversion, `out` needs no buffer."""
     np.take(table, rows, out=out, mode="clip")
 
 
 @dataclass(frozen=True)
 class IndexedChart:
-    """An ice chart as a raster of row numbers: one plane to average over instead of three.
+    """An ice chart as a raster of row numbers: a single plane to vote over instead of three.
 
     Attributes:
         index: uint8 or uint16 [H, W], rows of `classes`.
@@ -232,8 +235,8 @@ class IndexedChart:
 
 
 def index_planes(planes: NDArray[np.uint8]) -> IndexedChart:
-    """SIC, SOD, FLOE, uint8 [3, H, W] with classes or 255, as an indexed chart."""
-    # A number in which each chart has its digit; masked is the digit behind the last class.
+    """The indexed chart of SIC, SOD and FLOE planes, uint8 [3, H, W] with classes or 255."""
+    # A number in which each chart has a digit; the digit above the last class is masked.
     bases = [N_CLASSES[name] + 1 for name in CHARTS]
     number = np.zeros(planes.shape[1:], np.uint16)
     for plane, base in zip(planes, bases, strict=True):
@@ -246,17 +249,17 @@ def index_planes(planes: NDArray[np.uint8]) -> IndexedChart:
 def rasterise(
     polygons: NDArray, table: PolygonCodes, classes: NDArray[np.uint8], source: str = "chart", n_threads: int = 1
 ) -> IndexedChart:
-    """The chart of a raster of polygon ids: one gather from a table, whatever the number of polygons.
+    """The chart of a raster of polygon ids: a single gather from a table, whatever the number of polygons.
 
     Args:
-        polygons: float [H, W] polygon ids; NaN = no chart.
+        polygons: float [H, W], polygon ids; NaN = no chart.
         table: the codes of P polygons.
         classes: uint8 [P, 3].
         source: file name for messages.
         n_threads: the result does not depend on it.
 
     Returns:
-        The chart; masked where there is none, or where the id has no row in the table (a warning says so).
+        The chart; masked where there is no polygon, or where the id has no row in the table (a warning says so).
     """
     masked = np.full((1, 3), IGNORE_INDEX, np.uint8)
     kinds, kind = np.unique(np.vstack([masked, classes]), axis=0, return_inverse=True)

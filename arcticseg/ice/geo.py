@@ -1,8 +1,8 @@
-"""Where a pixel lies on the Earth, and which pixel a place falls on.
+"""Where a pixel lies on the Earth, and on which pixel a place lies.
 
-A scene carries positions on a coarse grid of pixels only. Between grid points positions are interpolated
-as unit vectors, so that neither the date line nor the pole is a special case; latitude and longitude
-are geodetic, and the vectors are the normals of the ellipsoid (n-vectors), so no datum is involved.
+A scene has positions on a coarse grid of pixels only. Between grid points positions are interpolated as unit vectors,
+so that neither the date line nor the pole is a special case; latitude and longitude are geodetic, and the vectors are
+the normals of the ellipsoid (n-vectors), so no datum is involved.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from arcticseg.errors import SceneError
 
 Float = NDArray[np.float64]
 
+# Mean radius in metres (IUGG).
+EARTH_RADIUS = 6_371_008.8
+
 # Newton steps of `pixel_of`. Grids of real scenes are nearly affine and converge in three or four.
 _MAX_STEPS = 12
 # A pixel position is settled when the last step moved it by less than this, in pixels.
 _SETTLED = 1e-6
-# `pixel_of` answers up to one grid extent, or these many pixels, outside the grid; further off, extrapolation means
+# `pixel_of` answers up to one grid extent, or this many pixels, outside the grid; further off, extrapolation means
 # nothing.
 _REACH_PIXELS = 200.0
 
@@ -29,10 +32,14 @@ _REACH_PIXELS = 200.0
 class GeoGrid:
     """Geolocation on a grid of pixels.
 
-    lines: float64 [n], samples: float64 [m]: pixel coordinates of the grid's rows and columns, increasing.
-    latitude, longitude: float64 [n, m], degrees. incidence: float64 [n, m], degrees, NaN where unknown.
-    Raises SceneError for coordinates that do not increase, shapes that do not fit or positions that
-    are no positions.
+    Attributes:
+        lines: float64 [n], pixel coordinates of the grid's rows, increasing.
+        samples: float64 [m], pixel coordinates of the grid's columns, increasing.
+        latitude, longitude: float64 [n, m], degrees.
+        incidence: float64 [n, m], degrees; NaN where unknown.
+
+    Raises:
+        SceneError: coordinates do not increase, shapes do not fit, or a position is not a place on the Earth.
     """
 
     lines: Float
@@ -46,15 +53,16 @@ class GeoGrid:
             values = getattr(self, name)
             if values.ndim != 1 or values.size < 2 or not (np.diff(values) > 0).all():
                 raise SceneError(
-                    f"geolocation grid: {name} must be at least 2 increasing pixel coordinates, found "
+                    f"geolocation grid: {name} must be at least 2 increasing pixel coordinates, not "
                     f"{np.array2string(np.asarray(values), threshold=6)}; use a file with a regular grid"
                 )
         shape = (self.lines.size, self.samples.size)
         for name in ("latitude", "longitude", "incidence"):
-            found = getattr(self, name).shape
-            if found != shape:
+            values = getattr(self, name)
+            if values.shape != shape:
                 raise SceneError(
-                    f"geolocation grid: {name} has shape {found}, lines and samples give {shape}; mend the file"
+                    f"geolocation grid: {name} has shape {values.shape}, lines and samples give {shape}; "
+                    "repair the file"
                 )
         if not (np.abs(self.latitude) <= 90).all() or not (np.abs(self.longitude) <= 360).all():
             raise SceneError(
@@ -65,20 +73,20 @@ class GeoGrid:
 
 
 def unit_vectors(latitude: ArrayLike, longitude: ArrayLike) -> Float:
-    """Unit vectors [..., 3] of positions in degrees."""
+    """Unit vectors, float64 [..., 3], of positions [...] in degrees."""
     lat = np.radians(np.asarray(latitude, dtype=np.float64))
     lon = np.radians(np.asarray(longitude, dtype=np.float64))
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
 
 
 def positions(vectors: Float) -> tuple[Float, Float]:
-    """Latitude and longitude (-180..180) in degrees of vectors [..., 3] of any length above zero."""
+    """Latitude and longitude (-180..180) in degrees, [...], of vectors [..., 3] of any length above zero."""
     x, y, z = np.moveaxis(vectors, -1, 0)
     return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
 
 
 def _cells(knots: Float, at: Float) -> tuple[NDArray[np.intp], Float]:
-    """The grid interval that holds (or, outside, is nearest to) each coordinate, and the place within it (0..1)."""
+    """The grid interval of each coordinate (outside the grid, the nearest), and the place within it (0..1)."""
     index = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, knots.size - 2)
     return index, (at - knots[index]) / (knots[index + 1] - knots[index])
 
@@ -96,8 +104,11 @@ def _mesh(field: Float, knots_i: Float, knots_j: Float, at_i: Float, at_j: Float
 def interpolate(geo: GeoGrid, lines: ArrayLike, samples: ArrayLike) -> tuple[Float, Float, Float]:
     """Latitude, longitude and incidence angle at every crossing of `lines` [n] and `samples` [m].
 
-    Bilinear between grid points, linear beyond the outermost. Returns three float64 [n, m] in degrees;
-    longitude is -180..180; incidence is NaN wherever a grid point that it needs is NaN.
+    Bilinear between grid points, linear beyond the outermost.
+
+    Returns:
+        Three float64 [n, m] in degrees; longitude is -180..180; incidence is NaN wherever a grid point that it needs is
+        NaN.
     """
     at_i, at_j = (np.atleast_1d(np.asarray(value, dtype=np.float64)) for value in (lines, samples))
     vectors = _mesh(unit_vectors(geo.latitude, geo.longitude), geo.lines, geo.samples, at_i, at_j)
@@ -106,28 +117,32 @@ def interpolate(geo: GeoGrid, lines: ArrayLike, samples: ArrayLike) -> tuple[Flo
 
 
 class Frame:
-    """A tangent frame in the middle of some places, in which places become plane coordinates.
+    """A tangent frame in the middle of some places, in which places have plane coordinates.
 
-    vectors: [..., 3] unit vectors of the places. Raises SceneError where they have no middle.
+    Args:
+        vectors: float64 [..., 3], unit vectors of the places.
+
+    Raises:
+        SceneError: the places have no middle.
     """
 
     def __init__(self, vectors: Float) -> None:
         centre = vectors.reshape(-1, 3).mean(axis=0)
         if np.linalg.norm(centre) < 0.5:
-            raise SceneError("geolocation: the positions are strewn over half the Earth and more; mend the file")
+            raise SceneError("geolocation: the positions cover half the Earth or more; repair the file")
         up = centre / np.linalg.norm(centre)
-        # The axis least aligned with `up` makes a well-conditioned first tangent.
+        # The axis least aligned with `up` gives a well-conditioned first tangent.
         helper = np.eye(3)[np.argmin(np.abs(up))]
         first = np.cross(helper, up)
         first /= np.linalg.norm(first)
         self.axes = np.stack([first, np.cross(up, first), up])
 
     def local(self, vectors: Float) -> Float:
-        """Vectors [..., 3] turned into the frame: third component along its middle."""
+        """Vectors [..., 3] in the frame: the third component points to its middle."""
         return np.asarray(vectors @ self.axes.T)
 
     def stereographic(self, vectors: Float) -> Float:
-        """Unit vectors [..., 3] -> plane [..., 2] in units of the Earth's radius; one to one but for the antipode."""
+        """Unit vectors [..., 3] -> plane [..., 2] in Earth radii; one to one except at the antipode."""
         local = self.local(vectors)
         return np.asarray(2 * local[..., :2] / np.maximum(1 + local[..., 2:], 1e-9))
 
@@ -141,8 +156,12 @@ class Frame:
 def pixel_of(geo: GeoGrid, longitude: ArrayLike, latitude: ArrayLike) -> tuple[Float, Float]:
     """The pixel coordinates (line, sample) of places: the inverse of `interpolate`.
 
-    longitude, latitude: degrees, any one shape. Returns two float64 arrays of that shape, exact to 1e-6 pixels;
-    NaN for places more than one grid extent (and 200 pixels) outside the grid, where there is no answer.
+    Args:
+        longitude, latitude: degrees, of any shape.
+
+    Returns:
+        Two float64 arrays of that shape, exact to 1e-6 pixels; NaN for places more than one grid extent (and 200
+        pixels) outside the grid, where there is no answer.
     """
     at_nodes = unit_vectors(geo.latitude, geo.longitude)
     frame = Frame(at_nodes)
@@ -150,7 +169,7 @@ def pixel_of(geo: GeoGrid, longitude: ArrayLike, latitude: ArrayLike) -> tuple[F
     target = frame.local(unit_vectors(lat, lon)).reshape(-1, 3)
     nodes = frame.local(at_nodes)
 
-    # Central (gnomonic) coordinates do not change with a vector's length, so bilinear vectors need no normalising.
+    # Central (gnomonic) coordinates do not depend on a vector's length, so bilinear vectors need no normalising.
     ahead = target[:, 2] > 0.05
     aim = target[ahead, :2] / target[ahead, 2:]
     grid_i, grid_j = np.meshgrid(geo.lines, geo.samples, indexing="ij")
@@ -167,7 +186,7 @@ def pixel_of(geo: GeoGrid, longitude: ArrayLike, latitude: ArrayLike) -> tuple[F
     moved = np.full(len(place), np.inf)
     for _ in range(_MAX_STEPS):
         step = _newton_step(nodes, geo, place, aim)
-        # A step longer than the grid is one taken from beyond a fold; holding it back keeps the next one sane.
+        # A step longer than the grid starts beyond a fold; cut short, the next step can lead back.
         place = place - np.clip(step, -extent, extent)
         moved = np.abs(step).max(axis=1, initial=0)
         if (moved < _SETTLED).all():

@@ -1,4 +1,4 @@
-"""A scene brought to one downsampling factor: what tiles are cut from and what a network maps.
+"""A scene at a downsampling factor: tiles are cut from it, and networks map it.
 
 Factors count in 40 m pixels: factor k has a spacing of k x 40 m, whatever the spacing of the file (a ready-to-train
 file, at 80 m, has no odd factors).
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice import resample
-from arcticseg.ice.channels import COARSE
+from arcticseg.ice.channels import COARSE, RAW_SPACING
 from arcticseg.ice.geo import GeoGrid
-from arcticseg.ice.scenes.scene import RAW_SPACING, Scene
+from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import IGNORE_INDEX
 
 # The classes of a raster of no (0) and yes (1).
@@ -26,13 +26,13 @@ _NO_YES = np.array([[0], [1]], np.uint8)
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """How a scene is averaged.
+    """How a scene is averaged over blocks.
 
     Attributes:
         rules: chart rules, `autoice` or `corrected`.
         strict: an unlisted ice code is an error.
         sar_average: `linear` (power) or `db`.
-        min_valid: share of valid pixels from which on a block has a mean.
+        min_valid: share of valid pixels that a block needs to have a mean.
         labels: `majority`, `nearest` or `maximum`.
     """
 
@@ -45,16 +45,21 @@ class LayerConfig:
 
 @dataclass(frozen=True)
 class Layers:
-    """All layers of one scene at one factor, H x W pixels.
+    """All layers of a scene at a factor, H x W pixels.
 
     Attributes:
-        step: pixels of the file to one pixel here.
+        scene: its name.
+        factor: downsampling factor of 40 m.
+        step: pixels of the file to a pixel here.
         pixel_spacing: metres.
+        time: start of acquisition, UTC, or None.
+        ice_service: `dmi`, `cis` or None.
+        simulated: whether the scene is simulated.
         sar: polarisation -> float32 [H, W] dB, NaN = no data; a missing polarisation is all NaN.
         distance: uint8 [H, W] zone ids; 255 = none.
-        labels: uint8 [3, H, W] or None.
+        labels: uint8 [3, H, W], SIC, SOD, FLOE; 255 = masked; None: the scene has no chart.
         coarse: float32 [20, h, w] on the 2 km grid in the order of `COARSE`, NaN = no data; h = w = 0 where the scene
-            has none of them.
+            has no such channel.
         geo: geolocation grid, in pixels of the file.
     """
 
@@ -83,12 +88,12 @@ class Layers:
 
 
 def step_of(scene: Scene, factor: int) -> int:
-    """File pixels to one pixel at `factor`.
+    """Pixels of the file to a pixel at `factor`.
 
     Raises:
         ConfigError: the file's spacing does not divide factor x 40 m.
     """
-    # A GeoTIFF's spacing is measured (40.7 m), so the nearest multiple of 40 m is meant.
+    # A GeoTIFF's spacing is measured (such as 40.7 m), and means the nearest multiple of 40 m.
     native = max(1, round(scene.pixel_spacing / RAW_SPACING))
     if factor % native:
         raise ConfigError(
@@ -98,32 +103,32 @@ def step_of(scene: Scene, factor: int) -> int:
 
 
 def read_coarse(scene: Scene) -> NDArray[np.float32]:
-    """float32 [20, h, w] of the 2 km channels; a missing channel is all NaN; h = w = 0 where there is none at all."""
-    found = {name: scene.coarse(name) for name in COARSE}
-    shape = next((values.shape for values in found.values() if values is not None), (0, 0))
+    """The 2 km channels, float32 [20, h, w]; a missing channel is all NaN; h = w = 0 where all are missing."""
+    channels = [scene.coarse(name) for name in COARSE]
+    shape = next((values.shape for values in channels if values is not None), (0, 0))
     blank = np.full(shape, np.nan, np.float32)
-    return np.stack([blank if values is None else values for values in found.values()])
+    return np.stack([blank if values is None else values for values in channels])
 
 
 def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = LayerConfig()) -> Iterator[Layers]:
     """The layers of a scene at each factor.
 
-    Each variable of the file is read once and brought to all factors before the next one is read into its place, so
-    that one raster of the file's own size is in memory at a time.
+    Each variable of the file is read once and brought to all factors before the next is read into its memory, so that
+    there is a single raster of the file's own size at a time.
 
     Raises:
-        SceneError: the file is damaged, has no valid pixel or is smaller than one pixel at a factor.
-        ConfigError: a factor that the file's spacing cannot give.
+        SceneError: the file is damaged, has no valid pixel or is smaller than a pixel at a factor.
+        ConfigError: the file's spacing cannot give a factor.
     """
     steps = {factor: step_of(scene, factor) for factor in factors}
     for factor, step in steps.items():
         if 0 in resample.coarse_shape(scene.shape, step):
             raise SceneError(
-                f"{scene.path}: {scene.shape} pixels are less than one at factor {factor}; lower the factor"
+                f"{scene.path}: {scene.shape} pixels are less than a pixel at factor {factor}; lower the factor"
             )
-    wanted = steps.values()
+    edges = steps.values()
     with scene.reusing_memory():
-        sar, labels, distance = _sar(scene, wanted, config), _labels(scene, wanted, config), _distance(scene, wanted)
+        sar, labels, distance = _sar(scene, edges, config), _labels(scene, edges, config), _distance(scene, edges)
     coarse = read_coarse(scene)
     for factor, step in steps.items():
         yield Layers(
@@ -143,20 +148,21 @@ def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = Laye
 
 
 def _sar(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[str, dict[int, NDArray[np.float32]]]:
-    """Polarisation -> step -> backscatter; one that the scene lacks is all NaN."""
-    out: dict[str, dict[int, NDArray[np.float32]]] = {}
+    """Polarisation -> step -> backscatter in dB; a polarisation that the scene lacks is all NaN."""
+    backscatter: dict[str, dict[int, NDArray[np.float32]]] = {}
     has_data = False
     for name in ("hh", "hv"):
         if name in scene.polarisations:
             values = scene.sar(name)
-            # The largest value, NaN only where there is no other: no power at all is no image.
+            # The largest value is NaN only where all are; -inf everywhere, no power at all, is not an image.
             has_data = has_data or bool(np.isfinite(np.fmax.reduce(values, axis=None)))
-            out[name] = resample.block_means_db(values, steps, config.min_valid, config.sar_average, scene.threads)
+            means = resample.block_means_db(values, steps, config.min_valid, config.sar_average, scene.threads)
         else:
-            out[name] = {step: np.full(resample.coarse_shape(scene.shape, step), np.nan, np.float32) for step in steps}
+            means = {step: np.full(resample.coarse_shape(scene.shape, step), np.nan, np.float32) for step in steps}
+        backscatter[name] = means
     if not has_data:
         raise SceneError(f"{scene.path}: no valid pixel in {', '.join(scene.polarisations)}; leave the file out")
-    return out
+    return backscatter
 
 
 def _labels(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[int, NDArray[np.uint8]] | None:
@@ -176,10 +182,10 @@ def _distance(scene: Scene, steps: Collection[int]) -> dict[int, NDArray[np.uint
 
 
 def official_labels(scene: Scene, config: LayerConfig = LayerConfig()) -> NDArray[np.uint8] | None:
-    """Charts at 80 m as official scores want them: 2 x 2 maximum of a raw scene, a ready-to-train file's own.
+    """Charts at 80 m as official scores need them: 2 x 2 maximum of a raw scene, a ready-to-train file's own.
 
-    What is no-data in any full-resolution variable is no-data in all (design of the ready-to-train files); one without
-    any data, such as a polarisation that the scene lacks, does not count.
+    A pixel without data in any full-resolution variable is masked in all charts, as in the ready-to-train files; a
+    variable without any data, such as a polarisation that the scene lacks, does not count.
 
     Returns:
         uint8 [3, H, W] at 80 m; None: the scene has no chart.
@@ -190,7 +196,7 @@ def official_labels(scene: Scene, config: LayerConfig = LayerConfig()) -> NDArra
         return None
     for values in (*map(scene.sar, scene.polarisations), scene.distance()):
         if values is not None:
-            found = resample.block_labels(np.isnan(values).view(np.uint8), _NO_YES, [step], "maximum", scene.threads)
-            missing = found[step][0] > 0
+            no_data = np.isnan(values).view(np.uint8)
+            missing = resample.block_labels(no_data, _NO_YES, [step], "maximum", scene.threads)[step][0] > 0
             labels[step][:, missing & ~missing.all()] = IGNORE_INDEX
     return labels[step]

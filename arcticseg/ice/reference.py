@@ -1,4 +1,4 @@
-"""Charts that come as files of their own, as those of the archive's raw test scenes: SIC, SOD and FLOE at 80 m."""
+"""Charts in files of their own, such as those of the archive's raw test scenes: SIC, SOD and FLOE at 80 m."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _SUFFIXES = ("_reference", "_prep")
 
 
 def short_name(name: str) -> str | None:
-    """`TIME_SERVICE`, which ready-to-train and reference files are called by; None for a name that lacks either."""
+    """`TIME_SERVICE`, the name of ready-to-train and reference files; None for a name that lacks either part."""
     time, service = time_of(name), service_of(name)
     return None if time is None or service is None else f"{time:%Y%m%dT%H%M%S}_{service}"
 
 
 def find_references(folder: Path) -> dict[str, Path]:
-    """What reference files call their scenes -> file: the attribute `original_id`, their own names, short names.
+    """Scene -> its reference file, under each name: the attribute `original_id`, the file's own name, short names.
 
     Raises:
-        SceneError: no such folder, no netCDF file in it, one that cannot be read, or two of one scene.
+        SceneError: there is no such folder, no netCDF file in it, a file cannot be read, or two are of the same scene.
     """
     paths = sorted(folder.glob("*.nc")) if folder.is_dir() else []
     if not paths:
         raise SceneError(f"{folder}: holds no reference file (.nc); give the folder of reference charts")
-    found: dict[str, Path] = {}
+    references: dict[str, Path] = {}
     for path in paths:
         with _opened(path) as file:
             original = str(getattr(file, "original_id", ""))
@@ -41,30 +41,33 @@ def find_references(folder: Path) -> dict[str, Path]:
             stem = stem.removesuffix(suffix)
         names = {stem, original.removesuffix(".nc"), short_name(stem) or "", short_name(original) or ""} - {""}
         for name in sorted(names):
-            if name in found:
-                raise SceneError(f"{path}: is of the same scene as {found[name].name} ({name}); remove one of them")
-        found |= dict.fromkeys(names, path)
-    return found
+            if name in references:
+                raise SceneError(f"{path}: is of the same scene as {references[name].name} ({name}); remove one file")
+        references |= dict.fromkeys(names, path)
+    return references
 
 
 def reference_of(name: str, references: Mapping[str, Path]) -> Path | None:
-    """The reference file of a scene, by its name or else by its time and ice service; None where there is none."""
+    """The reference file of a scene, by its name or else by its time and ice service; None: it has none."""
     return references.get(name.removesuffix("_prep")) or references.get(short_name(name) or "")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[netCDF4.Dataset]:
-    """The open file, values as they are stored; errors of the library become a SceneError."""
+    """The open file, with values as they are stored; errors of the library become a SceneError."""
     try:
         with netCDF4.Dataset(path) as file:
             file.set_auto_maskandscale(False)
             yield file
     except (OSError, RuntimeError) as error:
-        raise SceneError(f"{path}: cannot be read ({error}); get the file anew") from error
+        raise SceneError(f"{path}: cannot be read ({error}); get the file again") from error
 
 
 def check_reference(path: Path, shape: tuple[int, int]) -> None:
-    """See that a reference file holds the three charts in this shape, without reading them.
+    """Check that a reference file holds the three charts in this shape, without reading them.
+
+    Args:
+        shape: rows and columns that they must have.
 
     Raises:
         SceneError: it does not, or cannot be opened.
@@ -86,13 +89,13 @@ def read_reference(path: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
         shape: rows and columns that they must have.
 
     Raises:
-        SceneError: the file is damaged, of another shape, or holds what is no class.
+        SceneError: the file is damaged, of another shape, or a value is not a class.
     """
     check_reference(path, shape)
     with _opened(path) as file:
-        found = [np.asarray(file[name][:]) for name in CHARTS]
-    for values, name in zip(found, CHARTS, strict=True):
+        planes = [np.asarray(file[name][:]) for name in CHARTS]
+    for values, name in zip(planes, CHARTS, strict=True):
         wrong = (values != IGNORE_INDEX) & ~((values >= 0) & (values < N_CLASSES[name]))
         if wrong.any():
-            raise SceneError(f"{path}: {name} holds {values[wrong][0]}, which is no class; get the file anew")
-    return np.stack(found).astype(np.uint8)
+            raise SceneError(f"{path}: {name} holds {values[wrong][0]}, not a class; get the file again")
+    return np.stack(planes).astype(np.uint8)

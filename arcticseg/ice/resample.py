@@ -1,11 +1,11 @@
-"""Bringing rasters to coarser grids: means and label votes that know invalid pixels, for many factors in one pass.
+"""Rasters on coarser grids: means and label votes that know invalid pixels, for many factors in one pass.
 
 Blocks are k x k, aligned to the first pixel; rows and columns that fill no whole block are cut off. A factor that is a
-multiple of another takes that one's sums and counts further instead of going back to the pixels, so every mean is the
-exact one over the block's valid pixels, never a mean of means.
+multiple of another goes on from the other's sums and counts, not from the pixels, so every mean is the exact mean over
+the block's valid pixels, never a mean of means.
 
 The raster is worked on window by window: the edge of a window is a multiple of its factors, so windows share no block,
-any number of threads may share them, and what lies between raster and result stays small.
+any number of threads can work on them, and intermediate results stay small.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from arcticseg.ice.sigrid import IGNORE_INDEX
 Float = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 
-# Edge of a window in pixels, about: its rasters stay in the cache, and many threads need little memory.
+# Edge of a window in pixels, at most: its rasters stay in the cache, and many threads need little memory.
 _WINDOW = 1080
-# Factors share a window up to this least common multiple: of 2 to 10, all but 7 do.
+# Factors share a window up to this least common multiple: of 2 to 10, all but 7.
 _SHARED = 360
-# Lines folded at once, so that they are still in the cache when their columns are folded.
+# Lines that are folded at once: they are still in the cache when their columns are folded.
 _LINES = 128
 
 
@@ -38,13 +38,13 @@ def coarse_shape(shape: tuple[int, int], factor: int) -> tuple[int, int]:
 
 
 def parents(factors: Iterable[int]) -> dict[int, int]:
-    """Each factor, ascending -> the largest smaller one that divides it; 1, the pixels, where there is none."""
+    """Each factor, ascending -> the largest smaller factor that divides it; 1, the pixels, where there is none."""
     ordered = sorted(set(factors))
     return {factor: max((f for f in ordered if f < factor and factor % f == 0), default=1) for factor in ordered}
 
 
 def _shared_windows(factors: Iterable[int]) -> list[list[int]]:
-    """Factors in groups that share a window, each beside its parent where the window does not grow too large."""
+    """Factors in groups that share a window, each with its parent unless the window grows too large."""
     groups: list[list[int]] = []
     for factor, parent in parents(factors).items():
         fitting = [group for group in groups if math.lcm(*group, factor) <= _SHARED]
@@ -56,9 +56,10 @@ def _shared_windows(factors: Iterable[int]) -> list[list[int]]:
 
 
 def _fold(blocks: NDArray, factor: int, by: np.ufunc, dtype: DTypeLike) -> NDArray:
-    """Reduce the whole factor x factor blocks of [H, W] by a ufunc.
+    """Reduce the whole factor x factor blocks of [H, W] by a ufunc, to `dtype` [H // factor, W // factor].
 
-    Line meets line, then column meets column: long loops, many times as fast as a reduction over short axes.
+    Lines are reduced with lines, then columns with columns: long loops, many times as fast as a reduction over short
+    axes.
     """
     rows, columns = coarse_shape(blocks.shape, factor)
     if factor == 1:
@@ -84,7 +85,7 @@ def _by_window(
     out: Mapping[int, NDArray],
     n_threads: int,
 ) -> None:
-    """Give each window of [H, W] and its factors to `work`; put what it returns by factor into `out` [..., h, w]."""
+    """Give each window of [H, W] and its factors to `work`; put its results by factor into `out` [..., h, w]."""
     jobs = []
     for group in _shared_windows(factors):
         edge = math.lcm(*group) * max(1, _WINDOW // math.lcm(*group))
@@ -92,10 +93,10 @@ def _by_window(
 
     def run(job: tuple[int, int, int, list[int]]) -> None:
         row, column, edge, group = job
-        for factor, found in work((slice(row, row + edge), slice(column, column + edge)), group).items():
-            height, width = found.shape[-2:]
+        for factor, blocks in work((slice(row, row + edge), slice(column, column + edge)), group).items():
+            height, width = blocks.shape[-2:]
             top, left = row // factor, column // factor
-            out[factor][..., top : top + height, left : left + width] = found
+            out[factor][..., top : top + height, left : left + width] = blocks
 
     for _ in threads.in_order(run, jobs, n_threads):
         pass
@@ -115,10 +116,10 @@ def block_means(
     Args:
         values: [H, W] float; NaN = no data.
         factors: block edges in pixels.
-        min_valid: share of finite values from which on a block has a mean; at least one is always needed.
-        prepare: turns a window of values into what is averaged, as an array of its own.
-        finish: turns means (float64, NaN where too few values are finite) into what is wanted.
-        dtype: of what is wanted.
+        min_valid: share of finite values that a block needs to have a mean; it always needs a finite value.
+        prepare: turns a window of values into a new array, which is averaged; None: the values are.
+        finish: turns means (float64, NaN where too few values are finite) into results; None: the means are.
+        dtype: of the results.
         n_threads: the result does not depend on it.
 
     Returns:
@@ -171,9 +172,12 @@ def block_means_db(
 
     Args:
         decibels: [H, W] dB; NaN = no data; -inf is zero power, which is data.
-        average: `linear` averages power, which is what a coarser sensor would measure; `db` averages decibels,
-            as the ready-to-train files were made (zero power is no data there: it has no decibels).
+        average: `linear` averages power, as a coarser sensor would measure it; `db` averages decibels, as in the
+            ready-to-train files (zero power is no data there: it has no decibels).
         factors, min_valid, n_threads: as in `block_means`.
+
+    Returns:
+        factor -> float32 [H // factor, W // factor].
     """
     if average == "db":
         return block_means(decibels, factors, min_valid, n_threads=n_threads)
@@ -183,16 +187,20 @@ def block_means_db(
 
 
 def block_zones(zones: NDArray, factors: Iterable[int], n_threads: int = 1) -> dict[int, UInt8]:
-    """Mean distance zone of blocks, rounded, for each factor; 255 where no pixel has one.
+    """Mean distance zone of blocks, rounded, for each factor; 255 where no pixel has a zone.
 
     Args:
         zones: float [H, W], zone ids 0-41; NaN = no data.
+        factors, n_threads: as in `block_means`.
+
+    Returns:
+        factor -> uint8 [H // factor, W // factor].
     """
     return block_means(zones, factors, 0.0, finish=_rounded, dtype=np.uint8, n_threads=n_threads)
 
 
 def _rounded(means: NDArray) -> NDArray:
-    """Means to the nearest whole number; 255 for none."""
+    """Means to the nearest whole number; NaN -> 255."""
     return np.where(np.isnan(means), IGNORE_INDEX, np.rint(means))
 
 
@@ -203,11 +211,11 @@ def block_labels(
     """Labels of blocks, for each factor.
 
     Args:
-        index: unsigned [H, W]: the row of `classes` that holds for a pixel.
-        classes: uint8 [N, C]: the classes of C charts; 255 = masked.
-        how: `majority`, the most frequent class among the labelled pixels, the lower one on a tie, and 255 where none
+        index: unsigned [H, W], a row of `classes` for each pixel.
+        classes: uint8 [N, C], the classes of C charts; 255 = masked.
+        how: `majority`, the most frequent class among the labelled pixels, the lower class on a tie, and 255 where none
             is labelled; `nearest`, the pixel at the centre (the lower right of the four where the factor is even);
-            `maximum`, so that one masked pixel masks the block: the recipe of the ready-to-train files.
+            `maximum`, so that a masked pixel masks the block: the rule of the ready-to-train files.
         factors, n_threads: as in `block_means`.
 
     Returns:
@@ -232,7 +240,7 @@ def block_labels(
             lowest[factor] = _fold(lowest[parent], factor // parent, np.minimum, index.dtype)
             highest[factor] = _fold(highest[parent], factor // parent, np.maximum, index.dtype)
             labels[factor] = _planes(classes, lowest[factor])
-            # Nearly all blocks are in one polygon; only the others need a closer look.
+            # Nearly all blocks lie in a single polygon; only the others need a vote.
             mixed = lowest[factor] != highest[factor]
             rows, columns = mixed.shape
             blocks = pixels[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
@@ -252,7 +260,7 @@ def _planes(classes: UInt8, index: NDArray[np.unsignedinteger[Any]]) -> UInt8:
 
 
 def _vote(pixels: UInt8, classes: UInt8) -> UInt8:
-    """The most frequent class in each row of [N, pixels], the lower one on a tie; 255 where all are masked.
+    """The most frequent class in each row of [N, pixels], the lower class on a tie; 255 where all are masked.
 
     classes: those that may occur, ascending.
     """
@@ -266,5 +274,5 @@ def _vote(pixels: UInt8, classes: UInt8) -> UInt8:
 
 
 def _largest(pixels: UInt8, classes: UInt8) -> UInt8:
-    """The largest class in each row of [N, pixels]: 255, masked, before all others."""
+    """The largest class in each row of [N, pixels]; 255, masked, is the largest of all."""
     return pixels.max(axis=1, initial=0)

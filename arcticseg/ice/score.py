@@ -1,7 +1,7 @@
 """AutoICE scores from confusion counts, which add up over tiles, scenes and ranks.
 
 A confusion matrix is int64 [n_classes, n_classes], rows = chart, columns = prediction. The pooled scores of many
-scenes are the scores of the sum of their matrices, so no pixels need to be kept.
+scenes are the scores of the sum of their matrices, so pixels need not be kept.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ WEIGHTS = {"SIC": 2, "SOD": 2, "FLOE": 1}
 
 
 def confusion(chart: NDArray[np.uint8], prediction: NDArray[np.uint8], n_classes: int) -> Confusion:
-    """Count pixels by (chart class, predicted class), leaving out pixels where the chart is masked.
+    """Count pixels by (chart class, predicted class), without the pixels where the chart is masked.
 
     Args:
         chart, prediction: uint8 arrays of equal shape; 255 in the chart = masked.
 
     Raises:
-        ValueError: a class out of range where the chart is labelled.
+        ValueError: a class is out of range where the chart is labelled.
     """
     labelled = chart != IGNORE_INDEX
     truth, guess = chart[labelled].astype(np.int64), prediction[labelled].astype(np.int64)
@@ -37,7 +37,7 @@ def confusion(chart: NDArray[np.uint8], prediction: NDArray[np.uint8], n_classes
 
 
 def r2(counts: Confusion) -> float | None:
-    """Coefficient of determination of class numbers; None where undefined (under two pixels or one chart class)."""
+    """Coefficient of determination of class numbers; None where it is undefined: below two pixels or chart classes."""
     classes = np.arange(len(counts), dtype=np.float64)
     truth = counts.sum(axis=1)
     total = truth.sum()
@@ -50,7 +50,7 @@ def r2(counts: Confusion) -> float | None:
 
 
 def weighted_f1(counts: Confusion) -> float | None:
-    """F1 of each class weighted by its pixels in the chart; a class never hit counts 0; None without pixels."""
+    """Mean F1 of the classes, weighted by their pixels in the chart; a class never hit has 0; None without pixels."""
     truth, guess, hits = counts.sum(axis=1), counts.sum(axis=0), np.diag(counts)
     if truth.sum() == 0:
         return None
@@ -62,19 +62,19 @@ def scores(confusions: Mapping[str, Confusion]) -> dict[str, float | None]:
     """SIC, SOD, FLOE and combined score, times 100, rounded to 3 decimals; combined from the rounded parts.
 
     Returns:
-        keys SIC, SOD, FLOE, combined; None where undefined.
+        SIC, SOD, FLOE, combined -> score; None where it is undefined.
     """
-    out: dict[str, float | None] = {}
+    results: dict[str, float | None] = {}
     for chart in CHARTS:
         value = r2(confusions[chart]) if chart == "SIC" else weighted_f1(confusions[chart])
-        out[chart] = None if value is None else round(100 * value, 3)
-    parts = [out[chart] for chart in CHARTS]
+        results[chart] = None if value is None else round(100 * value, 3)
+    parts = [results[chart] for chart in CHARTS]
     if any(part is None for part in parts):
-        out["combined"] = None
+        results["combined"] = None
     else:
         total = sum(WEIGHTS[chart] * part for chart, part in zip(CHARTS, parts, strict=True) if part is not None)
-        out["combined"] = round(total / sum(WEIGHTS.values()), 3)
-    return out
+        results["combined"] = round(total / sum(WEIGHTS.values()), 3)
+    return results
 
 
 def empty_confusions() -> dict[str, Confusion]:
@@ -84,9 +84,9 @@ def empty_confusions() -> dict[str, Confusion]:
 
 def majority(confusions: Mapping[str, Confusion]) -> dict[str, Confusion]:
     """The counts of a prediction that is everywhere the chart's most frequent class: the least to beat."""
-    out = {}
+    baseline = {}
     for chart, counts in confusions.items():
         truth = counts.sum(axis=1)
-        out[chart] = np.zeros_like(counts)
-        out[chart][:, int(truth.argmax())] = truth
-    return out
+        baseline[chart] = np.zeros_like(counts)
+        baseline[chart][:, int(truth.argmax())] = truth
+    return baseline

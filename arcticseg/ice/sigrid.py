@@ -1,4 +1,4 @@
-"""SIGRID-3 codes, the classes that they mean, and the thresholds: the only such table in the project.
+"""SIGRID-3 codes, the classes that they mean, and the thresholds: the only such tables in the project.
 
 Codes follow SIGRID-3 (WMO JCOMM Technical Report 23); classes and thresholds follow the AutoICE
 challenge. A class of `IGNORE_INDEX` is masked: no loss, no score.
@@ -10,7 +10,7 @@ IGNORE_INDEX = 255
 
 CHARTS = ("SIC", "SOD", "FLOE")
 
-# What an empty code cell holds, in scene files and here.
+# The code of an empty cell, in scene files and here.
 EMPTY = -9
 
 # The columns of `polygon_codes` in AI4Arctic scenes, in file order.
@@ -18,7 +18,7 @@ CODE_COLUMNS = (
     "poly_id", "CT", "CA", "SA", "FA", "CB", "SB", "FB", "CC", "SC", "FC", "CN", "CD", "CF", "POLY_TYPE",
 )  # fmt: skip
 
-# A stage or floe size speaks for its polygon from this share of the total concentration on.
+# A stage or floe size is its polygon's class from this share of the total concentration on.
 DOMINANT_SHARE = 0.65
 
 # Total and partial concentration, code -> class; class n is n * 10 %.
@@ -40,8 +40,7 @@ SOD_CLASS = {
     98: IGNORE_INDEX, 99: IGNORE_INDEX,
 }  # fmt: skip
 
-# Floe size, code -> class. Code 99 (unknown) is in the table so that it is no surprise; unlike 1, 8, 21
-# and 22 it masks only where it is the result (see chart.py).
+# Floe size, code -> class. Unlike 1, 8, 21 and 22, code 99 (unknown) masks only where it is the result (see chart.py).
 FLOE_CLASS = {
     0: 0,
     2: 1,

@@ -1,4 +1,4 @@
-"""Threads for work that numpy and codecs do without the interpreter's lock."""
+"""Threads for work during which numpy and codecs release the interpreter's lock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def available() -> int:
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """`function` of each item, in the order of the items, computed by so many threads."""
+    """`function` of each item, in the order of the items, computed by a number of threads."""
     if threads <= 1:
         yield from map(function, items)
         return

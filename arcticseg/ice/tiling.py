@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 
 def starts(length: int, tile: int, overlap: int = 0) -> list[int]:
-    """First pixels of tiles that cover [0, length): evenly stepped, the last one moved back to end at `length`.
+    """First pixels of tiles that cover [0, length): evenly stepped, the last tile moved back to end at `length`.
 
-    A length shorter than the tile gives one start, 0; the caller pads.
+    A length shorter than the tile gives a single start, 0; the caller pads.
 
     Raises:
         ValueError: the overlap is negative or not smaller than the tile.

@@ -1,7 +1,7 @@
 """Ice charts as vector files: SIGRID-3 shapefiles and GeoPackages -> polygons, codes, and rasters on a scene's pixels.
 
-Coordinates are brought to longitude and latitude (WGS 84) from the file's own reference system. No test here
-depends on which way round longitudes run, so polygons may cross the date line or hold the pole.
+Coordinates are transformed to longitude and latitude (WGS 84) from the file's own reference system. No rule here
+depends on where longitudes wrap, so polygons may cross the date line or contain the pole.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from arcticseg.errors import SceneError
-from arcticseg.ice.geo import Frame, GeoGrid, interpolate, pixel_of, positions, unit_vectors
+from arcticseg.ice.geo import EARTH_RADIUS, Frame, GeoGrid, interpolate, pixel_of, positions, unit_vectors
 from arcticseg.ice.sigrid import CODE_COLUMNS, EMPTY, SIC_RANGES
 
-# What becomes of total concentrations that are ranges, see `resolve_ranges`.
+# What to do with total concentrations that are ranges, see `resolve_ranges`.
 CT_RANGES = ("mean", "mask")
 
 _FIELDS = CODE_COLUMNS[1:]
@@ -38,12 +38,11 @@ _EMPTY = str(EMPTY)
 _NO_CHART_TYPES = ("L", "N", "S")
 _WATER = "W"
 
-# An edge of a chart is straight in the chart's own system. Cut into pieces this long before it is turned into
+# An edge of a chart is straight in the chart's own system. Cut into pieces of this length before it is transformed to
 # another system, it stays within half a metre of its course even at 85 degrees north (sagitta L^2 tan(lat) / 8 R).
 _EDGE_METRES = 1_500.0
 _EDGE_DEGREES = 0.02
 # Metres per unit of the plane in which polygons are cut to a scene (mean Earth radius, IUGG).
-_EARTH_RADIUS = 6_371_008.8
 # Pixels by which the cut reaches beyond the image, so that its edges burn nothing.
 _MARGIN_PIXELS = 20.0
 
@@ -52,11 +51,13 @@ _SIDECARS = (".dbf", ".prj", ".cpg")
 
 @dataclass(frozen=True)
 class VectorChart:
-    """One ice chart: polygon i has the codes `codes[i]`.
+    """An ice chart: polygon i has the codes `codes[i]`.
 
-    polygons: shapely Polygon or MultiPolygon, longitude and latitude in degrees (WGS 84).
-    codes: column -> code as written in the file, for every column of CODE_COLUMNS but poly_id; empty is "-9".
-    repairs: one sentence for each thing that was mended on reading.
+    Attributes:
+        name: the file's stem.
+        polygons: shapely Polygon or MultiPolygon, longitude and latitude in degrees (WGS 84).
+        codes: column -> code as written in the file, for every column of CODE_COLUMNS but poly_id; empty is "-9".
+        repairs: a sentence for each repair on reading.
     """
 
     name: str
@@ -69,7 +70,9 @@ def read_chart(path: str | Path) -> VectorChart:
     """Read a SIGRID-3 chart (.shp or .gpkg).
 
     Invalid polygons are repaired and a missing .shx is restored in a temporary copy; both are listed in `repairs`.
-    Raises SceneError for a file that is no vector file, has no reference system, no polygons or no SIGRID-3 columns.
+
+    Raises:
+        SceneError: the file is not a vector file, or has no reference system, no polygons or no SIGRID-3 columns.
     """
     path = Path(path)
     if not path.exists():
@@ -83,7 +86,7 @@ def read_chart(path: str | Path) -> VectorChart:
         meta, geometries, columns = _read_layer(path, path)
     if not meta["crs"]:
         raise SceneError(
-            f"{path}: no coordinate reference system; put the chart's .prj beside it or assign one with ogr2ogr -a_srs"
+            f"{path}: no coordinate reference system; put the chart's .prj beside it or set it with ogr2ogr -a_srs"
         )
     codes = _codes(columns, len(geometries), path)
 
@@ -102,7 +105,7 @@ def read_chart(path: str | Path) -> VectorChart:
 
 
 def has_ice_information(codes: dict[str, str]) -> bool:
-    """False for polygons that are no chart: land, ice shelf, no data, and those without any code that are not water."""
+    """Whether a polygon belongs to the chart: not land, ice shelf or no data, and with some code or water."""
     if codes["POLY_TYPE"] in _NO_CHART_TYPES:
         return False
     written = any(codes[field] != _EMPTY for field in _FIELDS if field != "POLY_TYPE")
@@ -110,13 +113,16 @@ def has_ice_information(codes: dict[str, str]) -> bool:
 
 
 def resolve_ranges(chart: VectorChart, how: str) -> tuple[VectorChart, tuple[str, ...]]:
-    """A chart whose CT ranges are resolved, and one sentence for each code that is one.
+    """A chart whose CT ranges are resolved, and a sentence for each code that is a range.
 
     The class tables list no ranges, such as 46 (4/10 to 6/10), so their polygons would be masked.
 
     Args:
-        how: `mean` writes the code of the range's middle in their place, half a tenth rounded up (46 becomes 50, 12
-            becomes 20, 81 becomes 90); `mask` leaves them as they are.
+        how: `mean` replaces a range by the code of its middle, half a tenth rounded up (46 becomes 50, 12 becomes 20,
+            81 becomes 90); `mask` leaves it unchanged.
+
+    Raises:
+        ValueError: `how` is neither.
     """
     if how not in CT_RANGES:
         raise ValueError(f"how must be one of {CT_RANGES}, not {how!r}")
@@ -135,9 +141,9 @@ def resolve_ranges(chart: VectorChart, how: str) -> tuple[VectorChart, tuple[str
 
 
 def polygon_codes(chart: VectorChart) -> list[str]:
-    """The chart's codes as AI4Arctic scenes hold them: the header, then "id;CT;...;POLY_TYPE" of each polygon.
+    """The chart's codes as in AI4Arctic scenes: the header, then "id;CT;...;POLY_TYPE" of each polygon.
 
-    Ids are those that `rasterise` burns (1-based place in the chart); polygons that are no chart are left out.
+    Ids are those of `rasterise` (the place in the chart, from 1); polygons without ice information are left out.
     """
     rows = [";".join(CODE_COLUMNS)]
     for number, codes in enumerate(chart.codes, start=1):
@@ -149,8 +155,11 @@ def polygon_codes(chart: VectorChart) -> list[str]:
 def rasterise(chart: VectorChart, geo: GeoGrid, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Polygon ids on a scene's pixels: float32 [H, W], NaN where there is no chart.
 
-    A pixel belongs to the polygon that holds its centre; of overlapping polygons the later one. Positions between
-    grid points are those of `geo.interpolate`; edges are off by well under a tenth of a pixel of 40 m.
+    A pixel belongs to the polygon that contains its centre; of overlapping polygons the later counts. Positions between
+    grid points are those of `geo.interpolate`; edges are wrong by well under a tenth of a pixel of 40 m.
+
+    Raises:
+        SceneError: the geolocation covers half the Earth or more.
     """
     frame = Frame(unit_vectors(geo.latitude, geo.longitude))
     outline = _outline(frame, geo, shape)
@@ -172,7 +181,7 @@ def rasterise(chart: VectorChart, geo: GeoGrid, shape: tuple[int, int]) -> NDArr
 
 
 def _sibling(path: Path, suffix: str) -> Path | None:
-    """The file beside `path` with the same stem and this suffix in either case, if there is one."""
+    """The file beside `path` with the same stem and this suffix in either case; None where there is none."""
     for candidate in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
         if candidate.exists():
             return candidate
@@ -180,7 +189,7 @@ def _sibling(path: Path, suffix: str) -> Path | None:
 
 
 def _restore_index(path: Path, folder: Path) -> Path:
-    """Copy a shapefile without .shx into `folder` and let GDAL rebuild the index there, not beside the input."""
+    """Copy a shapefile without .shx into `folder`, where GDAL rebuilds the index: the input's folder stays as it is."""
     copy = folder / "chart.shp"
     shutil.copyfile(path, copy)
     for suffix in _SIDECARS:
@@ -192,14 +201,14 @@ def _restore_index(path: Path, folder: Path) -> Path:
     try:
         pyogrio.read_info(copy)
     except pyogrio.errors.DataSourceError as error:
-        raise SceneError(f"{path}: not a readable shapefile ({_one_line(error)}); fetch it again") from error
+        raise SceneError(f"{path}: not a readable shapefile ({_one_line(error)}); get the file again") from error
     finally:
         pyogrio.set_gdal_config_options({"SHAPE_RESTORE_SHX": previous})
     return copy
 
 
 def _read_layer(path: Path, shown: Path) -> tuple[dict[str, Any], list[BaseGeometry | None], dict[str, NDArray[Any]]]:
-    """Meta, geometries and attribute columns of the file's first layer that has code columns, or else its first."""
+    """Meta, geometries and attribute columns of the first layer with code columns, or else of the first layer."""
     try:
         layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
         chosen = next((name for name in layers if not _missing(pyogrio.read_info(path, layer=name)["fields"])), None)
@@ -219,7 +228,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _missing(fields: Sequence[str]) -> list[str]:
-    """Columns that a SIGRID-3 chart must have and these fields lack."""
+    """Columns that a SIGRID-3 chart must have and that are not among these fields."""
     present = {field.upper() for field in fields}
     return [field for field in _FIELDS if field not in present and field not in _OPTIONAL]
 
@@ -239,7 +248,7 @@ def _codes(columns: dict[str, NDArray[Any]], count: int, path: Path) -> list[dic
 
 
 def _code(value: object) -> str:
-    """One cell as text: null and blank are "-9", whole numbers stored as reals lose their point."""
+    """A cell as text: null and blank are "-9", whole numbers stored as reals lose their decimal point."""
     if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
         return _EMPTY
     if isinstance(value, float | np.floating) and value == int(value):
@@ -248,7 +257,7 @@ def _code(value: object) -> str:
 
 
 def _polygonal(geometry: BaseGeometry | None) -> tuple[BaseGeometry | None, str]:
-    """The valid polygon of a feature (None where there is none) and what was done to get it ("" for nothing)."""
+    """The valid polygon of a feature (None: it has none), and what was done to get it ("": nothing)."""
     if geometry is None or geometry.is_empty:
         return None, "no geometry: left out"
     if geometry.geom_type not in ("Polygon", "MultiPolygon"):
@@ -257,10 +266,10 @@ def _polygonal(geometry: BaseGeometry | None) -> tuple[BaseGeometry | None, str]
         return geometry, ""
     reason = shapely.is_valid_reason(geometry)
     # The structure method keeps what rings enclose and drops collapsed parts, so the result stays polygonal.
-    mended = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
-    if mended.is_empty:
+    repaired = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
+    if repaired.is_empty:
         return None, f"invalid ({reason}) and without area: left out"
-    return mended, f"invalid ({reason}): repaired"
+    return repaired, f"invalid ({reason}): repaired"
 
 
 def _to_lonlat(polygons: list[BaseGeometry], crs_text: str, path: Path) -> tuple[BaseGeometry, ...]:
@@ -270,7 +279,7 @@ def _to_lonlat(polygons: list[BaseGeometry], crs_text: str, path: Path) -> tuple
         transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     except pyproj.exceptions.ProjError as error:
         raise SceneError(
-            f"{path}: reference system that cannot be used ({_one_line(error)}); assign one with ogr2ogr -a_srs"
+            f"{path}: reference system that cannot be used ({_one_line(error)}); set another with ogr2ogr -a_srs"
         ) from error
     if crs.is_projected:
         step = _EDGE_METRES / crs.axis_info[0].unit_conversion_factor
@@ -283,8 +292,7 @@ def _to_lonlat(polygons: list[BaseGeometry], crs_text: str, path: Path) -> tuple
     coordinates = shapely.get_coordinates(turned)
     if not np.isfinite(coordinates).all() or np.abs(coordinates[:, 1]).max() > 90.0001:
         raise SceneError(
-            f"{path}: coordinates do not fit the reference system {crs.name!r}; "
-            "assign the right one with ogr2ogr -a_srs"
+            f"{path}: coordinates do not fit the reference system {crs.name!r}; set the right one with ogr2ogr -a_srs"
         )
     return tuple(turned)
 
@@ -292,7 +300,7 @@ def _to_lonlat(polygons: list[BaseGeometry], crs_text: str, path: Path) -> tuple
 def _transform(polygon: BaseGeometry, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> BaseGeometry:
     """A Polygon or MultiPolygon with every vertex moved by `function` ([n, 2] -> [n, 2]).
 
-    Rings are closed anew: vectorised arithmetic may give their two equal ends results that differ in the last bit.
+    Rings are closed again: vectorised arithmetic may give their two equal ends results that differ in the last bit.
     """
     parts = []
     for part in shapely.get_parts(polygon):
@@ -309,7 +317,7 @@ def _transform(polygon: BaseGeometry, function: Callable[[NDArray[np.float64]], 
 
 
 def _outline(frame: Frame, geo: GeoGrid, shape: tuple[int, int]) -> BaseGeometry:
-    """Convex outline of the image and a margin, in the plane of `frame`."""
+    """Convex outline of the image with a margin, in the plane of `frame`."""
     lines = np.linspace(-_MARGIN_PIXELS, shape[0] + _MARGIN_PIXELS, 41)
     samples = np.linspace(-_MARGIN_PIXELS, shape[1] + _MARGIN_PIXELS, 41)
     latitude, longitude, _ = interpolate(geo, lines, samples)
@@ -320,12 +328,12 @@ def _outline(frame: Frame, geo: GeoGrid, shape: tuple[int, int]) -> BaseGeometry
 
 
 def _in_plane(polygon: BaseGeometry, frame: Frame) -> BaseGeometry:
-    """A longitude-latitude polygon in the plane of `frame`, edges cut short so that they keep their course."""
+    """A longitude-latitude polygon in the plane of `frame`, edges cut into pieces so that they keep their course."""
 
     def turn(ring: BaseGeometry) -> NDArray[np.float64]:
         lonlat = shapely.get_coordinates(ring)
-        # Unwrapped, an edge over the date line is as short as it is on the ground. A ring around the pole
-        # does not close then, which is why it is cut as an open line.
+        # Unwrapped, an edge over the date line is as short as on the ground. A ring around the pole does not close
+        # then, so rings are cut as open lines.
         lonlat[:, 0] = np.unwrap(lonlat[:, 0], period=360)
         dense = shapely.get_coordinates(shapely.segmentize(shapely.linestrings(lonlat), _EDGE_DEGREES))
         plane = frame.stereographic(unit_vectors(dense[:, 1], dense[:, 0]))
@@ -341,7 +349,7 @@ def _in_plane(polygon: BaseGeometry, frame: Frame) -> BaseGeometry:
 
 
 def _cut(polygon: BaseGeometry, outline: BaseGeometry) -> list[BaseGeometry]:
-    """The polygons that a polygon leaves inside the outline."""
+    """The parts of a polygon inside the outline."""
     if not outline.intersects(polygon):
         return []
     inside = polygon if outline.covers(polygon) else shapely.intersection(polygon, outline)
@@ -356,4 +364,4 @@ def _in_pixels(polygon: BaseGeometry, frame: Frame, geo: GeoGrid) -> BaseGeometr
         line, sample = pixel_of(geo, longitude, latitude)
         return np.column_stack([sample + 0.5, line + 0.5])
 
-    return _transform(shapely.segmentize(polygon, _EDGE_METRES / _EARTH_RADIUS), turn)
+    return _transform(shapely.segmentize(polygon, _EDGE_METRES / EARTH_RADIUS), turn)

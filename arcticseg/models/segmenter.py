@@ -16,7 +16,8 @@ class Segmenter(nn.Module):
 
     Args:
         encoder: a module with `stride` whose forward gives a list of maps.
-        decoder: one for all charts, or a ModuleDict with one for each; each with `out_channels`.
+        decoder: a decoder for all charts, or a ModuleDict with a decoder for each;
+            each with `out_channels`.
         heads: one for each chart, in the order of charts.
     """
 

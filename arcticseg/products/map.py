@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from arcticseg.ice.scenes.scene import RAW_SPACING
+from arcticseg.ice.channels import RAW_SPACING
 from arcticseg.products.product import Drawn, Product
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -18,9 +18,11 @@ from arcticseg.data.decode import Layout
 from arcticseg.data.loader import Loader, make_order
 from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import Selection, ShardSet, open_set, read_scene_list, select_from
+from arcticseg.data.share import Share
 from arcticseg.data.source import Patience, is_remote
-from arcticseg.data.validation import Evaluation
+from arcticseg.data.validation import ValidationLoader
 from arcticseg.data.webdataset_reader import WebDatasetLoader
+from arcticseg.engine.config import accumulation_steps
 from arcticseg.engine.hooks.bar import Bar
 from arcticseg.engine.hooks.best import Best
 from arcticseg.engine.hooks.hook import Hook
@@ -29,15 +31,17 @@ from arcticseg.engine.length import Length
 from arcticseg.engine.process_group import Ranks
 from arcticseg.errors import ConfigError, need
 from arcticseg.models.build import build_autoencoder, build_segmenter
-from arcticseg.models.mae import MaskedAutoencoder
 from arcticseg.models.segmenter import Segmenter
 from arcticseg.models.weights import load_encoder, load_weights
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import weights_file
-from arcticseg.tasks.pretrain import Pretrain
 from arcticseg.tasks.segment import Segment
 from arcticseg.tasks.task import Task
 from arcticseg.tracking import make_trackers
+
+# timm, which a masked autoencoder needs, takes a second to load; other runs do without.
+if TYPE_CHECKING:
+    from arcticseg.models.mae import MaskedAutoencoder
 
 # Edge of a tile where no shards say it: what `shards build` cuts by default.
 _TILE = 384
@@ -100,8 +104,10 @@ def build_task(cfg: RunConfig, model: nn.Module) -> Task:
         heads = {chart: network.head(chart) for chart in network.charts}
         losses = {chart: cfg.segment.loss(chart, cfg.model.head(chart).loss).make(chart) for chart in heads}
         return Segment(heads, losses, cfg.segment.weights)
+    from arcticseg.tasks.pretrain import Pretrain
+
     mae = cfg.pretrain
-    patch = cast(MaskedAutoencoder, model).patch
+    patch = cast("MaskedAutoencoder", model).patch
     return Pretrain(cfg.targets, patch, mae.mask_ratio, cfg.seed, mae.normalise_targets)
 
 
@@ -174,7 +180,7 @@ def open_sets(cfg: RunConfig) -> list[ShardSet]:
     """The sets of shards that a config names.
 
     Raises:
-        ShardError: one cannot be read.
+        ShardError: a set cannot be read.
         ConfigError: they do not go together.
     """
     patience = Patience(cfg.data.patience, cfg.data.retries)
@@ -182,7 +188,7 @@ def open_sets(cfg: RunConfig) -> list[ShardSet]:
     tiles = {part.manifest.tile for part in sets}
     if len(tiles) > 1:
         raise ConfigError(
-            f"key 'data.shards' names sets with tiles of {sorted(tiles)} pixels; build them with one size"
+            f"key 'data.shards' names sets with tiles of {sorted(tiles)} pixels; build them with the same size"
         )
     held_out: dict[str, str] = {}
     for part in sets:
@@ -222,43 +228,47 @@ def _reader(cfg: RunConfig, selection: Selection, tile: int) -> tuple[SampleRead
     return SampleReader(selection, layout.core_only, cache), layout
 
 
-def loader_of(cfg: RunConfig, selection: Selection, tile: int, micro: int, ranks: Ranks) -> Loader | WebDatasetLoader:
+def share_of(cfg: RunConfig, ranks: Ranks) -> Share:
+    """What a rank takes of each global batch.
+
+    Raises:
+        ConfigError: the sizes do not divide.
+    """
+    micro, _ = accumulation_steps(cfg.engine, ranks.world_size, pairs=cfg.data.augment.cutmix > 0)
+    return Share(ranks.rank, ranks.world_size, cfg.engine.global_batch_size, micro)
+
+
+def loader_of(
+    cfg: RunConfig, selection: Selection, tile: int, share: Share, pin_memory: bool
+) -> Loader | WebDatasetLoader:
     """The reader that the config asks for."""
     data, wanted = cfg.data, cfg.data.augment
     groups = tuple(sorted(wanted.drop_groups.items()))
     augment = Augment(cfg.seed, wanted.flips, wanted.quarter_turns, groups, wanted.crop, wanted.cutmix)
-    batch = cfg.engine.global_batch_size
     if data.reader == "webdataset":
-        return WebDatasetLoader(selection, batch, micro, ranks.rank, ranks.world_size, data.workers, augment)
-    order = make_order(
-        selection, cfg.mix, data.weights, data.block, cfg.seed, data.shuffle, data.window, data.set_weights
-    )
+        return WebDatasetLoader(selection, share, data.workers, augment)
+    order = make_order(selection, data, cfg.mix, cfg.seed)
     return Loader(
         *_reader(cfg, selection, tile),
         order,
-        batch,
-        micro,
-        ranks.rank,
-        ranks.world_size,
+        share,
         data.workers,
         augment,
-        pin_memory=ranks.device.type == "cuda",
+        pin_memory=pin_memory,
         max_damaged=data.max_damaged,
         window=data.window,
         patience=data.patience,
     )
 
 
-def validation_of(cfg: RunConfig, sets: Sequence[ShardSet], tile: int, micro: int, ranks: Ranks) -> Evaluation | None:
+def validation_of(cfg: RunConfig, sets: Sequence[ShardSet], tile: int, share: Share) -> ValidationLoader | None:
     """Passes over the validation samples; None where there are none, or only a server to stream whole shards from."""
     streamed = cfg.data.reader == "webdataset" and any(map(is_remote, cfg.data.places))
     if streamed or not any("val" in part.manifest.splits for part in sets):
         return None
-    return Evaluation(
+    return ValidationLoader(
         *_reader(cfg, selection_of(cfg, sets, "val"), tile),
-        micro,
-        ranks.rank,
-        ranks.world_size,
+        share,
         cfg.data.workers,
         patience=cfg.data.patience,
     )

@@ -81,7 +81,7 @@ class RunConfig:
     def _check_data(self) -> None:
         data = self.data
         mixed = self.mix == "weights"
-        remedy = f"set data.mix to weights and one weight for each of data.shards ({len(data.places)})"
+        remedy = f"set data.mix to weights and a weight for each of data.shards ({len(data.places)})"
         good = not data.set_weights or (mixed and len(data.set_weights) == len(data.places))
         need(good, "data.set_weights", list(data.set_weights), remedy)
         need(not data.weights or mixed, "data.weights", data.weights, "set data.mix to weights, too")
@@ -111,7 +111,7 @@ class RunConfig:
         missing = [chart for chart in model.charts if chart not in segment.weights]
         need(not missing, "segment.weights", segment.weights, f"set a weight for {', '.join(missing)}, too")
         some = any(segment.weights[chart] > 0 for chart in model.charts)
-        need(some, "segment.weights", segment.weights, "set one above 0 for a chart of model.charts")
+        need(some, "segment.weights", segment.weights, "set a weight above 0 for a chart of model.charts")
         for chart in model.charts:
             head = model.head(chart)
             loss = segment.loss(chart, head.loss)

@@ -13,7 +13,6 @@ from arcticseg import config
 from arcticseg.data.transforms import Assemble
 from arcticseg.engine import checkpoint, process_group
 from arcticseg.engine.checkpoint import Position
-from arcticseg.engine.config import accumulation_steps
 from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
 from arcticseg.engine.hooks.hook import Training
 from arcticseg.engine.reshard import suited
@@ -44,11 +43,11 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
     ranks = process_group.start()
     try:
         tile = sets[0].manifest.tile
-        micro, _ = accumulation_steps(cfg.engine, ranks.world_size, pairs=cfg.data.augment.cutmix > 0)
+        share = build.share_of(cfg, ranks)
         torch.set_num_threads(_threads(cfg, ranks))
         task, engine, start = _engine(cfg, tile, ranks, start)
         step = DeepSpeedStep(engine, task, DTYPES[cfg.engine.precision], ranks.world_size)
-        loader = build.loader_of(cfg, selection, tile, micro, ranks)
+        loader = build.loader_of(cfg, selection, tile, share, pin_memory=ranks.device.type == "cuda")
         position = Position()
         if start is not None:
             position = checkpoint.load(step, start)
@@ -67,7 +66,7 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
             optim=cfg.optim,
             assemble=Assemble(cfg.data.names, cfg.data.valid_plane, statistics),
             loader=loader,
-            validation=build.validation_of(cfg, sets, tile, micro, ranks),
+            validation=build.validation_of(cfg, sets, tile, share),
             length=length,
             every=Every(cfg.validate_every, cfg.checkpoint_every, cfg.tracking.every),
             hooks=hooks,

@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from arcticseg.ice.channels import RAW_SPACING
 from arcticseg.ice.geo import GeoGrid
 from shards.simulation.facts import CIS_REGIONS, CIS_SHARE, DMI_REGIONS, MONTHS
 from shards.simulation.noise import generator, low_discrepancy
 
-PIXEL_KM = 0.04
+PIXEL_KM = RAW_SPACING / 1000
 GRID_POINTS = 21
 INCIDENCE_RANGE = (18.9, 46.5)
 # Over the first pixels incidence grows faster than over the last: the curve's share of the range.

@@ -1,7 +1,7 @@
-"""SAR GeoTIFFs as scenes: float backscatter with ground control points or a projection, no chart, nothing but SAR.
+"""SAR GeoTIFFs as scenes: float backscatter with ground control points or a projection, and nothing else.
 
-The geolocation grid of such a scene spans it with 21 x 21 points, as that of an AI4Arctic scene does. Control points
-may lie anywhere: a smooth polynomial is fitted to them, and the misfit is kept.
+The geolocation grid of such a scene spans it with 21 x 21 points, like that of an AI4Arctic scene. Control points may
+lie anywhere: a smooth polynomial is fitted to them, and the misfit is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from arcticseg.errors import SceneError
-from arcticseg.ice.geo import Frame, GeoGrid, positions, unit_vectors
+from arcticseg.ice.channels import RAW_SPACING
+from arcticseg.ice.geo import EARTH_RADIUS, Frame, GeoGrid, positions, unit_vectors
 from arcticseg.ice.scenes.scene import GEO_POINTS, Scene, time_of
 from arcticseg.ice.simulated import is_simulated
 
@@ -28,15 +29,14 @@ Float = NDArray[np.float64]
 
 UNITS = ("linear", "db")
 
-# Control points that a polynomial of this degree needs to be fitted with some to spare: 3, 6 and 10 are its terms.
+# (degree, control points for a polynomial of this degree): more than its 10, 6 and 3 terms.
 _POINTS_FOR_DEGREE = ((3, 20), (2, 9), (1, 4))
-# Root mean square misfit, in pixels, above which control points are no geolocation.
+# Root mean square misfit, in pixels, above which control points do not give a geolocation.
 _MAX_MISFIT = 2.0
-# Ratio of the pixel's sides above which it is no square.
+# Ratio of a pixel's sides above which it is not a square.
 _MAX_OBLONG = 1.25
-_EARTH_RADIUS = 6_371_008.8
 
-# HH or HV as a word: sigma0_HV and s1a-ew-grd-hv-... say it, 1SDH does not.
+# HH or HV as a word: sigma0_HV and s1a-ew-grd-hv-... contain it, 1SDH does not.
 _POLARISATION = re.compile(r"(?<![A-Za-z0-9])(HH|HV|VV|VH)(?![A-Za-z0-9])", re.IGNORECASE)
 _POLARISATION_TAGS = ("polarization", "polarisation", "name", "NETCDF_VARNAME", "long_name", "suffix")
 _START_TAGS = ("time_coverage_start", "ACQUISITION_START_TIME", "start_time")
@@ -45,8 +45,15 @@ _START_TAGS = ("time_coverage_start", "ACQUISITION_START_TIME", "start_time")
 class GeoTiffScene(Scene):
     """A SAR GeoTIFF. Incidence angle is unknown (NaN); there is no chart, no distance map and no coarse channel.
 
-    Beside a scene's own attributes, `misfit`: root mean square distance in metres between the control points and the
-    geolocation fitted to them; 0 for a file with a projection.
+    Args:
+        polarisation, units: as in `open_geotiff`.
+
+    Attributes:
+        misfit: root mean square distance in metres between the control points and the geolocation fitted to them; 0 for
+            a file with a projection; beside the attributes of every scene.
+
+    Raises:
+        SceneError: see `open_geotiff`.
     """
 
     def __init__(self, path: Path, polarisation: str | None, units: str | None) -> None:
@@ -55,7 +62,7 @@ class GeoTiffScene(Scene):
         with _opened(path) as source:
             self.shape = (int(source.height), int(source.width))
             if min(self.shape) < 2:
-                raise SceneError(f"{path}: {self.shape[0]} x {self.shape[1]} pixels are no scene; give a larger file")
+                raise SceneError(f"{path}: has {self.shape[0]} x {self.shape[1]} pixels; give a larger file")
             tags = source.tags()
             self.simulated = is_simulated(tags)
             self.time = time_of(path.name) or _start(tags)
@@ -79,24 +86,24 @@ class GeoTiffScene(Scene):
         if self.misfit > _MAX_MISFIT * self.pixel_spacing:
             raise SceneError(
                 f"{path}: ground control points miss a smooth geolocation by {self.misfit:.0f} m (rms) at pixels "
-                f"of {self.pixel_spacing:.1f} m; mend the points or project the file with gdalwarp"
+                f"of {self.pixel_spacing:.1f} m; correct the points or project the file with gdalwarp"
             )
         if min(down, across) <= 0 or max(down, across) > _MAX_OBLONG * min(down, across):
             raise SceneError(
-                f"{path}: pixels of {down:.1f} x {across:.1f} m are no squares; bring the file to 40 m in a polar "
-                "projection with gdalwarp -tr 40 40"
+                f"{path}: pixels of {down:.1f} x {across:.1f} m are not squares; resample the file in a polar "
+                f"projection with gdalwarp -tr {RAW_SPACING:g} {RAW_SPACING:g}"
             )
 
     def sar(self, polarisation: str) -> NDArray[np.float32]:
         """Backscatter in dB, float32 [H, W]; NaN where the file has no data or power that is not positive.
 
-        Raises SceneError for a polarisation that the file lacks, damaged data, and values that cannot be what the
-        file's unit says.
+        Raises:
+            SceneError: the file lacks the polarisation or is damaged, or its values do not fit its unit.
         """
         if polarisation not in self._bands:
             raise SceneError(
                 f"{self.path}: no {polarisation.upper()} in it, only {', '.join(self.polarisations).upper()}; "
-                "ask for that or give another file"
+                "use that or give another file"
             )
         with _opened(self.path) as source:
             values = source.read(self._bands[polarisation], masked=True).astype(np.float32, copy=False).filled(np.nan)
@@ -107,8 +114,8 @@ class GeoTiffScene(Scene):
         # Noise subtraction leaves some power below zero, never most of it.
         if negative > 0.5 * valid:
             raise SceneError(
-                f"{self.path}: {negative} of {valid} values are negative and cannot be linear power; if they are dB, "
-                "set the band's tag units=dB"
+                f"{self.path}: {negative} of {valid} values are negative, which linear power cannot be; if they are "
+                "dB, set the band's tag units=dB"
             )
         values[~(values > 0)] = np.nan
         np.log10(values, out=values)
@@ -119,10 +126,14 @@ class GeoTiffScene(Scene):
 def open_geotiff(path: str | Path, polarisation: str | None = None, units: str | None = None) -> GeoTiffScene:
     """Open a SAR GeoTIFF as a scene.
 
-    polarisation: "hh" or "hv" for a file of one band; None: as the band's description or tags say, else the file name.
-    units: "linear" (power) or "db"; None: as the band's tag `units` says, else linear power.
-    Raises SceneError for a file that is unreadable, uncalibrated or not geolocated to within two pixels, whose
-    pixels are no squares, or whose polarisation is nowhere to be found.
+    Args:
+        polarisation: `hh` or `hv` for a file with a single band; None: as the band's description or tags say, else the
+            file name.
+        units: `linear` (power) or `db`; None: as the band's tag `units` says, else linear power.
+
+    Raises:
+        SceneError: the file cannot be read, is not calibrated or not geolocated to within two pixels, its pixels are
+            not squares, or it does not say its polarisation.
     """
     if units is not None and units not in UNITS:
         raise SceneError(f"{path}: unknown units {units!r}; give one of {', '.join(UNITS)}")
@@ -136,17 +147,17 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
     """The open file; rasterio's errors become a SceneError."""
     try:
         with warnings.catch_warnings():
-            # Control points are no transform, which is what this warning is about.
+            # It warns that control points are not a transform.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as source:
                 yield source
     except RasterioError as error:
         reason = " ".join(str(error).split())
-        raise SceneError(f"{path}: cannot be read as a GeoTIFF ({reason}); fetch it again") from error
+        raise SceneError(f"{path}: cannot be read as a GeoTIFF ({reason}); get the file again") from error
 
 
 def _start(tags: Mapping[str, str]) -> datetime | None:
-    """Start of acquisition from the file's tags, UTC."""
+    """Start of acquisition, UTC, from the file's tags; None where they do not say it."""
     for tag in _START_TAGS:
         try:
             start = datetime.fromisoformat(tags[tag])
@@ -157,16 +168,18 @@ def _start(tags: Mapping[str, str]) -> datetime | None:
 
 
 def _said(text: str) -> str | None:
-    """The one polarisation that a text names, in lower case; None where it names none or several."""
-    found = {match.lower() for match in _POLARISATION.findall(text.replace("_", " "))}
-    return found.pop() if len(found) == 1 else None
+    """The polarisation that a text names, in lower case; None where it names none or several."""
+    names = {match.lower() for match in _POLARISATION.findall(text.replace("_", " "))}
+    return names.pop() if len(names) == 1 else None
 
 
 def _bands(source: rasterio.DatasetReader, path: Path, polarisation: str | None) -> dict[str, int]:
     """Polarisation -> band number."""
     if polarisation is not None:
         if source.count != 1:
-            raise SceneError(f"{path}: {source.count} bands, so one polarisation cannot be given; describe the bands")
+            raise SceneError(
+                f"{path}: a single polarisation ({polarisation}) for {source.count} bands; describe the bands in it"
+            )
         return {polarisation: 1}
     bands: dict[str, int] = {}
     for band in range(1, source.count + 1):
@@ -182,22 +195,24 @@ def _bands(source: rasterio.DatasetReader, path: Path, polarisation: str | None)
         bands = {name: 1} if name else {}
     usable = {name: band for name, band in bands.items() if name in ("hh", "hv")}
     if not usable:
-        found = f"only {', '.join(bands).upper()}" if bands else "no polarisation"
+        named = f"only {', '.join(bands).upper()}" if bands else "no polarisation"
         raise SceneError(
-            f"{path}: {found} in its band descriptions, tags or name; it must be HH or HV: write that into the band's "
+            f"{path}: {named} in its band descriptions, tags or name; it must be HH or HV: write that into the band's "
             "description, or into the file name as a word"
         )
     return usable
 
 
 def _in_decibels(source: rasterio.DatasetReader, band: int, units: str | None) -> bool:
+    """Whether a band holds dB: as `units` says, else its tag."""
     if units is not None:
         return units == "db"
-    said = str(source.units[band - 1] or source.tags(band).get("units", ""))
-    return said.strip().lower() in ("db", "decibel", "decibels")
+    tag = str(source.units[band - 1] or source.tags(band).get("units", ""))
+    return tag.strip().lower() in ("db", "decibel", "decibels")
 
 
 def _grid_coordinates(shape: tuple[int, int]) -> tuple[Float, Float]:
+    """Lines and samples of the geolocation grid."""
     return np.linspace(0, shape[0] - 1, GEO_POINTS), np.linspace(0, shape[1] - 1, GEO_POINTS)
 
 
@@ -227,6 +242,7 @@ def _geolocation(source: rasterio.DatasetReader, path: Path) -> tuple[Float, Flo
 
 
 def _lonlat(crs: str, x: Float, y: Float, path: Path) -> tuple[Float, Float]:
+    """Longitude and latitude in degrees of coordinates in a reference system."""
     try:
         transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     except pyproj.exceptions.ProjError as error:
@@ -243,14 +259,14 @@ def _lonlat(crs: str, x: Float, y: Float, path: Path) -> tuple[Float, Float]:
 def _fitted(
     at_lines: Float, at_samples: Float, vectors: Float, lines: Float, samples: Float, path: Path
 ) -> tuple[Float, Float, float]:
-    """Latitude, longitude at (lines, samples) of a polynomial through control points, and its rms misfit in metres.
+    """Latitude and longitude at (lines, samples) by a polynomial through control points, and its rms misfit in metres.
 
-    The polynomial gives coordinates in a plane that touches the Earth amid the points, so that neither pole nor
-    date line is near.
+    The polynomial gives coordinates in a plane that touches the Earth in the middle of the points, far from pole and
+    date line.
     """
     degree = next((degree for degree, enough in _POINTS_FOR_DEGREE if len(at_lines) >= enough), 0)
     if not degree:
-        raise SceneError(f"{path}: {len(at_lines)} ground control points; at least 4 are needed")
+        raise SceneError(f"{path}: {len(at_lines)} ground control points; at least 4 are needed; add some")
     frame = Frame(vectors)
     plane = frame.stereographic(vectors)
     middle = np.array([at_lines.mean(), at_samples.mean()])
@@ -264,13 +280,13 @@ def _fitted(
     coefficients, _, rank, _ = np.linalg.lstsq(design, plane, rcond=1e-10)
     if rank < design.shape[1]:
         raise SceneError(f"{path}: the {len(at_lines)} ground control points do not span the scene; add some")
-    misfit = float(np.sqrt(((design @ coefficients - plane) ** 2).sum(axis=1).mean()) * _EARTH_RADIUS)
+    misfit = float(np.sqrt(((design @ coefficients - plane) ** 2).sum(axis=1).mean()) * EARTH_RADIUS)
     latitude, longitude = positions(frame.unstereographic(terms(lines, samples) @ coefficients))
     return latitude, longitude, misfit
 
 
 def _pixel_sides(geo: GeoGrid) -> tuple[float, float]:
-    """Metres a pixel along a column and along a line: medians over the grid, on the ellipsoid."""
+    """Metres per pixel along a column and along a line: medians over the grid, on the ellipsoid."""
     geod = pyproj.Geod(ellps="WGS84")
     lat, lon = geo.latitude, geo.longitude
     _, _, down = geod.inv(lon[:-1], lat[:-1], lon[1:], lat[1:])

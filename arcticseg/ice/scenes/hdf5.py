@@ -1,9 +1,8 @@
 """Compressed HDF5 datasets, their chunks inflated by several threads.
 
-The netCDF library inflates chunks one after the other under a lock, with zlib. Here HDF5 only hands out each chunk as
-it is stored; threads undo deflate (libdeflate, which verifies the stream's checksum) and shuffle. Whatever is not
-plainly that, a damaged chunk included, is left to the netCDF library, so that one library has the last word on what a
-file holds and on what is wrong with it.
+The netCDF library inflates chunks one after the other under a lock, with zlib. Here HDF5 only gives each chunk as it is
+stored; threads undo deflate (libdeflate, which verifies the stream's checksum) and shuffle. All else, a damaged chunk
+included, is left to the netCDF library, so that a single library decides what a file holds and what is wrong with it.
 """
 
 from __future__ import annotations
@@ -30,8 +29,11 @@ _PIPELINES: tuple[list[int], ...] = ([], [_DEFLATE], [_SHUFFLE], [_SHUFFLE, _DEF
 class _Chunks:
     """How the chunks of a dataset are stored.
 
-    shape: of a chunk; those at the far edges are stored whole, too. filters: one of `_PIPELINES`.
-    places: of each chunk in the array.
+    Attributes:
+        shape: of a chunk; the chunks at the far edges are stored whole, too.
+        dtype: of the values.
+        filters: one of `_PIPELINES`.
+        places: first index of each chunk in the array.
     """
 
     shape: tuple[int, ...]
@@ -50,41 +52,41 @@ def read_chunked(path: Path, name: str, n_threads: int, memory: NDArray[Any] | N
         memory: an array that may be overwritten, used for the result where its shape and dtype fit.
 
     Returns:
-        The array, in the machine's byte order; None where the dataset is not made up of all its chunks, sound and
-        plain, deflated or shuffled: then the netCDF library must read it, or say why it cannot be read.
+        The array, in the machine's byte order; None where a chunk is missing or damaged, or not plain, deflated or
+        shuffled: then the netCDF library must read the dataset, or say why it cannot be read.
     """
     try:
         with h5py.File(path, "r") as file:
-            found = _layout(file, name)
-            if found is None:
+            chunks = _layout(file, name)
+            if chunks is None:
                 return None
             dataset = file[name].id
             shape = dataset.shape
             out = memory
-            if out is None or (out.shape, out.dtype) != (shape, found.dtype):
-                out = np.empty(shape, found.dtype)
-            # [..., itemsize]: the bytes of each value, which shuffle has sorted by their place in it.
+            if out is None or (out.shape, out.dtype) != (shape, chunks.dtype):
+                out = np.empty(shape, chunks.dtype)
+            # [..., itemsize]: the bytes of each value, which shuffle has sorted by their place in the value.
             values = out.view(np.uint8).reshape(*out.shape, out.itemsize)
 
             def inflate(place: tuple[int, ...]) -> None:
-                # Looked up as any reader does, so that a damaged index of chunks means here what it means there; a
-                # chunk that is not there, and holds the fill value, raises an error.
+                # HDF5 looks the chunk up, so a damaged index of chunks has the same effect as for any reader; a chunk
+                # that is missing, and stands for the fill value, raises an error.
                 skipped, stored = dataset.read_direct_chunk(place)
                 if skipped:
-                    raise ValueError("a chunk went without some of the filters")
-                window = tuple(slice(first, first + n) for first, n in zip(place, found.shape, strict=True))
+                    raise ValueError("some filters were not applied to a chunk")
+                window = tuple(slice(first, first + n) for first, n in zip(place, chunks.shape, strict=True))
                 target = values[window]
                 inside = tuple(slice(n) for n in target.shape[:-1])
-                source = _decoded(stored, found)
-                if _SHUFFLE in found.filters:
-                    for byte, plane in enumerate(source.reshape(out.itemsize, *found.shape)):
+                source = _decoded(stored, chunks)
+                if _SHUFFLE in chunks.filters:
+                    for byte, plane in enumerate(source.reshape(out.itemsize, *chunks.shape)):
                         target[..., byte] = plane[inside]
                 else:
-                    target[...] = source.reshape(*found.shape, out.itemsize)[inside]
+                    target[...] = source.reshape(*chunks.shape, out.itemsize)[inside]
 
-            for _ in threads.in_order(inflate, found.places, n_threads):
+            for _ in threads.in_order(inflate, chunks.places, n_threads):
                 pass
-    except Exception:  # damage can raise any error; the netCDF library will meet it again and name it
+    except Exception:  # damage can raise any error; the netCDF library will raise its own and name it
         return None
     return out.astype(out.dtype.newbyteorder("="), copy=False)
 
@@ -112,9 +114,11 @@ def _layout(file: h5py.File, name: str) -> _Chunks | None:
 
 
 def _decoded(stored: bytes, layout: _Chunks) -> NDArray[np.uint8]:
-    """The bytes of one chunk without compression, still shuffled.
+    """The bytes of a chunk, inflated but still shuffled.
 
-    Raises an error of imagecodecs or ValueError for a chunk that is damaged or too short or long.
+    Raises:
+        imagecodecs.DeflateError: the chunk is damaged.
+        ValueError: it has another number of bytes.
     """
     size = math.prod(layout.shape) * layout.dtype.itemsize
     data = imagecodecs.deflate_decode(stored, out=size) if _DEFLATE in layout.filters else stored

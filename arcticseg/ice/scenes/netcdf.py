@@ -1,4 +1,4 @@
-"""AI4Arctic scenes as netCDF, raw (40 m) or ready-to-train (80 m): schema checked, layers read one by one."""
+"""AI4Arctic scenes as netCDF, raw (40 m) or ready-to-train (80 m): the schema is checked, layers are read singly."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
 from arcticseg.ice import chart as charts
-from arcticseg.ice.channels import CHANNELS, COARSE, SAR
+from arcticseg.ice.channels import CHANNELS, COARSE, RAW_SPACING, RTT_SPACING, SAR
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.scenes import hdf5
-from arcticseg.ice.scenes.scene import RAW_SPACING, RTT_SPACING, Float, Scene, coarse_cells, service_of, time_of
+from arcticseg.ice.scenes.scene import Float, Scene, coarse_cells, service_of, time_of
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from arcticseg.ice.simulated import is_simulated
 
+# The last zone of the distance map.
 LAST_ZONE = 41
 
-# Numbers above it are no data.
+# Larger numbers mean no data.
 _LARGEST = 1e30
 
 
 class _NetcdfScene(Scene):
-    """What raw and ready-to-train files share: the dataset, its checks and its reading."""
+    """The common part of raw and ready-to-train files: the dataset, its checks and its reading."""
 
     def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int, pixel_spacing: float) -> None:
         self.path, self.name, self._dataset = path, path.stem, dataset
@@ -40,7 +41,7 @@ class _NetcdfScene(Scene):
         self.polarisations = tuple(SAR)
         shape = dataset[SAR["hh"]].shape
         if len(shape) != 2 or min(shape) < 2:
-            raise SceneError(f"{path}: {SAR['hh']} has shape {shape}; expected lines x samples; get the file anew")
+            raise SceneError(f"{path}: {SAR['hh']} has shape {shape}; expected lines x samples; get the file again")
         self.shape = (int(shape[0]), int(shape[1]))
         self._check_shape(SAR["hv"], self.shape)
         if "distance_map" in dataset:
@@ -54,19 +55,22 @@ class _NetcdfScene(Scene):
                     self._check_shape(name, cells)
 
     def _need(self, names: list[str]) -> None:
+        """Check that the file has variables."""
         missing = [name for name in names if name not in self._dataset.variables]
         if missing:
             raise SceneError(
                 f"{self.path}: variable {', '.join(missing)} is missing; expected a raw or ready-to-train AI4Arctic "
-                "scene; get the file anew or leave it out"
+                "scene; get the file again or leave it out"
             )
 
     def _check_shape(self, name: str, expected: tuple[int, ...]) -> None:
+        """Check the shape of a variable."""
         shape = self._dataset[name].shape
         if shape != expected:
-            raise SceneError(f"{self.path}: {name} has shape {shape}, expected {expected}; get the file anew")
+            raise SceneError(f"{self.path}: {name} has shape {shape}, expected {expected}; get the file again")
 
     def _read(self, name: str) -> NDArray[Any]:
+        """The numbers of a variable, as stored."""
         values = hdf5.read_chunked(self.path, name, self.threads, self._memory)
         if values is not None and self._reuses and values.shape == self.shape:
             self._memory = values
@@ -74,22 +78,23 @@ class _NetcdfScene(Scene):
             with _reading(self.path):
                 values = np.asarray(self._dataset[name].values)
         if values.dtype.kind not in "fiu":
-            raise SceneError(f"{self.path}: {name} has dtype {values.dtype}, expected numbers; get the file anew")
+            raise SceneError(f"{self.path}: {name} has dtype {values.dtype}, expected numbers; get the file again")
         return values
 
     def _float(self, name: str) -> Float:
+        """A variable as float32; NaN where there is no data."""
         values = self._read(name).astype(np.float32, copy=False)
-        # Infinity and the fill value of chunks that are not there (9.97e36) are no data; -inf (zero power) is a value.
+        # Infinity and the fill value of missing chunks (9.97e36) mean no data; -inf (zero power) is a value.
         if values.size and np.fmax.reduce(values, axis=None) > _LARGEST:
             values = np.where(values > _LARGEST, np.float32(np.nan), values)
         return values
 
     def _zones(self, values: Float) -> Float:
-        """Distance zones, checked; a mean of them may be off by its rounding."""
+        """Distance zones, checked; means of zones may be beyond the first and last zone by their rounding."""
         low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
         if low < -0.5 or high > LAST_ZONE + 0.5:
             raise SceneError(
-                f"{self.path}: distance_map holds {low:g} to {high:g}, zones are 0 to {LAST_ZONE}; get the file anew"
+                f"{self.path}: distance_map holds {low:g} to {high:g}, zones are 0 to {LAST_ZONE}; get the file again"
             )
         return values
 
@@ -122,21 +127,22 @@ class RawScene(_NetcdfScene):
         lines, samples = np.unique(line), np.unique(sample)
         if line.shape != sample.shape or lines.size * samples.size != line.size:
             raise SceneError(
-                f"{self.path}: sar_grid_line and sar_grid_sample ({line.size} points) are no regular grid; "
-                "get the file anew"
+                f"{self.path}: sar_grid_line and sar_grid_sample ({line.size} points) are not a regular grid; "
+                "get the file again"
             )
         order = np.lexsort((sample, line))
         mesh = np.meshgrid(lines, samples, indexing="ij")
         if line.ndim != 1 or any((a[order] != b.ravel()).any() for a, b in zip((line, sample), mesh, strict=True)):
             raise SceneError(
-                f"{self.path}: sar_grid_line and sar_grid_sample hold a point twice and lack another; get the file anew"
+                f"{self.path}: sar_grid_line and sar_grid_sample hold a point twice and lack another; "
+                "get the file again"
             )
         fields = []
         for part in ("latitude", "longitude", "incidenceangle"):
             values = self._read(f"sar_grid_{part}")
             if values.shape != line.shape:
                 raise SceneError(
-                    f"{self.path}: sar_grid_{part} has shape {values.shape}, expected {line.shape}; get the file anew"
+                    f"{self.path}: sar_grid_{part} has shape {values.shape}, expected {line.shape}; get the file again"
                 )
             fields.append(values[order].reshape(lines.size, samples.size).astype(np.float64))
         with _naming(self.path):
@@ -162,7 +168,11 @@ class RawScene(_NetcdfScene):
         return charts.parse_polygon_codes(rows, str(self.path))
 
     def polygons(self) -> Float:
-        """Polygon ids, float32 [H, W]; NaN = no chart."""
+        """Polygon ids, float32 [H, W]; NaN = no chart.
+
+        Raises:
+            SceneError: the file is damaged.
+        """
         return self._float("polygon_icechart")
 
     def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
@@ -191,28 +201,32 @@ class RttScene(_NetcdfScene):
         self.geo = self._geolocation()
 
     def _physical(self, name: str) -> Float:
+        """A z-scored variable in its unit; NaN where there is no data."""
         channel = CHANNELS[name]
         scored = self._float(name)
         physical = scored * np.float32(channel.std) + np.float32(channel.mean)
         return np.where(scored == 0, np.float32(np.nan), physical)
 
     def _geolocation(self) -> GeoGrid:
-        # The file's dims are (sample, line); there are no pixel coordinates: the points span the scene evenly.
+        # The file's dimensions are (sample, line); it has no pixel coordinates: the points span the scene evenly.
         latitude, longitude = (self._read(f"sar_grid2d_{part}").T for part in ("latitude", "longitude"))
         if latitude.shape != longitude.shape or latitude.ndim != 2:
-            raise SceneError(f"{self.path}: sar_grid2d_latitude and longitude do not fit; get the file anew")
+            raise SceneError(
+                f"{self.path}: sar_grid2d_latitude has shape {latitude.T.shape}, sar_grid2d_longitude "
+                f"{longitude.T.shape}; get the file again"
+            )
         lines, samples = (np.linspace(0, n - 1, points) for n, points in zip(self.shape, latitude.shape, strict=True))
         raster = self._physical("sar_incidenceangle")
         with np.errstate(invalid="ignore"):
             incidence = raster[np.ix_(np.rint(lines).astype(int), np.rint(samples).astype(int))].astype(np.float64)
-        # The angle depends on the sample alone to within hundredths of a degree, and nearly linearly: a parabola along
-        # the samples fills the grid points that lie outside the swath.
+        # To within hundredths of a degree the angle depends on the sample alone, and nearly linearly: a parabola along
+        # the samples fills the grid points outside the swath.
         valid = np.isfinite(incidence)
         across = raster[np.rint(lines).astype(int)]
-        known, where = np.isfinite(across).sum(0), np.arange(self.shape[1])
-        profile = np.nansum(across, 0, dtype=np.float64) / np.maximum(known, 1)
-        if np.count_nonzero(known) >= 3:
-            parabola = np.polynomial.Polynomial.fit(where[known > 0], profile[known > 0], 2)
+        counts, columns = np.isfinite(across).sum(0), np.arange(self.shape[1])
+        profile = np.nansum(across, 0, dtype=np.float64) / np.maximum(counts, 1)
+        if np.count_nonzero(counts) >= 3:
+            parabola = np.polynomial.Polynomial.fit(columns[counts > 0], profile[counts > 0], 2)
             incidence = np.where(valid, incidence, parabola(samples))
         with _naming(self.path):
             return GeoGrid(lines, samples, latitude.astype(np.float64), longitude.astype(np.float64), incidence)
@@ -230,7 +244,7 @@ class RttScene(_NetcdfScene):
         """The file's own charts, made with the `autoice` rules.
 
         Raises:
-            SceneError: other rules are asked for, or a value is no class.
+            SceneError: other rules are given, or a value is not a class.
         """
         if not self.has_chart:
             return None
@@ -238,14 +252,14 @@ class RttScene(_NetcdfScene):
             raise SceneError(
                 f"{self.path}: ready-to-train charts follow the rules 'autoice'; {rules!r} needs the raw file"
             )
-        out = np.empty((len(CHARTS), *self.shape), np.uint8)
-        for plane, name in zip(out, CHARTS, strict=True):
+        planes = np.empty((len(CHARTS), *self.shape), np.uint8)
+        for plane, name in zip(planes, CHARTS, strict=True):
             values = self._read(name)
             wrong = ~((values >= 0) & (values < N_CLASSES[name])) & (values != IGNORE_INDEX)
             if wrong.any():
-                raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, which is no class; get the file anew")
+                raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, not a class; get the file again")
             plane[...] = values
-        return charts.index_planes(out)
+        return charts.index_planes(planes)
 
 
 def _text(value: object) -> str:
@@ -254,21 +268,21 @@ def _text(value: object) -> str:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Name the file and the remedy where the netCDF library fails."""
+    """Turn an error of the netCDF library into a SceneError that names the file and the remedy."""
     try:
         yield
     except SceneError:
         raise
     except MemoryError as error:
         raise SceneError(f"{path}: too large for the memory of this machine; use a larger one") from error
-    except Exception as error:  # the library's own errors have no common type; damage can raise any of them
+    except Exception as error:  # the library's own errors have no common type; damage can raise any error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SceneError(f"{path}: cannot be read ({reason}); it is damaged or cut; get the file anew") from error
+        raise SceneError(f"{path}: cannot be read ({reason}); it is damaged or cut; get the file again") from error
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Put the file in front of an error that cannot know it."""
+    """Put the file in front of an error that does not know it."""
     try:
         yield
     except SceneError as error:
@@ -276,10 +290,10 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def open_netcdf(path: Path, n_threads: int = 1) -> Scene:
-    """Open a raw or ready-to-train scene; which it is, its variables say.
+    """Open a scene; its variables say whether it is raw or ready-to-train.
 
     Raises:
-        SceneError: no netCDF, a variable missing or of the wrong shape.
+        SceneError: the file is not netCDF, or a variable is missing or of the wrong shape.
     """
     with _reading(path):
         dataset = xr.open_dataset(

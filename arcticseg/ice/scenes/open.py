@@ -16,7 +16,7 @@ def _open_netcdf(path: Path, _: str | None, n_threads: int) -> Scene:
 
 
 def _open_geotiff(path: Path, polarisation: str | None, n_threads: int) -> Scene:
-    # GDAL takes a while to load, and most scenes do not need it.
+    # GDAL takes long to load, and most scenes do not need it.
     from arcticseg.ice.scenes.geotiff import open_geotiff
 
     geotiff = open_geotiff(path, polarisation)
@@ -24,7 +24,7 @@ def _open_geotiff(path: Path, polarisation: str | None, n_threads: int) -> Scene
     return geotiff
 
 
-# Suffix of a scene file -> what opens it, given path, polarisation and number of threads.
+# Suffix of a scene file -> function that opens it, given path, polarisation and number of threads.
 READERS: dict[str, Callable[[Path, str | None, int], Scene]] = {
     ".nc": _open_netcdf,
     ".tif": _open_geotiff,
@@ -37,32 +37,32 @@ def open_scene(path: Path | str, polarisation: str | None = None, n_threads: int
 
     Args:
         polarisation: `hh` or `hv`, for a GeoTIFF that does not say it.
-        n_threads: how many threads may work on the scene at a time; None: one for each core.
+        n_threads: number of threads that may work on the scene at a time; None: as many as cores.
 
     Raises:
-        SceneError: no such file, no scene file, a variable missing or of the wrong shape.
+        SceneError: there is no such file, it is not a scene file, or a variable is missing or of the wrong shape.
     """
     path = Path(path)
     if not path.is_file():
         raise SceneError(f"{path}: no such file; give a netCDF or GeoTIFF scene")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise SceneError(f"{path}: is no scene; expected one of {', '.join(sorted(READERS))}")
+        raise SceneError(f"{path}: is not a scene; expected one of {', '.join(sorted(READERS))}")
     return reader(path, polarisation, n_threads or threads.available())
 
 
 def list_scenes(place: Path | str) -> list[Path]:
-    """The scene files of a folder (or the one file given), by name.
+    """The scene files of a folder by name; of a file, the file itself.
 
     Raises:
-        SceneError: no such place, or no scene file in it.
+        SceneError: there is no such place, or no scene file in it.
     """
     place = Path(place)
     if place.is_file():
         return [place]
     if not place.is_dir():
         raise SceneError(f"{place}: no such folder; give a folder of netCDF scenes")
-    found = sorted(path for path in place.iterdir() if path.suffix.lower() in READERS and path.name[0] != ".")
-    if not found:
+    paths = sorted(path for path in place.iterdir() if path.suffix.lower() in READERS and path.name[0] != ".")
+    if not paths:
         raise SceneError(f"{place}: holds no scene ({', '.join(sorted(READERS))}); give a folder of scenes")
-    return found
+    return paths

@@ -1,7 +1,7 @@
-"""One scene file: opened lazily, checked against its schema, read layer by layer.
+"""A scene file: opened lazily, checked against its schema, read layer by layer.
 
-`open_scene` takes raw AI4Arctic netCDF (40 m), ready-to-train netCDF (80 m) and SAR GeoTIFFs. All three give the same
-layers in the same units, NaN where there is no data; the scene file's own variable names stay in this module.
+`open.open_scene` takes raw AI4Arctic netCDF (40 m), ready-to-train netCDF (80 m) and SAR GeoTIFFs. All three give the
+same layers in the same units, NaN where there is no data; the scene file's own variable names stay in the readers.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from arcticseg.ice.geo import GeoGrid
 
 Float = NDArray[np.float32]
 
-RAW_SPACING = 40.0
-RTT_SPACING = 80.0
 GEO_POINTS = 21
 _TIME = re.compile(r"(\d{8}T\d{6})")
 _SERVICE = re.compile(r"_(dmi|cis)(?:_|\b)")
 
 
 def time_of(name: str) -> datetime | None:
-    """Start of acquisition from the first `YYYYMMDDThhmmss` in a file name, UTC; None where there is none."""
+    """Start of acquisition, UTC, from the first `YYYYMMDDThhmmss` in a file name; None where there is none."""
     match = _TIME.search(name)
     try:
         return datetime.strptime(match.group(1), "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if match else None
@@ -39,30 +37,31 @@ def time_of(name: str) -> datetime | None:
 
 
 def service_of(name: str) -> str | None:
-    """Ice service (`dmi` or `cis`) from a file name; None where it says neither."""
+    """Ice service (`dmi` or `cis`) from a file name; None where it has neither."""
     match = _SERVICE.search(name)
     return match.group(1) if match else None
 
 
 def coarse_cells(pixels: int, pixel_spacing: float) -> int:
-    """Cells of the 2 km grid along an edge of so many pixels: floor(n x spacing / 2000)."""
+    """Cells of the 2 km grid along an edge of a number of pixels: floor(n x spacing / 2000)."""
     return int(pixels * pixel_spacing // COARSE_SPACING)
 
 
 class Scene(ABC):
-    """A scene; the subclasses read one kind of file each.
+    """A scene; each subclass reads a kind of file.
 
     Attributes:
-        path: the file; name: its stem.
+        path: the file.
+        name: its stem.
         shape: lines and samples of the SAR raster.
         pixel_spacing: metres, nominal (40 raw, 80 ready-to-train).
-        time: start of acquisition, UTC, where known.
+        time: start of acquisition, UTC, or None.
         ice_service: `dmi`, `cis` or None.
-        simulated: the file says of itself that it is simulated.
+        simulated: whether the file says that it is simulated.
         polarisations: which of `hh`, `hv` it holds.
         geo: geolocation and incidence angle on a grid of pixels.
-        has_chart: there is an ice chart.
-        threads: how many may work on the scene at a time; nothing but speed depends on it.
+        has_chart: whether there is an ice chart.
+        threads: number of threads that may work on the scene at a time; only speed depends on it.
     """
 
     path: Path
@@ -79,34 +78,54 @@ class Scene(ABC):
 
     @abstractmethod
     def sar(self, polarisation: str) -> Float:
-        """Backscatter in dB, float32 [H, W]; NaN = no data."""
+        """Backscatter in dB, float32 [H, W]; NaN = no data.
+
+        Raises:
+            SceneError: the file is damaged.
+        """
 
     def distance(self) -> Float | None:
-        """Zone ids 0-41 of the distance to land, float32 [H, W]; NaN = no data; None: the scene has none."""
+        """Zone ids 0-41 of the distance to land, float32 [H, W]; NaN = no data; None: the scene has none.
+
+        Raises:
+            SceneError: the file is damaged, or a value is not a zone.
+        """
         return None
 
     def coarse(self, name: str) -> Float | None:
-        """A channel on the 2 km grid, float32 [h, w] in its unit; NaN = no data; None: the scene has none."""
+        """A channel on the 2 km grid, float32 [h, w] in its unit; NaN = no data; None: the scene lacks it.
+
+        Raises:
+            SceneError: the file is damaged.
+        """
         return None
 
     def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
-        """The ice chart by `rules`; None: the scene has none. strict: an unlisted ice code is an error."""
+        """The ice chart; None: the scene has none.
+
+        Args:
+            rules: chart rules, `autoice` or `corrected`.
+            strict: an unlisted ice code is an error.
+
+        Raises:
+            SceneError: the file is damaged, or cannot give a chart by these rules.
+        """
         return None
 
     def chart(self, rules: str = "autoice", strict: bool = False) -> NDArray[np.uint8] | None:
-        """SIC, SOD, FLOE, uint8 [3, H, W]; 255 = masked; None: the scene has no chart."""
+        """SIC, SOD, FLOE, uint8 [3, H, W]; 255 = masked; None: the scene has no chart. See `indexed_chart`."""
         indexed = self.indexed_chart(rules, strict)
         return None if indexed is None else indexed.planes()
 
     @contextmanager
     def reusing_memory(self) -> Iterator[None]:
-        """Within it each raster of the file's own size may overwrite the one read before.
+        """In this block each raster of the file's own size may overwrite the raster read before.
 
         Fresh memory of that size costs more time than filling it.
         """
         yield
 
-    def close(self) -> None:  # noqa: B027  a scene that holds no open file has nothing to do
+    def close(self) -> None:  # noqa: B027  a scene without an open file has nothing to do
         """Close the file."""
 
     def __enter__(self) -> Scene:

@@ -53,7 +53,7 @@ class ViTEncoder(VisionTransformer):
         """Encode images x [B, C, H, W]; H, W are multiples of the patch size, positions are interpolated to fit.
 
         Without `kept`: four maps [B, D, h, w] from evenly spaced blocks, each through the final norm.
-        With `kept`, int64 [B, K] patch numbers in row-major order: one element, the tokens [B, K, D] of these
+        With `kept`, int64 [B, K] patch numbers in row-major order: a single element, the tokens [B, K, D] of these
         patches, encoded as if there were no others.
         """
         height, width = x.shape[-2] // self.stride, x.shape[-1] // self.stride
@@ -64,15 +64,15 @@ class ViTEncoder(VisionTransformer):
             tokens = torch.cat([tokens[:, :prefix], tokens[:, prefix:].gather(1, index)], dim=1)
         tokens = self.norm_pre(tokens)
         wanted = [len(self.blocks) - 1] if kept is not None else evenly_spaced(len(self.blocks))
-        found: dict[int, Tensor] = {}
+        maps: dict[int, Tensor] = {}
         for number, block in enumerate(self.blocks):
             tokens = block(tokens)
             if number in wanted:
-                found[number] = self.norm(tokens)[:, prefix:]
+                maps[number] = self.norm(tokens)[:, prefix:]
         if kept is not None:
-            return [found[wanted[0]]]
+            return [maps[wanted[0]]]
         shape = (x.shape[0], -1, height, width)
-        return [found[number].transpose(1, 2).reshape(shape).contiguous() for number in wanted]
+        return [maps[number].transpose(1, 2).reshape(shape).contiguous() for number in wanted]
 
 
 def build_vit(

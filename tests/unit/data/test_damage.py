@@ -20,14 +20,16 @@ pytest.importorskip("obstore")
 
 from arcticseg.data import manifest as manifests
 from arcticseg.data.cache import Cache
+from arcticseg.data.config import DataConfig
 from arcticseg.data.crew import Processes
 from arcticseg.data.decode import Layout
 from arcticseg.data.loader import Loader, make_order
 from arcticseg.data.quarantine import Damage
 from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import open_set, select_from
+from arcticseg.data.share import Share
 from arcticseg.data.source import Folder, Patience
-from arcticseg.data.validation import Evaluation
+from arcticseg.data.validation import ValidationLoader
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import expand
 from tests.served import Server, serve, serve_s3
@@ -63,16 +65,13 @@ class World:
 
     def __init__(self, place: str, cache: Cache | None = None, max_damaged: int = 100, workers: int = 0) -> None:
         selection = select_from([open_set(place, HASTE)], "train")
-        order = make_order(selection, "none", {}, 12, seed=2)
+        order = make_order(selection, DataConfig(), "none", seed=2)
         self.loaders = [
             Loader(
                 SampleReader(selection, cache=None if cache is None else Cache(cache.folder, cache.limit)),
                 LAYOUT,
                 order,
-                6,
-                3,
-                rank,
-                RANKS,
+                Share(rank, RANKS, 6, 3),
                 workers,
                 max_damaged=max_damaged,
                 patience=5,
@@ -342,7 +341,7 @@ def test_a_damaged_validation_sample_counts_for_nothing_and_is_told(workers: int
     reader = SampleReader(select_from([open_set(str(folder))], "train"))
     found = []
     for rank in range(RANKS):
-        passes = Evaluation(reader, LAYOUT, 4, rank, RANKS, workers)
+        passes = ValidationLoader(reader, LAYOUT, Share(rank, RANKS, 4 * RANKS, 4), workers)
         for _ in range(2):
             for batch, count in passes:
                 for row, number in enumerate(batch.place[:count].tolist()):
@@ -358,7 +357,7 @@ def test_no_error_is_kept_from_the_others(folder: Path, tmp_path: Path) -> None:
     world = World(str(folder))
     whole = world.loaders[1]
     elsewhere = replace(whole.selection, sources=(Folder(tmp_path / "not mounted here"),))
-    world.loaders[1] = Loader(SampleReader(elsewhere), LAYOUT, whole.order, 6, 3, 1, RANKS)
+    world.loaders[1] = Loader(SampleReader(elsewhere), LAYOUT, whole.order, Share(1, RANKS, 6, 3))
     with pytest.raises(ShardError, match=r"not mounted here/train-\d+\.tar: cannot be read"):
         world.train()
     world.close()

@@ -32,7 +32,7 @@ def decoded(tile: Tile, layout: Layout, core: bool = False, before: Tile | None 
     """Decoded into memory that held another sample, or none."""
     memory = memoryview(bytearray(layout.bytes(2)))
     views = layout.views(memory, 2)
-    row = layout.rows(views)[1]
+    row = layout.decoders(views)[1]
     for each in (before, tile):
         if each is not None:
             row.open(packed(each, core))
@@ -112,7 +112,7 @@ def test_there_is_room_for_every_window_of_the_2_km_grid(size: int, factor: int)
             "aux.b2 .*9 x 10",
         ),
         ({"geo": np.zeros((3, 2, 40)), "geo_cols": np.arange(40.0)}, "geo.bin .*a window of 2 x 40 where .* 32 x 32"),
-        (dict.fromkeys(("hh", "hv"), np.zeros((8, 8), np.uint16)), r"json .*\[8, 8\] pixels, the manifest says 16"),
+        (dict.fromkeys(("hh", "hv"), np.zeros((8, 8), np.uint16)), r"json .*\(8, 8\) pixels, the manifest says 16"),
         ({"aux": made.tile(0).aux[:, :2]}, "aux.b2 cannot be decoded .*320 bytes"),
         ({"dist": np.zeros((16, 15), np.uint8)}, "dist.zst cannot be decoded"),
     ],
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_an_error(change: dict[str, np.ndarray], message: s
 def test_an_empty_row_has_no_data() -> None:
     layout = Layout.of(made.SIZE, [4], EVERY)
     views = layout.views(memoryview(bytearray(b"\xa5" * layout.bytes(1))), 1)
-    layout.rows(views)[0].blank()
+    layout.decoders(views)[0].blank()
     row = {name: array[0] for name, array in views.items()}
     assert not any(row[name].any() for name in ("hh", "hv", "aux", "geo"))
     assert (row["dist"] == 255).all()
@@ -138,12 +138,12 @@ def test_a_window_cut_short_leaves_nothing_behind() -> None:
     """A process that is killed while it decodes leaves points that cover what it wrote; the next clears it."""
     layout = Layout.of(made.SIZE, [4], EVERY)
     views = layout.views(memoryview(bytearray(layout.bytes(1))), 1)
-    row = layout.rows(views)[0]
+    row = layout.decoders(views)[0]
     row.open(packed(made.tile(0, cells=1)))
     row.finish()
     row.open(packed(made.tile(1, cells=4)))
     views["aux"][0, :, :4, :2] = 7  # in part
-    other = layout.rows(views)[0]
+    other = layout.decoders(views)[0]
     other.open(packed(made.tile(2, cells=2)))
     other.finish()
     expected = decode(*split_members(packed(made.tile(2, cells=2)))).aux

@@ -14,10 +14,12 @@ import torch
 from made import hashes
 
 from arcticseg.data.augment import Augment
+from arcticseg.data.config import DataConfig
 from arcticseg.data.decode import Layout
 from arcticseg.data.loader import Loader, make_order
 from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import open_set, select_from
+from arcticseg.data.share import Share
 from arcticseg.ice.channels import expand
 
 GLOBAL, STEPS, SAMPLES = 24, 6, 50
@@ -33,15 +35,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run_rank(folder: Path, mix: str, shuffle: str, machine: tuple[int, int, int], rank: int, state: Any, steps: int,
+def run_rank(folder: Path, mix: str, shuffle: Any, machine: tuple[int, int, int], rank: int, state: Any, steps: int,
              global_batch: int, out: Path) -> None:  # fmt: skip
     """One rank's process: (place -> hash) of its steps, and its state at the end, to a file."""
     torch.set_num_threads(1)
     ranks, workers, micro = machine
     selection = select_from([open_set(str(folder))], "train")
-    order = make_order(selection, mix, {}, 12, seed=3, shuffle=shuffle, window=2)
+    order = make_order(selection, DataConfig(block=12, shuffle=shuffle, window=2), mix, seed=3)
     augment = Augment(5, flips=True, quarter_turns=True, drop_groups=(("era5", 0.5),))
-    loader = Loader(SampleReader(selection), LAYOUT, order, global_batch, micro, rank, ranks, workers, augment)
+    loader = Loader(SampleReader(selection), LAYOUT, order, Share(rank, ranks, global_batch, micro), workers, augment)
     if state is not None:
         loader.load_state_dict(state)
     found = []

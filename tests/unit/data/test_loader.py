@@ -11,12 +11,14 @@ import torch
 from made import hashes
 
 from arcticseg.data.augment import Augment
+from arcticseg.data.config import DataConfig
 from arcticseg.data.decode import Layout
 from arcticseg.data.loader import Loader, make_order
 from arcticseg.data.manifest import read_manifest
 from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import Selection, open_set, select, select_from
-from arcticseg.data.validation import Evaluation
+from arcticseg.data.share import Share
+from arcticseg.data.validation import ValidationLoader
 from arcticseg.errors import ConfigError
 from arcticseg.ice.channels import expand
 
@@ -31,10 +33,9 @@ def selection(tmp_path_factory: pytest.TempPathFactory) -> Selection:
     return select(folder, read_manifest(folder), "train")
 
 
-def loader(selection: Selection, mix: str = "none", global_batch: int = 6, **options: object) -> Loader:
-    order = make_order(selection, mix, {}, 10, seed=1)
-    settings = {"micro_batch": 3, "augment": AUGMENT} | options
-    return Loader(SampleReader(selection), LAYOUT, order, global_batch, **settings)  # type: ignore[arg-type]
+def loader(selection: Selection, mix: str = "none", share: Share = Share(0, 1, 6, 3), workers: int = 0) -> Loader:
+    order = make_order(selection, DataConfig(block=10), mix, seed=1)
+    return Loader(SampleReader(selection), LAYOUT, order, share, workers, AUGMENT)
 
 
 def take(source: Loader, steps: int) -> list[dict[int, str]]:
@@ -57,7 +58,7 @@ def test_workers_make_no_difference(selection: Selection, mix: str) -> None:
 
 
 def test_batches_hold_the_samples_of_the_order(selection: Selection) -> None:
-    order = make_order(selection, "weights", {}, 10, seed=1)
+    order = make_order(selection, DataConfig(block=10), "weights", seed=1)
     source = loader(selection, "weights")
     for _ in range(4):
         for batch in source.step():
@@ -68,14 +69,14 @@ def test_batches_hold_the_samples_of_the_order(selection: Selection) -> None:
 
 
 def test_ranks_together_see_what_one_sees(selection: Selection) -> None:
-    alone = take(loader(selection, micro_batch=6), 5)
-    ranks = [take(loader(selection, rank=rank, world_size=3, micro_batch=2), 5) for rank in range(3)]
+    alone = take(loader(selection, share=Share(0, 1, 6, 6)), 5)
+    ranks = [take(loader(selection, share=Share(rank, 3, 6, 2)), 5) for rank in range(3)]
     assert [a | b | c for a, b, c in zip(*ranks, strict=True)] == alone
 
 
 def test_micro_batches_divide_a_step(selection: Selection) -> None:
-    assert [len(batch) for batch in take(loader(selection, micro_batch=2), 2)] == [2] * 6
-    assert [len(batch) for batch in take(loader(selection, micro_batch=6), 2)] == [6, 6]
+    assert [len(batch) for batch in take(loader(selection, share=Share(0, 1, 6, 2)), 2)] == [2] * 6
+    assert [len(batch) for batch in take(loader(selection, share=Share(0, 1, 12, 6)), 2)] == [6] * 4
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -87,7 +88,7 @@ def test_resume_goes_on_at_the_next_step(selection: Selection, workers: int) -> 
     state = first.state_dict()
     first.close()
     assert state["consumed"] == 18
-    second = loader(selection, workers=workers, micro_batch=2)
+    second = loader(selection, workers=workers, share=Share(0, 1, 6, 2))
     second.load_state_dict(state)
     assert {k: v for batch in take(second, 3) for k, v in batch.items()} == {
         k: v for batch in whole[6:] for k, v in batch.items()
@@ -99,10 +100,10 @@ def test_the_global_batch_may_change(selection: Selection) -> None:
     """Mid-epoch: no sample of the epoch is lost or seen twice."""
     first = loader(selection)
     seen = take(first, 2)
-    second = loader(selection, global_batch=12, micro_batch=3, rank=0)
+    second = loader(selection, share=Share(0, 1, 12, 3))
     second.load_state_dict(first.state_dict())
     seen += take(second, 1)
-    order = make_order(selection, "none", {}, 10, seed=1)
+    order = make_order(selection, DataConfig(), "none", seed=1)
     places = [place for batch in seen for place in batch]
     assert places == list(range(24))
     assert sorted(order.samples(places[:21])) == list(range(21))
@@ -140,7 +141,9 @@ def test_torch_state_is_left_alone(selection: Selection) -> None:
 def test_evaluation_sees_every_sample_once(selection: Selection, micro: int, world_size: int, workers: int) -> None:
     counted, lengths = [], set()
     for rank in range(world_size):
-        passes = Evaluation(SampleReader(selection), LAYOUT, micro, rank, world_size, workers)
+        passes = ValidationLoader(
+            SampleReader(selection), LAYOUT, Share(rank, world_size, micro * world_size, micro), workers
+        )
         lengths.add(len(passes))
         for _ in range(2):
             seen = []
@@ -159,12 +162,12 @@ def test_evaluation_sees_every_sample_once(selection: Selection, micro: int, wor
 
 
 def test_streams_are_factors(selection: Selection) -> None:
-    order = make_order(selection, "weights", {8: 3.0, 2: 1.0}, 8, seed=0)
+    order = make_order(selection, DataConfig(weights={8: 3.0, 2: 1.0}, block=8), "weights", seed=0)
     assert [set(selection.factor[stream.samples]) for stream in order.streams] == [{2}, {8}]
     assert order.weights == (1.0, 3.0)
     drawn = selection.factor[order.samples(range(80))]
     assert (drawn == 8).sum() == 60
-    equal = make_order(selection, "weights", {}, 8, seed=0)
+    equal = make_order(selection, DataConfig(block=8), "weights", seed=0)
     assert equal.weights == (1.0, 1.0)
 
 
@@ -173,19 +176,19 @@ def test_streams_of_several_sets(tmp_path: Path) -> None:
     made.write(tmp_path / "a", [made.tile(i, factor=(2, 8)[i % 2]) for i in range(20)])
     made.write(tmp_path / "b", [made.tile(i, scene="other", factor=2) for i in range(6)])
     both = select_from([open_set(str(tmp_path / name)) for name in "ab"], "train")
-    order = make_order(both, "weights", {2: 1.0, 8: 1.0}, 80, seed=0, set_weights=(3.0, 1.0))
+    order = make_order(both, DataConfig(weights={2: 1.0, 8: 1.0}, block=80, set_weights=(3.0, 1.0)), "weights", seed=0)
     drawn = order.samples(range(80))
     of_set = np.array([both.shards[both.shard[number]][0] for number in drawn])
     factors = both.factor[drawn]
     assert [((of_set == i) & (factors == k)).sum() for i, k in ((0, 2), (1, 2), (0, 8))] == [30, 10, 40]
-    whole = make_order(both, "none", {}, 80, seed=0)
+    whole = make_order(both, DataConfig(), "none", seed=0)
     assert sorted(whole.samples(range(26))) == list(range(26))
 
 
 @pytest.mark.parametrize("mix", ["none", "weights"])
 def test_shuffling_by_blocks_of_shards(selection: Selection, mix: str) -> None:
     """With a window of one shard, a stream's samples of a shard stand together."""
-    order = make_order(selection, mix, {}, 10, seed=0, shuffle="blocks", window=1)
+    order = make_order(selection, DataConfig(block=10, shuffle="blocks", window=1), mix, seed=0)
     for stream in range(len(order.streams)):
         numbers = order.samples(range(200))
         drawn = [number for number in numbers if number in order.streams[stream].samples][: len(order.streams[stream])]
@@ -197,7 +200,7 @@ def test_shuffling_by_blocks_of_shards(selection: Selection, mix: str) -> None:
 @pytest.mark.parametrize(
     ("weights", "block", "message"),
     [
-        ({2: 1.0}, 10, r"key 'data\.weights' is \{2: 1\.0\}; set a weight for each factor selected: \[2, 8\]"),
+        ({2: 1.0}, 10, r"key 'data\.weights' is \{2: 1\.0\}; set a weight for each selected factor: \[2, 8\]"),
         ({2: 1.0, 4: 1.0, 8: 1.0}, 10, r"key 'data\.weights'"),
         ({}, 1, r"key 'data\.block' is 1; "),
         # A share so small that a block of ten gives it no place.
@@ -206,4 +209,4 @@ def test_shuffling_by_blocks_of_shards(selection: Selection, mix: str) -> None:
 )
 def test_mixes_that_cannot_be(selection: Selection, weights: dict[int, float], block: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_order(selection, "weights", weights, block, seed=0)
+        make_order(selection, DataConfig(weights=weights, block=block), "weights", seed=0)

@@ -10,7 +10,8 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arcticseg.data.order import Order, Stream, generator, permute, quotas, rank_places
+from arcticseg.data.order import Order, Stream, generator, permute, quotas
+from arcticseg.data.share import Share
 
 few = settings(max_examples=25, deadline=None)
 fingerprints = st.text("0123456789abcdef", min_size=1, max_size=32)
@@ -227,7 +228,7 @@ def test_a_changed_batch_size_loses_and_repeats_nothing(
     consumed, places = 0, []
     for world_size in changes:
         batch = share * world_size
-        places += [place for rank in range(world_size) for place in rank_places(consumed, batch, rank, world_size)]
+        places += [place for rank in range(world_size) for place in Share(rank, world_size, batch, 1).places(consumed)]
         consumed += batch
     assert places == list(range(consumed))
     for order in (Order("a", (Stream(range(n)),), seed), mix):
@@ -266,21 +267,21 @@ def test_quotas_by_largest_remainder(weights: list[float], block: int, expected:
     ("weights", "block"), [([], 5), ([1, 0], 5), ([1, -1], 5), ([1, float("nan")], 5), ([1, 9], 2)]
 )
 def test_quotas_that_cannot_be(weights: list[float], block: int) -> None:
-    with pytest.raises(ValueError, match=r"weights must be positive|gives a stream of weights"):
+    with pytest.raises(ValueError, match=r"weights must be positive|a block of 2 places .* weights"):
         quotas(weights, block)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 16), st.integers(1, 16))
 def test_ranks_share_the_places_of_a_step(step: int, world_size: int, share: int) -> None:
     total = world_size * share
-    places = [rank_places(step * total, total, rank, world_size) for rank in range(world_size)]
+    places = [Share(rank, world_size, total, 1).places(step * total) for rank in range(world_size)]
     assert all(len(part) == share for part in places)
     assert [place for part in places for place in part] == list(range(step * total, (step + 1) * total))
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
-    with pytest.raises(ValueError, match="global batch size 10 is no multiple of 4 ranks"):
-        rank_places(0, 10, 0, 4)
+    with pytest.raises(ValueError, match=r"10 .* 4 ranks"):
+        Share(0, 4, 10, 1)
 
 
 def test_the_order_is_this_one() -> None:

@@ -20,7 +20,7 @@ from arcticseg.data.batch import Batch, collate
 from arcticseg.data.crew import Processes
 from arcticseg.data.decode import Layout
 from arcticseg.data.manifest import read_manifest
-from arcticseg.data.ring import Filled, Ring, Rows
+from arcticseg.data.ring import Filled, PlacedSamples, Ring
 from arcticseg.data.select import Selection, select
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import GROUPS, expand
@@ -51,7 +51,7 @@ def make(selection: Selection, tmp_path: Path) -> Iterator[Callable[..., Ring]]:
         each.close()
 
 
-def rows(batches: int | None = None, seed: int = 0) -> Iterator[Rows]:
+def rows(batches: int | None = None, seed: int = 0) -> Iterator[PlacedSamples]:
     """Rows of four samples each, drawn by chance."""
     random = np.random.default_rng(seed)
     for batch in range(batches) if batches is not None else count():
@@ -62,7 +62,7 @@ def tensors(batch: Batch) -> dict[str, torch.Tensor]:
     return {f.name: getattr(batch, f.name) for f in fields(Batch) if isinstance(getattr(batch, f.name), torch.Tensor)}
 
 
-def same(filled: Filled, asked: Rows) -> bool:
+def same(filled: Filled, asked: PlacedSamples) -> bool:
     """Whether a slot holds just these samples, by what `collate` makes of tiles that never were in a shard."""
     tiles = [made.tile(n, cells=2 + n % 3, labelled=n % 5 > 0) for _, n in asked]
     expected = collate(tiles, [place for place, _ in asked])
@@ -76,7 +76,7 @@ def same(filled: Filled, asked: Rows) -> bool:
         left[corner] = np.inf if "_" in name else 0
         if not ((left == np.inf) if "_" in name else (left == 0)).all():
             return False
-    return filled.rows == asked
+    return filled.samples == asked
 
 
 def check(ring: Ring, batches: int) -> None:
@@ -127,9 +127,9 @@ def test_a_batch_in_use_is_left_alone(make: Callable[..., Ring], workers: int) -
 @WORKERS
 def test_rows_are_taken_no_further_ahead_than_there_are_slots(make: Callable[..., Ring], workers: int) -> None:
     ring = make(workers, slots=5)
-    taken: list[Rows] = []
+    taken: list[PlacedSamples] = []
 
-    def endless() -> Iterator[Rows]:
+    def endless() -> Iterator[PlacedSamples]:
         for each in rows():
             taken.append(each)
             yield each
@@ -146,7 +146,7 @@ def test_slots_that_are_not_given_back_are_missed(make: Callable[..., Ring]) -> 
     ring = make(0, slots=2)
     batches = ring.fill(rows())
     next(batches), next(batches)
-    with pytest.raises(RuntimeError, match="all 2 slots are in use; release those"):
+    with pytest.raises(RuntimeError, match="all 2 slots are in use; release"):
         next(batches)
 
 

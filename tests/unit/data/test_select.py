@@ -190,7 +190,7 @@ def test_an_index_that_lacks_samples_is_refused(tmp_path: Path, tiles: list[Tile
     made.write(tmp_path, tiles[:3])
     path = tmp_path / "train-000000.tar"
     write_index(path, read_index(path)[:2])
-    with pytest.raises(ShardError, match=r"train-000000\.json: lists 2 samples, the manifest 3; build the shards anew"):
+    with pytest.raises(ShardError, match=r"train-000000\.json: lists 2 samples, the manifest 3"):
         select(tmp_path, read_manifest(tmp_path), "train")
 
 

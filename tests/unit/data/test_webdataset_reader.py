@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 
 from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import open_set, select_from
+from arcticseg.data.share import Share
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.errors import ShardError
 from tests.served import serve
@@ -25,7 +26,7 @@ def test_batches_hold_the_samples_of_the_shards(remote: bool, tiny_shards: Path,
     selection = select_from([open_set(server if remote else str(tiny_shards))], "train")
     reader = SampleReader(selection)
     known = {reader.read(i).hh.tobytes() for i in range(len(selection))}
-    loader = WebDatasetLoader(selection, global_batch=16, micro_batch=4, rank=1, world_size=2)
+    loader = WebDatasetLoader(selection, Share(1, 2, 16, 4))
     places = []
     for _ in range(2):
         for batch in loader.step():
@@ -37,7 +38,7 @@ def test_batches_hold_the_samples_of_the_shards(remote: bool, tiny_shards: Path,
 
 
 def test_a_damaged_sample_is_an_error_of_all_ranks(tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loader = WebDatasetLoader(select_from([open_set(str(tiny_shards))], "train"), global_batch=4, micro_batch=4)
+    loader = WebDatasetLoader(select_from([open_set(str(tiny_shards))], "train"), Share(0, 1, 4, 4))
     monkeypatch.setattr("arcticseg.data.sample.SCHEMA_VERSION", 99)
     assert loader.step() == []
     assert loader.trouble

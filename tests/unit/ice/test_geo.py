@@ -23,7 +23,7 @@ PLACES = [(75.0, -60.0), (89.5, 10.0), (72.0, 179.9)]
 
 
 @pytest.mark.parametrize(("lat0", "lon0"), PLACES)
-def test_grid_points_are_met(lat0: float, lon0: float) -> None:
+def test_grid_points_keep_their_positions(lat0: float, lon0: float) -> None:
     geo = make_grid(lat0, lon0)
     latitude, longitude, incidence = interpolate(geo, geo.lines, geo.samples)
     np.testing.assert_allclose(latitude, geo.latitude, atol=1e-9)
@@ -82,14 +82,14 @@ def test_unknown_incidence_stays_unknown() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lines": np.array([0.0, 5, 5])}, "lines must be"),
-        ({"samples": np.array([3.0, 2, 1])}, "samples must be"),
+        ({"lines": np.array([0.0, 5, 5])}, "lines .*5. 5."),
+        ({"samples": np.array([3.0, 2, 1])}, "samples .*3. 2. 1."),
         ({"latitude": np.zeros((3, 2))}, r"latitude has shape \(3, 2\)"),
-        ({"latitude": np.full((3, 3), np.nan)}, "missing or out of range"),
-        ({"longitude": np.full((3, 3), 1e20)}, "missing or out of range"),
+        ({"latitude": np.full((3, 3), np.nan)}, "latitude nan"),
+        ({"longitude": np.full((3, 3), 1e20)}, r"longitude 1e\+20"),
     ],
 )
-def test_what_is_no_grid(change: dict[str, np.ndarray], message: str) -> None:
+def test_impossible_grids_are_refused(change: dict[str, np.ndarray], message: str) -> None:
     good = {"lines": np.arange(3.0), "samples": np.arange(3.0)}
     good |= {name: np.zeros((3, 3)) for name in ("latitude", "longitude", "incidence")}
     with pytest.raises(SceneError, match=message):

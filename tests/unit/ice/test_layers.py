@@ -54,19 +54,19 @@ def noise(shape: tuple[int, int], seed: int = 0, holes: float = 0.2) -> np.ndarr
 
 def labels(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
-    out = np.stack([random.integers(0, n, shape) for n in (11, 6, 7)]).astype(np.uint8)
-    out[random.random(out.shape) < 0.1] = 255
-    return out
+    planes = np.stack([random.integers(0, n, shape) for n in (11, 6, 7)]).astype(np.uint8)
+    planes[random.random(planes.shape) < 0.1] = 255
+    return planes
 
 
 def test_layers_of_a_raw_scene(tmp_path: Path) -> None:
     variables = scenes.raw()
     with open_scene(scenes.write_raw(tmp_path / f"{scenes.RAW_NAME}.nc")) as scene:
-        found = {layers.factor: layers for layers in read_layers(scene, [2, 5])}
+        by_factor = {layers.factor: layers for layers in read_layers(scene, [2, 5])}
         chart = scene.chart()
     assert chart is not None
     for factor, shape in ((2, (300, 325)), (5, (120, 130))):
-        layers = found[factor]
+        layers = by_factor[factor]
         assert layers.shape == shape
         assert (layers.scene, layers.step, layers.pixel_spacing) == (scenes.RAW_NAME, factor, 40 * factor)
         assert (layers.ice_service, layers.simulated) == ("cis", False)
@@ -94,7 +94,7 @@ def test_each_image_is_read_once() -> None:
     assert scene.reads == 2
 
 
-def test_what_a_scene_lacks_is_no_data() -> None:
+def test_a_layer_that_a_scene_lacks_has_no_data() -> None:
     (layers,) = read_layers(MadeScene(noise((20, 30))), [2])
     assert np.isnan(layers.sar["hv"]).all()
     assert layers.sar["hv"].shape == layers.shape == (10, 15)
@@ -110,7 +110,7 @@ def test_zero_power_is_valid() -> None:
 
 
 @pytest.mark.parametrize("how", ["majority", "nearest", "maximum"])
-def test_labels_are_reduced_as_asked(how: str) -> None:
+def test_labels_are_reduced_as_the_config_says(how: str) -> None:
     scene = MadeScene(noise((9, 9)))
     scene.labels = labels((9, 9))
     (layers,) = read_layers(scene, [3], LayerConfig(labels=how))
@@ -124,7 +124,7 @@ def test_labels_are_reduced_as_asked(how: str) -> None:
     np.testing.assert_array_equal(layers.labels[:, 1, 2], expected)
 
 
-def test_averages_and_shares_are_as_asked() -> None:
+def test_averages_and_shares_are_as_the_config_says() -> None:
     values = np.array([[-10, -20], [np.nan, np.nan]], np.float32)
     (layers,) = read_layers(MadeScene(values), [2], LayerConfig(sar_average="db"))
     assert layers.sar["hh"][0, 0] == -15
@@ -136,25 +136,25 @@ def test_averages_and_shares_are_as_asked() -> None:
 
 @pytest.mark.parametrize("average", ["linear", "db"])
 def test_averaging_lowers_white_noise_as_it_must(average: str) -> None:
-    """Unit variance in the averaged quantity over 1.1 x 10^7 pixels: the deviation is 1 / factor."""
+    """Unit variance in the averaged quantity over 2.8 x 10^6 pixels: the deviation is 1 / factor."""
     random = np.random.default_rng(11)
-    drawn = random.standard_normal((3300, 3400), np.float32)
+    drawn = random.standard_normal((1650, 1700), np.float32)
     # Power must be positive: a mean of 20 puts zero twenty deviations away.
     scene = MadeScene(drawn if average == "db" else 10 * np.log10(20 + drawn))
     five, ten = read_layers(scene, [5, 10], LayerConfig(sar_average=average))
-    for layers, expected, tolerance in ((five, 0.2, 0.002), (ten, 0.1, 0.001)):
+    for layers, expected, tolerance in ((five, 0.2, 0.002), (ten, 0.1, 0.002)):
         averaged = layers.sar["hh"].astype(np.float64)
         averaged = averaged if average == "db" else 10 ** (averaged / 10)
         assert averaged.std() == pytest.approx(expected, abs=tolerance)
 
 
 def test_a_scene_without_a_valid_pixel_is_an_error() -> None:
-    with pytest.raises(SceneError, match=r"^made\.nc: no valid pixel in hh, hv; leave the file out"):
+    with pytest.raises(SceneError, match=r"^made\.nc: .* hh, hv;"):
         list(read_layers(MadeScene(noise((9, 9), holes=1.1), noise((9, 9), holes=1.1)), [2]))
 
 
 def test_a_scene_smaller_than_a_pixel_is_an_error() -> None:
-    with pytest.raises(SceneError, match=r"^made\.nc: \(9, 30\) pixels are less than one at factor 10"):
+    with pytest.raises(SceneError, match=r"^made\.nc: \(9, 30\) .* factor 10"):
         list(read_layers(MadeScene(noise((9, 30))), [10]))
 
 
@@ -162,7 +162,7 @@ def test_factors_count_in_pixels_of_40_metres(tmp_path: Path) -> None:
     variables, physical = scenes.rtt(STATISTICS)
     with open_scene(scenes.write(tmp_path / "a.nc", variables, scenes.RTT_ATTRIBUTES)) as scene:
         assert [step_of(scene, factor) for factor in (2, 4, 10)] == [1, 2, 5]
-        with pytest.raises(ConfigError, match=r"factor 3 cannot be made from .*a\.nc at 80 m; set a multiple of 2"):
+        with pytest.raises(ConfigError, match=r"factor 3 .*a\.nc at 80 m; .* 2"):
             step_of(scene, 3)
         with pytest.raises(ConfigError, match="factor 5"):
             list(read_layers(scene, [2, 5]))
@@ -180,14 +180,14 @@ def test_a_measured_spacing_means_the_nearest_multiple(spacing: float, step: int
 
 
 def test_official_labels_follow_the_recipe_of_the_ready_to_train_files() -> None:
-    """2 x 2 maximum in which the masked pixel wins; no data in any full-resolution variable is no data in all."""
+    """2 x 2 maximum, in which a masked pixel wins; no data in any full-resolution variable is no data in all."""
     shape = (41, 37)
     scene = MadeScene(noise(shape, 1, 0.02), noise(shape, 2, 0.02))
     scene.labels = labels(shape, 3)
     scene.zones = np.abs(noise(shape, 4, 0.02))
-    found = official_labels(scene, LayerConfig(labels="majority"))
-    assert found is not None
-    assert found.shape == (3, 20, 18)
+    official = official_labels(scene, LayerConfig(labels="majority"))
+    assert official is not None
+    assert official.shape == (3, 20, 18)
     for i in range(20):
         for j in range(18):
             block = np.s_[2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
@@ -199,15 +199,15 @@ def test_official_labels_follow_the_recipe_of_the_ready_to_train_files() -> None
             for chart in range(3):
                 pixels = scene.labels[chart][block].ravel().tolist()
                 expected = 255 if missing or 255 in pixels else max(pixels)
-                assert found[chart, i, j] == expected
+                assert official[chart, i, j] == expected
 
 
 def test_official_labels_of_a_ready_to_train_file_are_its_own(tmp_path: Path) -> None:
     variables, _ = scenes.rtt(STATISTICS)
     with open_scene(scenes.write(tmp_path / "a.nc", variables, scenes.RTT_ATTRIBUTES)) as scene:
-        found = official_labels(scene)
-    assert found is not None
-    np.testing.assert_array_equal(found, np.stack([variables[name][1] for name in ("SIC", "SOD", "FLOE")]))
+        official = official_labels(scene)
+    assert official is not None
+    np.testing.assert_array_equal(official, np.stack([variables[name][1] for name in ("SIC", "SOD", "FLOE")]))
 
 
 def test_official_labels_of_a_scene_without_a_chart() -> None:

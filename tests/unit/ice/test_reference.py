@@ -36,9 +36,9 @@ def test_short_names() -> None:
 def test_scenes_find_their_references(tmp_path: Path, file: str, original: str | None, scene: str) -> None:
     path = write(tmp_path / file, original)
     write(tmp_path / "20200101T000000_dmi_prep_reference.nc")
-    found = find_references(tmp_path)
-    assert reference_of(scene, found) == path
-    assert reference_of("another", found) is None
+    references = find_references(tmp_path)
+    assert reference_of(scene, references) == path
+    assert reference_of("another", references) is None
 
 
 def test_reading(tmp_path: Path) -> None:
@@ -52,25 +52,25 @@ def test_reading(tmp_path: Path) -> None:
     assert (charts[[0, 2]] == 3).all()
 
 
-def test_files_that_are_no_references(tmp_path: Path) -> None:
-    with pytest.raises(SceneError, match="holds no reference file"):
+def test_files_that_are_not_references(tmp_path: Path) -> None:
+    with pytest.raises(SceneError, match=rf"^{tmp_path}/none: .*\.nc"):
         find_references(tmp_path / "none")
     path = write(tmp_path / "a.nc")
-    with pytest.raises(SceneError, match=r"a\.nc: SIC has shape \(30, 40\), its scene at 80 m \(31, 40\)"):
+    with pytest.raises(SceneError, match=r"a\.nc: SIC .*\(30, 40\).*\(31, 40\)"):
         read_reference(path, (31, 40))
     write(path, value=6)
-    with pytest.raises(SceneError, match=r"a\.nc: SOD holds 6, which is no class"):
+    with pytest.raises(SceneError, match=r"a\.nc: SOD holds 6,"):
         read_reference(path, (30, 40))
     scenes.write(path, {"SIC": (scenes.SAR_DIMS, np.zeros((30, 40), np.uint8))})
-    with pytest.raises(SceneError, match=r"variable SOD is missing; give reference charts"):
+    with pytest.raises(SceneError, match=r"a\.nc: variable SOD"):
         read_reference(path, (30, 40))
-    path.write_bytes(b"no netCDF")
+    path.write_bytes(b"not netCDF")
     with pytest.raises(SceneError, match=r"a\.nc: cannot be read"):
         find_references(tmp_path)
 
 
-def test_two_references_of_one_scene(tmp_path: Path) -> None:
+def test_two_references_of_a_scene(tmp_path: Path) -> None:
     write(tmp_path / f"{SHORT}_reference.nc")
     write(tmp_path / f"{SHORT}_prep.nc")
-    with pytest.raises(SceneError, match=f"is of the same scene as {SHORT}_prep.nc"):
+    with pytest.raises(SceneError, match=rf"{SHORT}_reference\.nc: .*{SHORT}_prep\.nc"):
         find_references(tmp_path)

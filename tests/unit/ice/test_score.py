@@ -9,7 +9,7 @@ Labels = dict[str, np.ndarray]
 
 
 def draw(seed: int, shape: tuple[int, ...] = (40, 50), absent: int = 1) -> tuple[Labels, Labels]:
-    """Charts with masked pixels and a class that never occurs, and predictions that are right half of the time."""
+    """Charts with masked pixels and a class that never occurs, and predictions of which half are right."""
     random = np.random.default_rng(seed)
     charts, predictions = {}, {}
     for chart in CHARTS:
@@ -26,14 +26,14 @@ def count(charts: Labels, predictions: Labels) -> dict[str, np.ndarray]:
 
 
 def by_scikit_learn(charts: Labels, predictions: Labels) -> dict[str, float]:
-    out = {}
+    expected = {}
     for chart in CHARTS:
         kept = charts[chart] != 255
         truth, guess = charts[chart][kept].astype(float), predictions[chart][kept].astype(float)
         value = r2_score(truth, guess) if chart == "SIC" else f1_score(truth, guess, average="weighted")
-        out[chart] = round(100 * float(value), 3)
-    out["combined"] = round((2 * out["SIC"] + 2 * out["SOD"] + out["FLOE"]) / 5, 3)
-    return out
+        expected[chart] = round(100 * float(value), 3)
+    expected["combined"] = round((2 * expected["SIC"] + 2 * expected["SOD"] + expected["FLOE"]) / 5, 3)
+    return expected
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -77,23 +77,23 @@ def test_confusion_is_indexed_by_chart_then_prediction() -> None:
 
 
 def test_a_class_out_of_range_is_a_fault_of_the_program() -> None:
-    with pytest.raises(ValueError, match="class 6 is not below 6"):
+    with pytest.raises(ValueError, match=r"class 6 .* 6"):
         confusion(np.array([6], np.uint8), np.array([0], np.uint8), 6)
-    with pytest.raises(ValueError, match="class 255 is not below 6"):
+    with pytest.raises(ValueError, match=r"class 255 .* 6"):
         confusion(np.array([0], np.uint8), np.array([255], np.uint8), 6)
 
 
 def test_scores_without_meaning_are_none() -> None:
     counts = empty_confusions()
     assert scores(counts) == {"SIC": None, "SOD": None, "FLOE": None, "combined": None}
-    # One chart class only has no spread for R2 to be a share of; F1 is defined.
+    # With a single chart class there is no spread of which R2 could be a share; F1 is defined.
     counts["SIC"][3, 2] = 10
     counts["SOD"][1, 1] = counts["FLOE"][2, 2] = 10
     assert scores(counts) == {"SIC": None, "SOD": 100.0, "FLOE": 100.0, "combined": None}
     assert r2(np.eye(11, dtype=np.int64)[:1].repeat(11, 0) * 0) is None
 
 
-def test_a_class_never_hit_counts_nothing() -> None:
+def test_a_class_never_hit_has_f1_zero() -> None:
     counts = np.zeros((3, 3), np.int64)
     counts[0, 1] = counts[1, 0] = 5
     assert weighted_f1(counts) == 0.0
@@ -103,6 +103,6 @@ def test_majority_is_the_most_frequent_class_everywhere() -> None:
     charts, predictions = draw(5)
     constant = {}
     for chart in CHARTS:
-        values, found = np.unique(charts[chart][charts[chart] != 255], return_counts=True)
-        constant[chart] = np.full_like(charts[chart], values[found.argmax()])
+        values, pixels = np.unique(charts[chart][charts[chart] != 255], return_counts=True)
+        constant[chart] = np.full_like(charts[chart], values[pixels.argmax()])
     assert scores(majority(count(charts, predictions))) == pytest.approx(by_scikit_learn(charts, constant), abs=1e-9)

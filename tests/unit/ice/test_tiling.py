@@ -11,13 +11,13 @@ def test_starts_cover_the_length_without_leaving_it(length: int, tile: int, data
     overlap = data.draw(st.integers(0, tile - 1))
     if tile - overlap < length / 500:
         overlap = 0
-    found = starts(length, tile, overlap)
+    positions = starts(length, tile, overlap)
     if length <= tile:
-        assert found == [0]
+        assert positions == [0]
         return
-    assert found[0] == 0
-    assert found[-1] == length - tile
-    steps = np.diff(found)
+    assert positions[0] == 0
+    assert positions[-1] == length - tile
+    steps = np.diff(positions)
     assert (steps > 0).all()
     assert (steps <= tile - overlap).all()
     # All but the last step are even.
@@ -31,7 +31,7 @@ def test_windows_go_row_by_row() -> None:
 
 @pytest.mark.parametrize("overlap", [-1, 10, 11])
 def test_an_overlap_that_does_not_step_is_refused(overlap: int) -> None:
-    with pytest.raises(ValueError, match="overlap must be in"):
+    with pytest.raises(ValueError, match=f"overlap .*{overlap}"):
         starts(100, 10, overlap)
 
 
@@ -42,7 +42,7 @@ def test_blend_weights_fall_to_the_edges_and_never_reach_zero() -> None:
     assert (blend_weights(8, 0) == 1).all()
 
 
-def test_blending_overlapping_windows_of_one_value_gives_that_value() -> None:
+def test_blending_overlapping_windows_of_equal_values_gives_that_value() -> None:
     weights = blend_weights(10, 4)
     total, summed = np.zeros((23, 31)), np.zeros((23, 31))
     for row, column in windows((23, 31), 10, 4):

@@ -19,6 +19,9 @@ SHAPE = (60, 80)
 STEREO = "+proj=stere +lat_0=84 +lon_0=-37 +datum=WGS84 +units=m"
 
 
+TO_LONLAT = pyproj.Transformer.from_crs(STEREO, "EPSG:4326", always_xy=True)
+
+
 def place(row: Any, column: Any) -> tuple[Any, Any]:
     """Stereographic x, y of GDAL's pixel coordinates (counted from the corner): a turned, bent grid of 40 m."""
     x = 28.0 * column + 28.5 * row + 1e-3 * row * column
@@ -27,8 +30,7 @@ def place(row: Any, column: Any) -> tuple[Any, Any]:
 
 
 def lonlat(row: Any, column: Any) -> tuple[Any, Any]:
-    x, y = place(row, column)
-    lon, lat = pyproj.Transformer.from_crs(STEREO, "EPSG:4326", always_xy=True).transform(x, y)
+    lon, lat = TO_LONLAT.transform(*place(row, column))
     return lon, lat
 
 
@@ -59,8 +61,8 @@ def write(
     return path
 
 
-def far_off(scene: Any) -> float:
-    """Largest distance in metres between the scene's positions and the true ones."""
+def largest_error(scene: Any) -> float:
+    """Largest distance in metres between the scene's positions and the true positions."""
     lines, samples = np.arange(0, SHAPE[0], 7), np.arange(0, SHAPE[1], 7)
     latitude, longitude, _ = interpolate(scene.geo, lines, samples)
     true_lon, true_lat = lonlat(lines[:, None] + 0.5, samples[None] + 0.5)
@@ -73,9 +75,9 @@ def test_a_scene_of_linear_power(tmp_path: Path) -> None:
     scene = open_geotiff(write(tmp_path / NAME, power))
     expected = np.full(SHAPE, -20.0)
     expected[0, :4] = [0, np.nan, np.nan, np.nan]
-    got = scene.sar("hv")
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, expected, atol=1e-5)
+    backscatter = scene.sar("hv")
+    assert backscatter.dtype == np.float32
+    np.testing.assert_allclose(backscatter, expected, atol=1e-5)
     assert scene.shape == SHAPE
     assert scene.polarisations == ("hv",)
     assert scene.name == NAME.removesuffix(".tif")
@@ -95,7 +97,7 @@ def test_control_points_in_the_files_own_system(tmp_path: Path, crs: str) -> Non
     where = lonlat if crs == "EPSG:4326" else place
     scene = open_geotiff(write(tmp_path / NAME, gcps=gcps(where), crs=CRS.from_string(crs)))
     assert scene.misfit < 0.1
-    assert far_off(scene) < 0.5
+    assert largest_error(scene) < 0.5
     assert scene.pixel_spacing == pytest.approx(40, rel=0.02)
 
 
@@ -114,7 +116,7 @@ def test_a_projection(tmp_path: Path) -> None:
 def test_misfit_is_measured_and_limited(tmp_path: Path) -> None:
     noisy = open_geotiff(write(tmp_path / "a_HV.tif", gcps=gcps(place, 10.0), crs=CRS.from_string(STEREO)))
     assert 8 < noisy.misfit < 15
-    with pytest.raises(SceneError, match="miss a smooth geolocation by"):
+    with pytest.raises(SceneError, match=r"b_HV\.tif: ground control points .* \d+ m"):
         open_geotiff(write(tmp_path / "b_HV.tif", gcps=gcps(place, 500.0), crs=CRS.from_string(STEREO)))
 
 
@@ -147,7 +149,7 @@ def test_arguments_win(tmp_path: Path) -> None:
     scene = open_geotiff(path, polarisation="hh", units="db")
     assert scene.polarisations == ("hh",)
     assert scene.sar("hh")[5, 5] == -25
-    with pytest.raises(SceneError, match="no HV in it"):
+    with pytest.raises(SceneError, match=rf"{NAME}: no HV .*HH"):
         scene.sar("hv")
 
 
@@ -171,45 +173,46 @@ def test_time_from_tags(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_refused_files(tmp_path: Path) -> None:
     text = tmp_path / "text.tif"
-    text.write_text("no image")
+    text.write_text("not an image")
     wide = Affine(0.01, 0, -40, 0, -0.01, 80)
     cases = [
-        (text, "cannot be read as a GeoTIFF"),
-        (write(tmp_path / "s.tif", description=""), "no polarisation in its band"),
+        (text, "cannot be read"),
+        (write(tmp_path / "s.tif", description=""), "no polarisation"),
         (write(tmp_path / "v.tif", description="VV"), "only VV"),
-        (write(tmp_path / "i.tif", np.full(SHAPE, 300, np.uint16)), "holds uint16.*calibrate"),
+        (write(tmp_path / "i.tif", np.full(SHAPE, 300, np.uint16)), "band 1 holds uint16"),
         (write(tmp_path / "n.tif", gcps=None, crs=None), "neither ground control points nor a projection"),
-        (write(tmp_path / "few.tif", gcps=gcps(lonlat, count=3)), "3 ground control points; at least 4"),
-        (write(tmp_path / "w.tif", gcps=None, transform=wide), "are no squares"),
-        (write(tmp_path / "d.tif", *[np.ones(SHAPE, np.float32)] * 2, description="HH,HH"), "both HH"),
+        (write(tmp_path / "few.tif", gcps=gcps(lonlat, count=3)), "3 ground control points"),
+        (write(tmp_path / "w.tif", gcps=None, transform=wide), r"pixels of \d+\.\d x \d+\.\d m"),
+        (write(tmp_path / "d.tif", *[np.ones(SHAPE, np.float32)] * 2, description="HH,HH"), "bands 1 and 2 .* HH"),
     ]
     for path, message in cases:
-        with pytest.raises(SceneError, match=message) as caught:
+        with pytest.raises(SceneError, match=f"^{path}: .*{message}") as caught:
             open_geotiff(path)
-        assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(SceneError, match="unknown units"):
+    with pytest.raises(SceneError, match="units 'watts'"):
         open_geotiff(text, units="watts")
-    with pytest.raises(SceneError, match="unknown polarisation"):
+    with pytest.raises(SceneError, match="polarisation 'vv'"):
         open_geotiff(text, polarisation="vv")
+    with pytest.raises(SceneError, match=r"d\.tif: .*hv.* 2 bands"):
+        open_geotiff(cases[-1][0], polarisation="hv")
 
 
 def test_control_points_on_one_line(tmp_path: Path) -> None:
     points = [GroundControlPoint(r, 10, *lonlat(r, 10), 0) for r in range(0, 60, 10)]
-    with pytest.raises(SceneError, match="do not span"):
+    with pytest.raises(SceneError, match=rf"{NAME}: the 6 ground control points"):
         open_geotiff(write(tmp_path / NAME, gcps=points))
 
 
 def test_decibels_without_a_tag_are_noticed(tmp_path: Path) -> None:
     scene = open_geotiff(write(tmp_path / NAME, np.full(SHAPE, -25.0, np.float32)))
-    with pytest.raises(SceneError, match="units=dB"):
+    with pytest.raises(SceneError, match=rf"{NAME}: 4800 of 4800 values .*units=dB"):
         scene.sar("hv")
 
 
 def test_a_cut_file(tmp_path: Path) -> None:
     path = write(tmp_path / NAME, np.random.default_rng(0).random(SHAPE).astype(np.float32))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(SceneError, match="fetch it again"):
+    with pytest.raises(SceneError, match=rf"{NAME}: cannot be read"):
         open_geotiff(path).sar("hv")
 
 

@@ -17,14 +17,14 @@ from tests import scenes
 
 
 def library(path: Path, name: str = "x") -> np.ndarray:
-    """What the netCDF library reads."""
+    """A variable as the netCDF library reads it."""
     with netCDF4.Dataset(path) as file:
         file.set_auto_maskandscale(False)
         return np.asarray(file[name][...])
 
 
 def write(path: Path, values: np.ndarray, **options: Any) -> Path:
-    """A netCDF-4 file of one variable, `x`."""
+    """A netCDF-4 file of a single variable, `x`."""
     with netCDF4.Dataset(path, "w") as file:
         names = [f"d{i}" for i in range(values.ndim)]
         for name, length in zip(names, values.shape, strict=True):
@@ -73,24 +73,24 @@ def test_chunks_are_what_the_library_reads(
     filters = {"compression": "zlib" if zlib else None, "shuffle": shuffle, "fletcher32": fletcher32}
     kind = np.dtype(dtype).newbyteorder({"little": "<", "big": ">", "native": "="}[endian])
     write(path, numbers(shape, dtype).astype(kind), endian=endian, fill_value=fill, chunksizes=chunks, **filters)
-    found = read_chunked(path, "x", n_threads)
-    # A byte has no order: one that is said to have one is left to the library.
+    values = read_chunked(path, "x", n_threads)
+    # A byte has no order: bytes that are declared to have an order are left to the library.
     if fletcher32 or (dtype == "u1" and endian == "big"):
-        assert found is None
+        assert values is None
         return
-    assert found is not None
+    assert values is not None
     expected = library(path)
-    assert found.dtype == expected.dtype.newbyteorder("=")
-    np.testing.assert_array_equal(found, expected)
+    assert values.dtype == expected.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(values, expected)
 
 
 def test_memory_is_used_where_it_fits(tmp_path: Path) -> None:
     path = write(tmp_path / "a.nc", numbers((50, 60), "f4"), zlib=True, chunksizes=(20, 20))
     for memory in (np.zeros((50, 60), np.float32), np.zeros((50, 60)), np.zeros((60, 50), np.float32)):
-        found = read_chunked(path, "x", 1, memory)
-        assert found is not None
-        assert np.shares_memory(found, memory) == (memory.shape == (50, 60) and memory.dtype == np.float32)
-        np.testing.assert_array_equal(found, library(path))
+        values = read_chunked(path, "x", 1, memory)
+        assert values is not None
+        assert np.shares_memory(values, memory) == (memory.shape == (50, 60) and memory.dtype == np.float32)
+        np.testing.assert_array_equal(values, library(path))
 
 
 def test_what_is_out_of_the_ordinary_is_left_to_the_library(tmp_path: Path) -> None:
@@ -150,11 +150,11 @@ def chunk_range(path: Path, name: str, number: int) -> tuple[int, int]:
 
 
 def test_damaged_chunks_are_never_wrong_data(tmp_path: Path) -> None:
-    """Bytes flipped in compressed data: the right array (a flip in padding bits), or nothing; then a clean error."""
-    variables = scenes.raw()
-    good = scenes.write(tmp_path / f"{scenes.RAW_NAME}.nc", variables)
-    data = good.read_bytes()
-    offset, size = chunk_range(good, "nersc_sar_primary", 0)
+    """Bits flipped in compressed data: the right array (a flip in padding bits), or nothing; then a clean error."""
+    variables = scenes.raw(100, 150)
+    sound = scenes.write(tmp_path / f"{scenes.RAW_NAME}.nc", variables)
+    data = sound.read_bytes()
+    offset, size = chunk_range(sound, "nersc_sar_primary", 0)
     random = np.random.default_rng(0)
     path = tmp_path / "a.nc"
     refused = 0
@@ -162,13 +162,13 @@ def test_damaged_chunks_are_never_wrong_data(tmp_path: Path) -> None:
         damaged = bytearray(data)
         damaged[offset + place] ^= 1 << int(random.integers(8))
         path.write_bytes(damaged)
-        found = read_chunked(path, "nersc_sar_primary", 2)
-        if found is None:
+        values = read_chunked(path, "nersc_sar_primary", 2)
+        if values is None:
             refused += 1
             with open_scene(path) as scene, pytest.raises(SceneError, match=rf"^{path}: cannot be read \("):
                 scene.sar("hh")
         else:
-            np.testing.assert_array_equal(found, variables["nersc_sar_primary"][1])
+            np.testing.assert_array_equal(values, variables["nersc_sar_primary"][1])
     assert refused >= 40
 
 
@@ -176,8 +176,8 @@ def test_a_chunk_that_inflates_to_another_size_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "a.h5"
     for wrong in (numbers((10, 9), "f4"), numbers((11, 10), "f4")):
         with h5py.File(path, "w") as file:
-            made = file.create_dataset("x", (10, 10), "f4", chunks=(10, 10), compression="gzip")
-            made.id.write_direct_chunk((0, 0), hdf5.imagecodecs.deflate_encode(wrong.tobytes()))
+            dataset = file.create_dataset("x", (10, 10), "f4", chunks=(10, 10), compression="gzip")
+            dataset.id.write_direct_chunk((0, 0), hdf5.imagecodecs.deflate_encode(wrong.tobytes()))
         assert read_chunked(path, "x", 1) is None
 
 
@@ -190,10 +190,12 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
 
 def test_a_scene_with_unwritten_chunks_has_no_data_there(tmp_path: Path) -> None:
     path = tmp_path / f"{scenes.RAW_NAME}.nc"
-    scenes.write(path, {name: v for name, v in scenes.raw().items() if name != "distance_map"})
+    variables = scenes.raw(200, 250)
+    del variables["distance_map"]
+    scenes.write(path, variables)
     with netCDF4.Dataset(path, "a") as file:
-        made = file.createVariable("distance_map", "f4", scenes.SAR_DIMS, zlib=True, chunksizes=(100, 100))
-        made[:100] = 3
+        zones = file.createVariable("distance_map", "f4", scenes.SAR_DIMS, zlib=True, chunksizes=(100, 100))
+        zones[:100] = 3
     assert read_chunked(path, "distance_map", 1) is None
     with open_scene(path) as scene:
         filled = library(path, "distance_map")

@@ -1,0 +1,347 @@
+import json
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arcticseg.errors import SceneError
+from arcticseg.ice.channels import CHANNELS, COARSE
+from arcticseg.ice.scenes.netcdf import RawScene, RttScene
+from arcticseg.ice.scenes.open import open_scene
+from tests import scenes
+
+STATISTICS = {name: (channel.mean, channel.std) for name, channel in CHANNELS.items()}
+# Lines and samples of scenes whose size does not matter.
+SMALL = (100, 150)
+
+
+@pytest.fixture(scope="module")
+def raw_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scenes.write_raw(tmp_path_factory.mktemp("raw") / f"{scenes.RAW_NAME}.nc")
+
+
+@pytest.fixture(scope="module")
+def rtt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    variables, _ = scenes.rtt(STATISTICS)
+    return scenes.write(tmp_path_factory.mktemp("rtt") / f"{scenes.RTT_NAME}.nc", variables, scenes.RTT_ATTRIBUTES)
+
+
+def test_raw_facts(raw_file: Path) -> None:
+    with open_scene(raw_file) as scene:
+        assert isinstance(scene, RawScene)
+        assert scene.path == raw_file
+        assert scene.name == scenes.RAW_NAME
+        assert scene.shape == (600, 650)
+        assert scene.pixel_spacing == 40
+        assert scene.time == datetime(2018, 7, 21, 12, 1, 56, tzinfo=UTC)
+        assert scene.ice_service == "cis"
+        assert scene.polarisations == ("hh", "hv")
+        assert scene.has_chart
+        assert not scene.simulated
+
+
+def test_raw_layers_are_those_of_the_file(raw_file: Path) -> None:
+    variables = scenes.raw()
+    with open_scene(raw_file) as scene:
+        for polarisation, name in (("hh", "nersc_sar_primary"), ("hv", "nersc_sar_secondary")):
+            backscatter = scene.sar(polarisation)
+            assert backscatter.dtype == np.float32
+            np.testing.assert_array_equal(backscatter, variables[name][1])
+        distance = scene.distance()
+        assert distance is not None
+        np.testing.assert_array_equal(distance, variables["distance_map"][1])
+        for name in COARSE:
+            values = scene.coarse(name)
+            assert values is not None
+            assert values.dtype == np.float32
+            assert values.shape == (12, 13)
+            np.testing.assert_array_equal(values, variables[name][1].astype(np.float32))
+
+
+def test_raw_geolocation_is_the_grid(raw_file: Path) -> None:
+    grid = scenes.geolocation(600, 650)
+    with open_scene(raw_file) as scene:
+        np.testing.assert_array_equal(scene.geo.lines, np.linspace(0, 599, 21))
+        np.testing.assert_array_equal(scene.geo.samples, np.linspace(0, 649, 21))
+        np.testing.assert_array_equal(scene.geo.latitude, grid["latitude"])
+        np.testing.assert_array_equal(scene.geo.longitude, grid["longitude"])
+        np.testing.assert_array_equal(scene.geo.incidence, grid["incidenceangle"])
+
+
+def test_grid_points_may_have_any_order(tmp_path: Path) -> None:
+    variables = scenes.raw(*SMALL)
+    order = np.random.default_rng(5).permutation(441)
+    for name in [name for name in variables if name.startswith("sar_grid_")]:
+        dims, values = variables[name]
+        variables[name] = (dims, values[order])
+    with open_scene(scenes.write(tmp_path / "a.nc", variables)) as scene:
+        np.testing.assert_array_equal(scene.geo.latitude, scenes.geolocation(*SMALL)["latitude"])
+
+
+def test_raw_chart_follows_the_codes(raw_file: Path) -> None:
+    polygons = scenes.raw()["polygon_icechart"][1]
+    with open_scene(raw_file) as scene:
+        chart = scene.chart()
+        corrected = scene.chart("corrected")
+    assert chart is not None
+    assert chart.dtype == np.uint8
+    assert chart.shape == (3, 600, 650)
+    for number, classes in scenes.CLASSES.items():
+        inside = polygons == number
+        assert inside.any()
+        for plane, value in zip(chart, classes, strict=True):
+            assert (plane[inside] == value).all()
+    assert (chart[:, np.isnan(polygons)] == 255).all()
+    np.testing.assert_array_equal(corrected, chart)
+
+
+def test_strict_reaches_the_chart(tmp_path: Path) -> None:
+    rows = [scenes.ROWS[0].replace(";91;90;", ";94;90;"), *scenes.ROWS[1:]]
+    variables = scenes.raw(*SMALL, rows=rows)
+    path = scenes.write(tmp_path / "a.nc", variables)
+    with open_scene(path) as scene:
+        with pytest.warns(UserWarning, match="CT 94"):
+            chart = scene.chart()
+        assert chart is not None
+        assert (chart[:, variables["polygon_icechart"][1] == 11] == 255).all()
+        with pytest.raises(SceneError, match=rf"^{path}: .*CT 94.*--strict"):
+            scene.chart(strict=True)
+
+
+def test_a_raw_test_scene_has_no_chart(tmp_path: Path) -> None:
+    with open_scene(scenes.write(tmp_path / "a.nc", scenes.raw(*SMALL, chart=False))) as scene:
+        assert not scene.has_chart
+        assert scene.chart() is None
+        assert np.isfinite(scene.sar("hh")).any()
+
+
+def test_a_scene_may_lack_weather_and_distance(tmp_path: Path) -> None:
+    lacking = (*COARSE, "distance_map")
+    variables = {name: variable for name, variable in scenes.raw(*SMALL).items() if name not in lacking}
+    with open_scene(scenes.write(tmp_path / "a.nc", variables)) as scene:
+        assert scene.distance() is None
+        assert scene.coarse("t2m") is None
+
+
+def test_infinite_backscatter_is_no_data_but_zero_power_is_data(tmp_path: Path) -> None:
+    variables = scenes.raw(*SMALL)
+    variables["nersc_sar_primary"][1][0, :2] = np.inf, -np.inf
+    with open_scene(scenes.write(tmp_path / "a.nc", variables)) as scene:
+        infinite, zero_power = scene.sar("hh")[0, :2]
+    assert np.isnan(infinite)
+    assert zero_power == -np.inf
+
+
+def test_simulated_scenes_say_so(tmp_path: Path) -> None:
+    path = scenes.write(tmp_path / "a.nc", scenes.raw(*SMALL), {"simulated": "simulated: by a test"})
+    with open_scene(path) as scene:
+        assert scene.simulated
+
+
+def test_rtt_is_brought_back_to_units(rtt_file: Path) -> None:
+    _, physical = scenes.rtt(STATISTICS)
+    with open_scene(rtt_file) as scene:
+        assert isinstance(scene, RttScene)
+        assert scene.shape == (300, 325)
+        assert scene.pixel_spacing == 80
+        layers = {"nersc_sar_primary": scene.sar("hh"), "nersc_sar_secondary": scene.sar("hv")}
+        distance = scene.distance()
+        assert distance is not None
+        layers["distance_map"] = distance
+        for name in COARSE:
+            values = scene.coarse(name)
+            assert values is not None
+            layers[name] = values
+        for name, values in layers.items():
+            assert values.dtype == np.float32
+            np.testing.assert_allclose(values, physical[name][1], rtol=2e-5, atol=2e-5, err_msg=name)
+        assert np.isnan(layers["btemp_89_0v"][0, 0])
+
+
+def test_rtt_facts_come_from_attributes(rtt_file: Path) -> None:
+    with open_scene(rtt_file) as scene:
+        assert scene.name == scenes.RTT_NAME
+        assert scene.time == datetime(2018, 6, 7, 18, 43, 26, tzinfo=UTC)
+        assert scene.ice_service == "dmi"
+
+
+def test_rtt_geolocation_spans_the_scene(rtt_file: Path) -> None:
+    grid = scenes.geolocation(600, 650)
+    with open_scene(rtt_file) as scene:
+        geo = scene.geo
+    np.testing.assert_array_equal(geo.latitude, grid["latitude"])
+    np.testing.assert_array_equal(geo.longitude, grid["longitude"])
+    assert (geo.lines[0], geo.lines[-1]) == (0, 299)
+    assert (geo.samples[0], geo.samples[-1]) == (0, 324)
+    # The angle grows by 25 degrees over 324 samples; the file has none at the swath edge, where the first points lie.
+    nearest = np.where(geo.samples >= 325 // 20, np.rint(geo.samples), geo.samples)
+    np.testing.assert_allclose(geo.incidence, np.tile(20 + 25 * nearest / 324, (21, 1)), atol=1e-4)
+
+
+def test_rtt_without_any_angle_has_none(tmp_path: Path) -> None:
+    variables, _ = scenes.rtt(STATISTICS, *SMALL)
+    variables["sar_incidenceangle"][1][:] = 0
+    with open_scene(scenes.write(tmp_path / "a.nc", variables)) as scene:
+        assert np.isnan(scene.geo.incidence).all()
+
+
+def test_rtt_charts_are_the_files_own(rtt_file: Path) -> None:
+    variables, _ = scenes.rtt(STATISTICS)
+    with open_scene(rtt_file) as scene:
+        chart = scene.chart()
+        assert chart is not None
+        np.testing.assert_array_equal(chart, np.stack([variables[name][1] for name in ("SIC", "SOD", "FLOE")]))
+        with pytest.raises(SceneError, match=r"'autoice'; 'corrected'"):
+            scene.chart("corrected")
+
+
+def test_rtt_without_charts(tmp_path: Path) -> None:
+    variables, _ = scenes.rtt(STATISTICS, *SMALL)
+    for name in ("SIC", "SOD", "FLOE"):
+        del variables[name]
+    with open_scene(scenes.write(tmp_path / "a.nc", variables, scenes.RTT_ATTRIBUTES)) as scene:
+        assert scene.chart() is None
+
+
+def test_an_rtt_value_that_is_not_a_class_is_an_error(tmp_path: Path) -> None:
+    variables, _ = scenes.rtt(STATISTICS, *SMALL)
+    variables["SOD"][1][7, 90] = 6
+    with (
+        open_scene(scenes.write(tmp_path / "a.nc", variables)) as scene,
+        pytest.raises(SceneError, match=r"a\.nc: SOD holds 6,"),
+    ):
+        scene.chart()
+
+
+@pytest.mark.parametrize("name", ["nersc_sar_primary", "sar_grid_line", "sar_grid_incidenceangle", "t2m", "btemp_7_3v"])
+def test_a_missing_raw_variable_is_named(tmp_path: Path, name: str) -> None:
+    variables = scenes.raw(*SMALL)
+    del variables[name]
+    path = scenes.write(tmp_path / "a.nc", variables)
+    with pytest.raises(SceneError, match=rf"^{path}: variable {name} is missing;"):
+        open_scene(path)
+
+
+def test_polygons_without_codes_are_an_error(tmp_path: Path) -> None:
+    variables = scenes.raw(*SMALL)
+    del variables["polygon_codes"]
+    with pytest.raises(SceneError, match=r"a\.nc: variable polygon_codes"):
+        open_scene(scenes.write(tmp_path / "a.nc", variables))
+
+
+@pytest.mark.parametrize("name", ["sar_incidenceangle", "sar_grid2d_longitude", "SOD", "skt", "nersc_sar_secondary"])
+def test_a_missing_rtt_variable_is_named(tmp_path: Path, name: str) -> None:
+    variables, _ = scenes.rtt(STATISTICS, *SMALL)
+    del variables[name]
+    path = scenes.write(tmp_path / "a.nc", variables)
+    with pytest.raises(SceneError, match=rf"^{path}: variable {name} is missing;"):
+        open_scene(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["nersc_sar_secondary", "polygon_icechart", "distance_map", "t2m", "btemp_89_0v", "sar_grid_latitude"]
+)
+def test_a_wrong_shape_is_named(tmp_path: Path, name: str) -> None:
+    variables = scenes.raw(*SMALL)
+    dims, values = variables[name]
+    variables[name] = (dims, values[:-1])
+    path = scenes.write(tmp_path / "a.nc", variables)
+    expected = values.shape
+    pattern = rf"^{path}: {name} .*\({expected[0] - 1},.*\({expected[0]},"
+    with pytest.raises(SceneError, match=pattern):
+        open_scene(path)
+
+
+def test_sar_with_a_third_dimension_is_refused(tmp_path: Path) -> None:
+    variables = scenes.raw(*SMALL)
+    for name in ("nersc_sar_primary", "nersc_sar_secondary"):
+        variables[name] = (("time", *scenes.SAR_DIMS), variables[name][1][None])
+    with pytest.raises(SceneError, match=r"a\.nc: nersc_sar_primary .*\(1, 100, 150\)"):
+        open_scene(scenes.write(tmp_path / "a.nc", variables))
+
+
+def test_an_irregular_grid_is_refused(tmp_path: Path) -> None:
+    variables = scenes.raw(*SMALL)
+    variables["sar_grid_line"][1][7] += 0.5
+    with pytest.raises(SceneError, match=r"a\.nc: sar_grid_line and sar_grid_sample \(441 points\)"):
+        open_scene(scenes.write(tmp_path / "a.nc", variables))
+
+
+def test_points_without_a_sample_are_not_a_grid(tmp_path: Path) -> None:
+    variables = scenes.raw(*SMALL)
+    dims, values = variables["sar_grid_sample"]
+    variables["sar_grid_sample"] = (dims, values[:-1])
+    with pytest.raises(SceneError, match=r"a\.nc: sar_grid_line and sar_grid_sample \(441 points\)"):
+        open_scene(scenes.write(tmp_path / "a.nc", variables))
+
+
+@pytest.mark.parametrize(("name", "value"), [("sar_grid_latitude", np.nan), ("sar_grid_longitude", 1e30)])
+def test_impossible_positions_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    variables = scenes.raw(*SMALL)
+    variables[name][1][3] = value
+    path = scenes.write(tmp_path / "a.nc", variables)
+    with pytest.raises(SceneError, match=rf"^{path}: geolocation grid: latitude or longitude"):
+        open_scene(path)
+
+
+def test_text_where_numbers_must_be_is_refused(tmp_path: Path) -> None:
+    variables = scenes.raw(*SMALL)
+    variables["t2m"] = (scenes.COARSE_DIMS, np.full((2, 3), "cold", dtype=object))
+    with (
+        open_scene(scenes.write(tmp_path / "a.nc", variables)) as scene,
+        pytest.raises(SceneError, match=r"a\.nc: t2m has dtype"),
+    ):
+        scene.coarse("t2m")
+
+
+def test_a_cut_file_is_an_error(tmp_path: Path, raw_file: Path) -> None:
+    path = tmp_path / "a.nc"
+    data = raw_file.read_bytes()
+    for share in (0.0, 0.001, 0.5, 0.99):
+        path.write_bytes(data[: int(share * len(data))])
+        with pytest.raises(SceneError, match=rf"^{path}: cannot be read \("):
+            open_scene(path)
+
+
+def test_damage_is_noticed_when_the_layer_is_read_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "a.nc"
+    variables = scenes.raw(300, 300)
+    random = np.random.default_rng(0)
+    # Only HH is large, so the middle of the file is in its compressed data.
+    variables["nersc_sar_primary"][1][:] = random.normal(-14, 4, (300, 300))
+    for name in ("nersc_sar_secondary", "distance_map", "polygon_icechart"):
+        variables[name][1][:] = 11
+    scenes.write(path, variables)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
+    path.write_bytes(data)
+    with open_scene(path) as scene:
+        assert (scene.sar("hv") == 11).all()
+        assert scene.chart() is not None
+        with pytest.raises(SceneError, match=rf"^{path}: cannot be read"):
+            scene.sar("hh")
+
+
+def test_hand_made_scenes_have_the_schema_of_real_ones(real_data: Path) -> None:
+    schemas = json.loads((real_data / "schema" / "ai4arctic_real_scene_schemas.json").read_text())
+    by_kind = {
+        "raw_train": scenes.raw(*SMALL),
+        "raw_test": scenes.raw(*SMALL, chart=False),
+        "rtt_train": scenes.rtt(STATISTICS, *SMALL)[0],
+    }
+    for scene in schemas:
+        for name, (dims, values) in by_kind[scene["kind"]].items():
+            assert list(dims) == scene["variables"][name]["dims"], (scene["kind"], name)
+            assert str(values.dtype) == scene["variables"][name]["dtype"], (scene["kind"], name)
+
+
+def test_a_sound_scene_gives_no_warning(raw_file: Path, rtt_file: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for path in (raw_file, rtt_file):
+            with open_scene(path) as scene:
+                scene.sar("hh")
+                scene.chart()
+                scene.distance()
