@@ -143,7 +143,7 @@ def until_shards(build: Build, out: Path) -> None:
 def kill_again_and_again(
     start: Callable[[], Build], out: Path, longest: float, kinds: list[str], late: bool, expected: dict[str, bytes]
 ) -> Counter[str]:
-    """Start builds and kill ten times: a process of them, after up to `longest` seconds (of the second stage if late)."""
+    """Start builds and kill processes of theirs ten times, each after up to `longest` seconds (of the second stage)."""
     choice = random.Random(late)
     met: Counter[str] = Counter()
     while sum(met.values()) < KILLS // 2:
