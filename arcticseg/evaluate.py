@@ -153,19 +153,19 @@ class Scoring:
 
 
 def _file(out: Path, scene: str, product: Product) -> Path:
-    """Where a product of a scene goes; products of one folder differ by extension."""
+    """The file of a product of a scene; products in the same folder differ by extension."""
     return out / product.folder / f"{scene}{product.extension}"
 
 
 def count(
     labels: NDArray[np.uint8], prediction: NDArray[np.uint8], charts: Iterable[str] = CHARTS
 ) -> dict[str, Confusion]:
-    """Confusion counts of `charts`; labels and prediction are uint8 [3, H, W].
+    """Confusion counts of `charts`, 0 for others; labels and prediction are uint8 [3, H, W].
 
     A labelled pixel without prediction counts as class 0: scores are over all labelled pixels, so a network that
     declines to answer must not gain by it.
     """
-    counts = {}
+    counts = empty_confusions()
     for chart in charts:
         n_classes, plane = N_CLASSES[chart], CHARTS.index(chart)
         answered = np.where(prediction[plane] < n_classes, prediction[plane], 0)

@@ -117,5 +117,6 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         need(self.every > 0, "every", self.every, "set 1 or more")
-        need(self.project != "", "project", "", "set a name")
+        good = 0 < len(self.project) <= 128 and not set(self.project) & set("/\\#?%:")
+        need(good, "project", self.project, "set a name of at most 128 characters without / \\ # ? % :")
         need(self.group != "", "group", "", "set a name, or null")

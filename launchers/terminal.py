@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from arcticseg.bar import ProgressBar
+from arcticseg.ranks import is_main_rank
 
 
 @contextmanager
@@ -22,10 +23,11 @@ def progress(name: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Show a warning as a line on stderr, without the place in the code that gave it."""
+    """Show a warning as a line on stderr (of rank 0), without the place in the code that gave it."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"arcticseg: warning: {message}", file=sys.stderr)
+        if is_main_rank():
+            print(f"arcticseg: warning: {message}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from launchers.imports import add_import_argument
 from launchers.status import DONE, STOPPED, guarded
+from launchers.terminal import plain_warnings
 
 if TYPE_CHECKING:
     from arcticseg.run.config import RunConfig
@@ -36,7 +37,8 @@ def start(arguments: argparse.Namespace) -> int:
     from arcticseg import config
     from arcticseg.run.config import load
 
-    cfg = load(arguments.config, arguments.overrides, arguments.imports)
+    with plain_warnings():
+        cfg = load(arguments.config, arguments.overrides, arguments.imports)
     if arguments.dry_run:
         _check_parts(cfg)
         print(config.dump(cfg), end="")

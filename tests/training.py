@@ -29,14 +29,14 @@ COMMON = {
     "data.workers": 0,
 }
 VIT = {
-    "model.encoder": "vit_tiny_patch16_224",
-    "model.patch_size": 8,
-    "model.embed_dim": 32,
-    "model.depth": 4,
-    "model.num_heads": 2,
-    "model.decoder_channels": 16,
+    "model.encoder.name": "vit_tiny_patch16_224",
+    "model.encoder.patch_size": 8,
+    "model.encoder.embed_dim": 32,
+    "model.encoder.depth": 4,
+    "model.encoder.num_heads": 2,
+    "model.decoder.channels": 16,
 }
-UNET = {"model.encoder": "unet", "model.unet_filters": "[4, 8]"}
+UNET = {"model.encoder.name": "unet", "model.encoder.filters": "[4, 8]"}
 MAE = VIT | {"task": "pretrain", "pretrain.decoder_dim": 16, "pretrain.decoder_depth": 1, "pretrain.decoder_heads": 2}
 NETWORKS = {"vit": VIT, "unet": UNET, "mae": MAE}
 

@@ -16,6 +16,9 @@ from arcticseg.errors import SceneError
 
 Float = NDArray[np.float64]
 
+# Mean radius in metres (IUGG).
+EARTH_RADIUS = 6_371_008.8
+
 # Newton steps of `pixel_of`. Grids of real scenes are nearly affine and converge in three or four.
 _MAX_STEPS = 12
 # A pixel position is settled when the last step moved it by less than this, in pixels.

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from arcticseg.errors import SceneError
-from arcticseg.ice.geo import Frame, GeoGrid, interpolate, pixel_of, positions, unit_vectors
+from arcticseg.ice.geo import EARTH_RADIUS, Frame, GeoGrid, interpolate, pixel_of, positions, unit_vectors
 from arcticseg.ice.sigrid import CODE_COLUMNS, EMPTY, SIC_RANGES
 
 # What to do with total concentrations that are ranges, see `resolve_ranges`.
@@ -43,7 +43,6 @@ _WATER = "W"
 _EDGE_METRES = 1_500.0
 _EDGE_DEGREES = 0.02
 # Metres per unit of the plane in which polygons are cut to a scene (mean Earth radius, IUGG).
-_EARTH_RADIUS = 6_371_008.8
 # Pixels by which the cut reaches beyond the image, so that its edges burn nothing.
 _MARGIN_PIXELS = 20.0
 
@@ -365,4 +364,4 @@ def _in_pixels(polygon: BaseGeometry, frame: Frame, geo: GeoGrid) -> BaseGeometr
         line, sample = pixel_of(geo, longitude, latitude)
         return np.column_stack([sample + 0.5, line + 0.5])
 
-    return _transform(shapely.segmentize(polygon, _EDGE_METRES / _EARTH_RADIUS), turn)
+    return _transform(shapely.segmentize(polygon, _EDGE_METRES / EARTH_RADIUS), turn)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
 from arcticseg.models.config import ModelConfig
-from arcticseg.models.encoders.vit import ViTEncoder
 from arcticseg.models.heads import Head
-from arcticseg.models.mae import MaskedAutoencoder
 from arcticseg.models.segmenter import Segmenter
+
+# timm takes a second to load, and a UNet does not need it.
+if TYPE_CHECKING:
+    from arcticseg.models.encoders.vit import ViTEncoder
+    from arcticseg.models.mae import MaskedAutoencoder
 
 
 def build_encoder(model: ModelConfig, in_chans: int, tile: int) -> nn.Module:
@@ -56,5 +59,7 @@ def build_autoencoder(
     Raises:
         ConfigError: the encoder cannot be built.
     """
-    encoder = cast(ViTEncoder, build_encoder(model, in_chans, tile))
+    from arcticseg.models.mae import MaskedAutoencoder
+
+    encoder = cast("ViTEncoder", build_encoder(model, in_chans, tile))
     return MaskedAutoencoder(encoder, out_chans, decoder_dim, decoder_depth, decoder_heads)

@@ -50,7 +50,7 @@ def _resampled(field: Float, factor: int, shape: tuple[int, int], band: int = 25
     """
 
     def neighbours(n: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Float]:
-        """Of n rows or columns: the one before, the one after, and the weight of the latter."""
+        """Rows or columns of the field before and after each of n centres, and the weight of those after."""
         centre = np.clip((np.arange(n) + 0.5) * PRODUCT_FACTOR / factor - 0.5, 0, size - 1)
         before = np.minimum(centre.astype(np.intp), max(size - 2, 0))
         return before, np.minimum(before + 1, size - 1), (centre - before).astype(np.float32)

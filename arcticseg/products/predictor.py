@@ -83,7 +83,7 @@ class Predictor:
             overlap: pixels that windows share; None: a quarter of a tile.
 
         Returns:
-            chart -> float32 [K, H, W]: class probabilities, or what else its head gives.
+            chart -> float32 [K, H, W]: class probabilities, or a regression in classes.
         """
         overlap = self.tile // 4 if overlap is None else overlap
         weight = blend_weights(self.tile, overlap)

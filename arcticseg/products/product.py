@@ -44,7 +44,7 @@ class Drawn:
         scene: the open file.
         seen: its layers at the network's factor.
         layers: its layers at 80 m.
-        fields: chart -> float32 [K, H, W] at the network's factor: class probabilities, or what else its head gives.
+        fields: chart -> float32 [K, H, W] at the network's factor: class probabilities, or a regression in classes.
         charts: SIC, SOD and FLOE at 80 m, uint8 [3, H, W]; 255 = no data or land.
         labels: the charts to compare with, as `charts`; None: there are none.
         scores: R2 and F1 times 100 of this scene by chart, and "combined"; None: it is not scored.

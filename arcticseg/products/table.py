@@ -31,7 +31,7 @@ def choose(names: Iterable[str]) -> dict[str, Product]:
         chosen[name] = PRODUCTS[name]
         other = extensions.setdefault(PRODUCTS[name].extension, name)
         if other != name:
-            raise ConfigError(f"products '{other}' and '{name}' both write *{PRODUCTS[name].extension}; name only one")
+            raise ConfigError(f"products '{other}' and '{name}' both write *{PRODUCTS[name].extension}; leave one out")
     if not chosen:
         raise ConfigError(f"no product is chosen; name some of {', '.join(PRODUCTS)}")
     return chosen

@@ -63,13 +63,13 @@ def write_scenes(
     options: Options = Options(),
     hooks: SceneHooks = SceneHooks(),
 ) -> None:
-    """Draw each scene once and write its products, one scene after the other.
+    """Draw each scene once and write its products, scene by scene.
 
     Args:
         place: the file of a scene's name and a product; its folder is made.
 
     Raises:
-        SceneError, ConfigError, OutputError: a scene cannot be read, or a file not be written; it ends there.
+        SceneError, ConfigError, OutputError: a scene cannot be read, or a file cannot be written. The loop ends there.
     """
     for path in paths:
         # In a function of its own: the arrays of a scene are freed before the next is read.

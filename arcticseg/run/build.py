@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -31,15 +31,17 @@ from arcticseg.engine.length import Length
 from arcticseg.engine.process_group import Ranks
 from arcticseg.errors import ConfigError, need
 from arcticseg.models.build import build_autoencoder, build_segmenter
-from arcticseg.models.mae import MaskedAutoencoder
 from arcticseg.models.segmenter import Segmenter
 from arcticseg.models.weights import load_encoder, load_weights
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import weights_file
-from arcticseg.tasks.pretrain import Pretrain
 from arcticseg.tasks.segment import Segment
 from arcticseg.tasks.task import Task
 from arcticseg.tracking import make_trackers
+
+# timm, which a masked autoencoder needs, takes a second to load; other runs do without.
+if TYPE_CHECKING:
+    from arcticseg.models.mae import MaskedAutoencoder
 
 # Edge of a tile where no shards say it: what `shards build` cuts by default.
 _TILE = 384
@@ -102,8 +104,10 @@ def build_task(cfg: RunConfig, model: nn.Module) -> Task:
         heads = {chart: network.head(chart) for chart in network.charts}
         losses = {chart: cfg.segment.loss(chart, cfg.model.head(chart).loss).make(chart) for chart in heads}
         return Segment(heads, losses, cfg.segment.weights)
+    from arcticseg.tasks.pretrain import Pretrain
+
     mae = cfg.pretrain
-    patch = cast(MaskedAutoencoder, model).patch
+    patch = cast("MaskedAutoencoder", model).patch
     return Pretrain(cfg.targets, patch, mae.mask_ratio, cfg.seed, mae.normalise_targets)
 
 

@@ -71,6 +71,10 @@ class Pretrain(Task):
 
     def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
         """Sum of squared errors and number of values."""
+        if n == 0:
+            # ZeRO-3 needs every rank in every forward pass, also with samples that do not count.
+            self.sums(network, inputs)
+            return np.zeros(2)
         first = Inputs(*(getattr(inputs, name)[:n] for name in ("place", "x", "data", "dropped", "labels")))
         return np.array([float(self.sums(network, first)), float(self.counts(first))])
 

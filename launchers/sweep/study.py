@@ -41,7 +41,7 @@ Phase = Literal["pretrain", "finetune"]
 PHASES: tuple[Phase, ...] = ("pretrain", "finetune")
 _TASKS: dict[Phase, str] = {"pretrain": "pretrain", "finetune": "segment"}
 
-# The encoder must be the same before and after pretraining, but for these of its keys.
+# The encoder must be the same before and after pretraining, except for these of its keys.
 _OWN = ("drop_path",)
 
 
@@ -325,14 +325,14 @@ def _last(parts: Sequence[Mapping[str, Any]], key: str) -> Any:
 def _check_fits(cfg: RunConfig, first: Trial) -> None:
     """Raise ConfigError where the encoder of the pretraining is not that of the fine-tuning."""
     theirs = first.config
-    mine, other = (config.to_dict(part.model.encoder) for part in (cfg, theirs))
-    pairs = [(f"model.encoder.{key}", mine.get(key), other.get(key)) for key in mine if key not in _OWN]
-    pairs += [("data.valid_plane", cfg.data.valid_plane, theirs.data.valid_plane)]
+    encoders = differences(theirs.model.encoder, cfg.model.encoder)
+    changed = [(f"model.encoder.{key}", before, now) for key, before, now in encoders if key not in _OWN]
+    if cfg.data.valid_plane != theirs.data.valid_plane:
+        changed.append(("data.valid_plane", theirs.data.valid_plane, cfg.data.valid_plane))
     if cfg.data.names != theirs.data.names:
-        pairs += [("data.channels", list(cfg.data.channels), list(theirs.data.channels))]
-    for key, mine, other in pairs:
-        if mine != other:
-            raise ConfigError(f"key '{key}' is {mine!r}; pretraining '{first.name}' has {other!r}: set the same")
+        changed.append(("data.channels", list(theirs.data.channels), list(cfg.data.channels)))
+    for key, before, now in changed:
+        raise ConfigError(f"key '{key}' is {now!r}; pretraining '{first.name}' has {before!r}: set the same")
 
 
 def _absolute(cfg: RunConfig) -> RunConfig:

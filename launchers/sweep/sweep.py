@@ -19,6 +19,7 @@ from launchers.status import DONE
 from launchers.sweep import ray, standings, study
 from launchers.sweep.board import Board
 from launchers.sweep.study import SweepConfig, Trial, config_path
+from launchers.terminal import plain_warnings
 
 _STUDY = "study.yaml"
 
@@ -47,7 +48,8 @@ def sweep(
     Raises:
         ArcticSegError: before any trial starts, with a message for the user.
     """
-    cfg, trials = study.load(name, overrides, imports)
+    with plain_warnings():
+        cfg, trials = study.load(name, overrides, imports)
     if dry_run:
         print(_described(trials), end="")
         return DONE

@@ -16,7 +16,7 @@ from launchers.imports import add_import_argument
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg evaluate`."""
     parser.add_argument("run", type=Path, help="run folder, or weights file (.safetensors)")
-    parser.add_argument("scenes", type=Path, help="folder of scenes with charts, or one scene")
+    parser.add_argument("scenes", type=Path, help="folder of scenes with charts, or a single scene")
     parser.add_argument("--list", type=Path, dest="names", help="list of the scene names to use (default: all)")
     parser.add_argument(
         "--reference",
@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     import_modules(arguments.imports)
     scenes = pick_scenes(arguments.scenes, arguments.names)
-    wanted = [name for name in DEFAULT if not (arguments.no_maps if name == "map" else arguments.no_products)]
+    names = [name for name in DEFAULT if not (arguments.no_maps if name == "map" else arguments.no_products)]
 
     # torch takes seconds to load: errors in the arguments are reported before.
     from arcticseg.evaluate import evaluate
@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace) -> None:
             load_predictor(arguments.run, arguments.factor, arguments.device),
             scenes,
             arguments.out or arguments.run / "evaluation",
-            products={name: PRODUCTS[name] for name in wanted},
+            products={name: PRODUCTS[name] for name in names},
             name=arguments.name,
             run=arguments.run if arguments.run.is_dir() else None,
             baseline_shards=arguments.baseline,

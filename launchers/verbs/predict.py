@@ -86,6 +86,6 @@ def _check_names(paths: Sequence[Path], out: Path, products: Mapping[str, Produc
                 )
         if path.stem in seen:
             raise ConfigError(
-                f"{path} and {seen[path.stem]} have the same name; draw them one at a time, each with its own --out"
+                f"{path} and {seen[path.stem]} have the same name; draw each by a command with its own --out"
             )
         seen[path.stem] = path

@@ -1,4 +1,4 @@
-"""One self-contained page of evaluations: scores, curves, confusion matrices, maps.
+"""A self-contained page of evaluations: scores, curves, confusion matrices, maps.
 
 arcticseg report runs/vit/evaluation runs/unet/evaluation --out report.html
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from shards.simulation.eggs import HEADER, Egg, code_row, month_weights, pool
 from shards.simulation.facts import MONTHS
@@ -80,7 +80,8 @@ def edge_displacement(
 def water_share(index: int, seed: int, month: int) -> float:
     """Share of open water among the scene's sea: mostly near 0 or 1, as in real scenes; its mean is the month's."""
     mean = MONTHS[month][1]
-    return float(beta.ppf(low_discrepancy(index, 1, seed), 0.9 * mean, 0.9 * (1 - mean)))
+    # The quantile function of a beta distribution; scipy.stats would take longer to import than a scene to simulate.
+    return float(betaincinv(0.9 * mean, 0.9 * (1 - mean), low_discrepancy(index, 1, seed)))
 
 
 class Mosaic:

@@ -18,16 +18,16 @@ def rank_process(rank: int, folder: Path, answers: Any) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder / 'store'}", rank=rank, world_size=2)
     device = torch.device("cpu")
-    found: list[Any] = [process_group.gather({"rank": rank})]
+    heard: list[Any] = [process_group.gather({"rank": rank})]
     process_group.agree(None, device)
     for failing in ((1,), (0,), (0, 1)):
         error = ShardError(f"of rank {rank}") if rank in failing else None
         try:
             process_group.agree(error, device)
         except ShardError as agreed:
-            found.append(str(agreed))
+            heard.append(str(agreed))
     process_group.stop()
-    answers.put((rank, found))
+    answers.put((rank, heard))
 
 
 def test_an_error_of_one_rank_is_that_of_all(tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ def events(out: Path, name: str) -> list[dict[str, Any]]:
 def harm(folder: Path, split: str, number: int) -> tuple[str, int]:
     """Flip a bit of the labels of a sample of the first shard of a split; its shard and offset."""
     name = read_manifest(folder).splits[split][0].name
-    found = read_index(folder / name)[number]
+    entry = read_index(folder / name)[number]
     data = bytearray((folder / name).read_bytes())
-    data[found.offset + found.size - 1] ^= 1
+    data[entry.offset + entry.size - 1] ^= 1
     (folder / name).write_bytes(data)
-    return name, found.offset
+    return name, entry.offset
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def test_damage_is_agreed_replaced_and_told_by_two_ranks_as_by_one(damaged: Path
             place = damaged if ranks == 1 else server.address
             printed = train(config, overrides(damaged, out, settings, {"data.shards": place}), ranks)
         losses[ranks] = [line["loss"] for line in lines(out, "train")]
-        found = events(out, "damaged sample, replaced")
-        told[ranks] = [(line["step"], line["number"], line["offset"], line["reason"]) for line in found]
-        assert all(line["shard"].endswith("/train-000000.tar") for line in found)
+        replaced = events(out, "damaged sample, replaced")
+        told[ranks] = [(line["step"], line["number"], line["offset"], line["reason"]) for line in replaced]
+        assert all(line["shard"].endswith("/train-000000.tar") for line in replaced)
         assert "damaged sample, replaced at step" in printed
         (validated,) = events(out, "damaged validation sample, left out")
         assert validated["shard"].endswith("/val-000000.tar")
@@ -76,9 +76,9 @@ def test_too_much_damage_ends_all_ranks_with_one_clear_error(damaged: Path, tmp_
             kill(process)
     assert process.returncode != 0
     said = {line for line in printed.splitlines() if "arcticseg: error: " in line}
-    (one,) = said  # the launcher may end the other rank before it prints the same
+    (message,) = said  # the launcher may end the other rank before it prints the same
     assert re.search(
-        r"[12] samples are damaged, more than data\.max_damaged \(0\), such as http://.*train-000000\.tar", one
+        r"[12] samples are damaged, more than data\.max_damaged \(0\), such as http://.*train-000000\.tar", message
     )
     assert "Traceback" not in printed
 

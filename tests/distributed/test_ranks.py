@@ -1,4 +1,4 @@
-"""The same losses on one rank and on two, through the deepspeed launcher, with gloo."""
+"""The same losses on one rank and on two, with gloo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training import NETWORKS, empty_config, lines, overrides, train
+from tests.training import NETWORKS, empty_config, launch, lines, overrides, train
 
 STEPS = 20
 
@@ -39,12 +39,14 @@ def test_accumulation_does_not_change_the_losses(tiny_shards: Path, tmp_path: Pa
     np.testing.assert_allclose(losses[1], losses[4], rtol=1e-5)
 
 
-def test_zero_3_in_bf16_trains_validates_and_writes_whole_weights(tiny_shards: Path, tmp_path: Path) -> None:
+def test_zero_3_in_bf16_by_the_launcher_trains_validates_and_writes_whole_weights(
+    tiny_shards: Path, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file
 
     out = tmp_path / "run"
     settings = NETWORKS["vit"] | {"steps": 3, "engine.zero_stage": 3, "engine.precision": "bf16"}
-    train(empty_config(tmp_path), overrides(tiny_shards, out, settings), ranks=2)
+    train(empty_config(tmp_path), overrides(tiny_shards, out, settings), ranks=2, starting=launch)
     assert len(lines(out, "validation")) == 1
     weights = load_file(out / "weights" / "last.safetensors")
     assert all(tensor.numel() > 0 for tensor in weights.values())

@@ -45,7 +45,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from arcticseg.run import config as run_config
     from arcticseg.run.build import build_model
 
-    cfg = run_config.build([{"steps": 1, "model": {"encoder": "unet", "unet_filters": [4, 8]}}])
+    cfg = run_config.build([{"steps": 1, "model": {"encoder": {"name": "unet", "filters": [4, 8]}}}])
     facts = {"config": config.to_dict(cfg), "statistics": {}, "tile": TILE, "factors": [4], "simulated": True}
     path = tmp_path_factory.mktemp("weights") / "unet.safetensors"
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}

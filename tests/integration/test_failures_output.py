@@ -21,7 +21,7 @@ def commands(shard_folder: Path, weights: Path, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("input")
     good(folder / "scenes")
     (folder / "unet.yaml").write_text(
-        "steps: 2\nmodel: {encoder: unet, unet_filters: [8, 16]}\ntracking: {wandb: 'off'}\n"
+        "steps: 2\nmodel: {encoder: {name: unet, filters: [8, 16]}}\ntracking: {wandb: 'off'}\n"
         "engine: {global_batch_size: 2, threads: 1}\n"
     )
     return {

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import launchers.slurm
+from arcticseg.run.folder import CHECKPOINTS, METRICS
+from tests import slow
 from tests.training import UNET, empty_config, lines, overrides
 
 SCRIPT = Path(launchers.slurm.__file__).parent / "train.sbatch"
@@ -75,7 +77,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     environment = kept | {
         "SLURM_CONF": str(folder / "slurm.conf"),
         "ARCTICSEG_PYTHON": sys.executable,
-        # The virtual nodes' names are no hosts'.
+        # The virtual nodes' names are not those of hosts.
         "MASTER_ADDR": "127.0.0.1",
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "1",
@@ -86,8 +88,8 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     ]
 
     def idle() -> bool:
-        found = subprocess.run(["sinfo", "-h", "-o", "%T %D"], env=environment, capture_output=True, text=True)
-        return found.stdout.split() == ["idle", "2"]
+        nodes = subprocess.run(["sinfo", "-h", "-o", "%T %D"], env=environment, capture_output=True, text=True)
+        return nodes.stdout.split() == ["idle", "2"]
 
     try:
         wait_until(idle, 60, "SLURM does not start")
@@ -116,32 +118,33 @@ def state(slurm: dict[str, str], job: str) -> dict[str, str]:
 
 
 def arguments(folder: Path, shards: Path, steps: int) -> list[str]:
-    """Arguments of a tiny training."""
-    return ["--config", empty_config(folder), *overrides(shards, folder / "run", UNET, {"steps": steps})]
+    """Arguments of a tiny training whose steps take 0.1 s and longer."""
+    settings = UNET | {"steps": steps, "hooks": "[slow]"}
+    return ["--import", slow.__file__, "--config", empty_config(folder), *overrides(shards, folder / "run", settings)]
 
 
 def wait_for_end(slurm: dict[str, str], job: str, folder: Path) -> dict[str, str]:
     """Wait until a job has completed; what SLURM says of it."""
     wait_until(lambda: state(slurm, job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 600, "job hangs")
-    found = state(slurm, job)
-    assert found["JobState"] == "COMPLETED", (folder / "job.log").read_text()
-    return found
+    ended = state(slurm, job)
+    assert ended["JobState"] == "COMPLETED", (folder / "job.log").read_text()
+    return ended
 
 
 def test_trains_on_two_nodes(slurm: dict[str, str], tiny_shards: Path, tmp_path: Path) -> None:
     job = submit(slurm, tmp_path, *arguments(tmp_path, tiny_shards, 4))
     wait_for_end(slurm, job, tmp_path)
     assert [line["step"] for line in lines(tmp_path / "run", "train")] == [1, 2, 3, 4]
-    (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("step-*")
+    (checkpoint,) = (tmp_path / "run" / CHECKPOINTS).glob("step-*")
     assert '"world_size": 2' in (checkpoint / "state.json").read_text()
 
 
 def test_a_signal_before_the_time_limit_checkpoints_and_queues_again(
     slurm: dict[str, str], tiny_shards: Path, tmp_path: Path
 ) -> None:
-    steps = 400
+    steps = 60
     job = submit(slurm, tmp_path, *arguments(tmp_path, tiny_shards, steps))
-    metrics = tmp_path / "run" / "metrics.jsonl"
+    metrics = tmp_path / "run" / METRICS
 
     def trains() -> bool:
         assert state(slurm, job)["JobState"] in ("PENDING", "RUNNING"), (tmp_path / "job.log").read_text()
@@ -152,7 +155,7 @@ def test_a_signal_before_the_time_limit_checkpoints_and_queues_again(
     wait_until(lambda: state(slurm, job)["JobState"] == "PENDING", 120, "job is not queued again")
     stopped_at = len(lines(tmp_path / "run", "train"))
     assert stopped_at < steps
-    assert (tmp_path / "run" / "checkpoints" / "last").read_text().strip() == f"step-{stopped_at:08d}"
+    assert (tmp_path / "run" / CHECKPOINTS / "last").read_text().strip() == f"step-{stopped_at:08d}"
     # SLURM would let it wait for two minutes. Not at once, though: in the second in which a node has revoked the job's
     # old credential it takes a new one for the old.
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now+10"], env=slurm, check=True)

@@ -22,8 +22,10 @@ import pytest
 import yaml
 
 from arcticseg import config
+from arcticseg.choice import Choice
 from arcticseg.run import config as run_config
 from arcticseg.run.config import RunConfig
+from arcticseg.run.folder import CHANGEABLE
 from launchers import train
 from launchers.cli import make_parser
 from tests import house
@@ -41,13 +43,33 @@ _MODULES = re.compile(r"^\| `([\w/]+/)` \| \|\n\|---\|---\|\n((?:\|.*\n)+)", re.
 
 
 def keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, default) of every leaf of a config."""
-    hints, defaults = typing.get_type_hints(cls), config.to_dict(cls())
+    """(dotted key, default) of every leaf of a config; of what is chosen by name, the keys of all that can be named."""
+    hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from keys(hints[field.name], f"{prefix}{field.name}.")
+        key, hint = prefix + field.name, hints[field.name]
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        chosen = next((kind for kind in (hint, *typing.get_args(hint)) if is_choice(kind)), None)
+        if chosen:
+            # Of a mapping or a list of choices, keys are described as those of `segment.losses.CHART` or `hooks.NAME`.
+            item = {dict: f"{key}.CHART.", tuple: f"{key}.NAME."}.get(typing.get_origin(hint), f"{key}.")
+            yield (key, config.to_dict(default)) if item != f"{key}." else (f"{key}.name", default and default.name)
+            for kind in dict.fromkeys(chosen.table.values()):
+                yield from (pair for pair in keys(kind, item) if pair[0] != f"{item}name")
+        elif dataclasses.is_dataclass(hint):
+            yield from keys(hint, f"{key}.")
         else:
-            yield f"{prefix}{field.name}", defaults[field.name]
+            yield key, list(default) if isinstance(default, tuple) else default
+
+
+def is_choice(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Choice)
+
+
+def choices(cls: Any) -> set[type[Choice]]:
+    """All choices in a config and in its sections."""
+    hints = [part for hint in typing.get_type_hints(cls).values() for part in (hint, *typing.get_args(hint))]
+    sections = [hint for hint in hints if dataclasses.is_dataclass(hint) and not is_choice(hint)]
+    return {hint for hint in hints if is_choice(hint)}.union(*map(choices, sections))
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -77,11 +99,20 @@ def anchor(title: str) -> str:
 
 def test_every_key_is_described_with_its_default() -> None:
     rows = [_ROW.match(line) for line in (DOCS / "configs.md").read_text(encoding="utf-8").splitlines()]
-    described = {row.group(1): row.group(2) for row in rows if row}
-    expected = dict(keys(RunConfig))
-    assert sorted(described) == sorted(expected)
-    for key, default in expected.items():
-        assert yaml.safe_load(described[key]) == default, key
+    described = [(row.group(1), yaml.safe_load(row.group(2))) for row in rows if row]
+    assert sorted(described, key=str) == sorted(keys(RunConfig), key=str)
+
+
+def test_every_name_that_can_be_chosen_is_described() -> None:
+    text = (DOCS / "configs.md").read_text(encoding="utf-8")
+    names = [name for kind in choices(RunConfig) for name in kind.table]
+    assert {"vit_*", "upernet", "regression", "cross_entropy"} <= set(names)
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_the_page_tells_what_may_change_on_resume() -> None:
+    section = (DOCS / "configs.md").read_text(encoding="utf-8").partition("\n## What a resumed run may change\n")[2]
+    assert set(re.findall(r"`([\w.]+)`", section.partition("Anything")[0])) == set(CHANGEABLE)
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=list(PAGES))
@@ -116,6 +147,9 @@ def test_commands_parse_and_their_configs_are_whole(page: Path, capsys: pytest.C
             pytest.fail(f"{shown}: {capsys.readouterr().err}")
         if words[0] == "make":
             assert {word for word in words[1:] if "=" not in word} <= targets, shown
+        # What that page chooses, its readers have just added.
+        if page.name == "extending.md":
+            continue
         if getattr(arguments, "verb", "") == "train" and f"{arguments.config}.yaml" in config.shipped():
             # A shell's variable stands for a value that is not known here.
             run_config.load(arguments.config, [text for text in arguments.overrides if "$" not in text])

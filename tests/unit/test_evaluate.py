@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,14 @@ def test_scenes_are_pooled_and_their_files_recorded(tmp_path: Path, monkeypatch:
     assert [baseline["name"] for baseline in record["baselines"]] == ["majority class"]
     assert len(lines) == 2
     assert f"SIC {record['pooled']['SIC']:.2f}" in lines[0]
+
+
+def test_a_chart_that_the_network_does_not_draw_has_no_score(archive: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    network = replace(PREDICTOR.network, charts=("SOD",))
+    evaluation = evaluate(replace(PREDICTOR, network=network), [archive[0]], tmp_path, products={})
+    pooled = json.loads(evaluation.read_text())["pooled"]
+    assert pooled["SOD"] is not None
+    assert (pooled["SIC"], pooled["FLOE"], pooled["combined"]) == (None, None, None)
 
 
 def test_a_scene_with_neither_is_reported_before_any_work(archive: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+"""Logs of a run."""
+
 from __future__ import annotations
 
 import json
@@ -21,8 +23,8 @@ def test_jsonl_keeps_what_a_checkpoint_covers_and_drops_half_lines(tmp_path: Pat
     again = Jsonl(tmp_path, keep_until=3)
     again.log("train", 4, {"loss": 0.5})
     again.close()
-    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["loss"]) for line in found] == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.5)]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.5)]
 
 
 def records(path: Path) -> list[bytes]:
@@ -49,10 +51,10 @@ def finished_records(path: Path, seconds: float = 20) -> list[Any]:
 
     until = time.monotonic() + seconds
     while True:
-        found = [wandb_internal_pb2.Record.FromString(data) for data in records(path)]
-        if found and found[-1].HasField("exit"):
-            return found
-        assert time.monotonic() < until, f"{path}: {len(found)} records and no end"
+        parsed = [wandb_internal_pb2.Record.FromString(data) for data in records(path)]
+        if parsed and parsed[-1].HasField("exit"):
+            return parsed
+        assert time.monotonic() < until, f"{path}: {len(parsed)} records and no end"
         time.sleep(0.05)
 
 

@@ -21,7 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from arcticseg.errors import SceneError
 from arcticseg.ice.channels import RAW_SPACING
-from arcticseg.ice.geo import Frame, GeoGrid, positions, unit_vectors
+from arcticseg.ice.geo import EARTH_RADIUS, Frame, GeoGrid, positions, unit_vectors
 from arcticseg.ice.scenes.scene import GEO_POINTS, Scene, time_of
 from arcticseg.ice.simulated import is_simulated
 
@@ -35,7 +35,6 @@ _POINTS_FOR_DEGREE = ((3, 20), (2, 9), (1, 4))
 _MAX_MISFIT = 2.0
 # Ratio of a pixel's sides above which it is not a square.
 _MAX_OBLONG = 1.25
-_EARTH_RADIUS = 6_371_008.8
 
 # HH or HV as a word: sigma0_HV and s1a-ew-grd-hv-... contain it, 1SDH does not.
 _POLARISATION = re.compile(r"(?<![A-Za-z0-9])(HH|HV|VV|VH)(?![A-Za-z0-9])", re.IGNORECASE)
@@ -281,7 +280,7 @@ def _fitted(
     coefficients, _, rank, _ = np.linalg.lstsq(design, plane, rcond=1e-10)
     if rank < design.shape[1]:
         raise SceneError(f"{path}: the {len(at_lines)} ground control points do not span the scene; add some")
-    misfit = float(np.sqrt(((design @ coefficients - plane) ** 2).sum(axis=1).mean()) * _EARTH_RADIUS)
+    misfit = float(np.sqrt(((design @ coefficients - plane) ** 2).sum(axis=1).mean()) * EARTH_RADIUS)
     latitude, longitude = positions(frame.unstereographic(terms(lines, samples) @ coefficients))
     return latitude, longitude, misfit
 

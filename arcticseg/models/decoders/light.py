@@ -16,7 +16,7 @@ class LightDecoder(nn.Module):
     Width falls as resolution rises, so that most of the arithmetic stays at the encoder's stride.
     """
 
-    def __init__(self, in_dims: Sequence[int], channels: int = 256) -> None:
+    def __init__(self, in_dims: Sequence[int], channels: int) -> None:
         """in_dims: channels of the encoder's maps. channels: width of the projections; a multiple of 4."""
         super().__init__()
         self.projections = nn.ModuleList([conv_norm(dim, channels, 1) for dim in in_dims])

@@ -21,7 +21,7 @@ class UPerDecoder(nn.Module):
     _SCALES = (4.0, 2.0, 1.0, 0.5)
     _POOLS = (1, 2, 3, 6)
 
-    def __init__(self, in_dims: Sequence[int], channels: int = 768) -> None:
+    def __init__(self, in_dims: Sequence[int], channels: int) -> None:
         """in_dims: channels of the encoder's four maps, shallow to deep. channels: width of the pyramid."""
         super().__init__()
         self.pools = nn.ModuleList([conv_norm(in_dims[-1], channels, 1) for _ in self._POOLS])

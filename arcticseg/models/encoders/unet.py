@@ -22,7 +22,7 @@ def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
 class UNetEncoder(nn.Module):
     """Way down: maps at strides 1, 2, 4 ... 2^n for n filter counts."""
 
-    def __init__(self, in_chans: int, tile: int = 0, filters: Sequence[int] = (16, 32, 64, 64)) -> None:
+    def __init__(self, in_chans: int, tile: int, filters: Sequence[int]) -> None:
         """Take images of `in_chans` planes and any size, whatever the `tile`.
 
         filters: channels of each level; the level below the last keeps its width.

@@ -1,3 +1,5 @@
+"""How long a training is."""
+
 from __future__ import annotations
 
 import pytest

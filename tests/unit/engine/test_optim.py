@@ -1,3 +1,5 @@
+"""Learning rates and groups of parameters."""
+
 from __future__ import annotations
 
 import math
@@ -46,6 +48,12 @@ def test_only_matrices_decay_and_nothing_is_lost() -> None:
     for parameter in (net.linear.bias, net.norm.weight, net.norm.bias, net.pos_embed):
         assert decays[id(parameter)] == 0.0
     assert len(decays) == 5
+    assert [group["lr_scale"] for group in groups] == [1.0, 1.0]
+
+
+def test_a_group_without_parameters_is_left_out() -> None:
+    (group,) = parameter_groups(nn.LayerNorm(3), 0.05)
+    assert group["weight_decay"] == 0.0
 
 
 def test_optimizer_follows_the_config() -> None:

@@ -37,7 +37,7 @@ def wait_for_tree(folder: Path) -> list[int]:
 
 
 def alive(process: int) -> bool:
-    """Whether a process runs; one that is dead and not yet waited for does not."""
+    """Whether a process runs; a dead process that nobody has waited for does not."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -55,22 +55,22 @@ def assert_gone(processes: list[int], seconds: float = 20) -> None:
 @pytest.mark.parametrize(("script", "status"), [("echo hello", "0"), ("echo hello >&2; exit 7", "7")])
 def test_tells_status_and_keeps_the_log(script: str, status: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("before\n")
-    one = guarded(tmp_path, script)
-    assert one.wait(30) == status
-    one.close()
+    command = guarded(tmp_path, script)
+    assert command.wait(30) == status
+    command.close()
     assert (tmp_path / "log").read_text() == "before\nhello\n"
 
 
 def test_wait_is_patient_only_so_long(tmp_path: Path) -> None:
-    one = guarded(tmp_path, "sleep 30")
-    assert one.wait(0.1) is None
-    one.close()
+    command = guarded(tmp_path, "sleep 30")
+    assert command.wait(0.1) is None
+    command.close()
 
 
 def test_close_ends_the_whole_tree_even_if_it_ignores_sigterm(tmp_path: Path) -> None:
-    one = guarded(tmp_path, TREE.format(folder=tmp_path, rest="wait"))
+    command = guarded(tmp_path, TREE.format(folder=tmp_path, rest="wait"))
     tree = wait_for_tree(tmp_path)
-    one.close()
+    command.close()
     assert_gone(tree)
 
 
@@ -78,7 +78,7 @@ def test_the_owner_killed_without_a_word_ends_the_whole_tree(tmp_path: Path) -> 
     code = (
         "import os, sys, time; from pathlib import Path; from launchers.guard import Guarded\n"
         "folder = Path(sys.argv[1])\n"
-        "one = Guarded(['sh', '-c', sys.argv[2]], folder / 'log', folder / 'lock', os.environ, 0.5); time.sleep(60)"
+        "command = Guarded(['sh', '-c', sys.argv[2]], folder / 'log', folder / 'lock', os.environ, 0.5); time.sleep(60)"
     )
     script = TREE.format(folder=tmp_path, rest="wait")
     owner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), script], start_new_session=True)
@@ -90,22 +90,24 @@ def test_the_owner_killed_without_a_word_ends_the_whole_tree(tmp_path: Path) -> 
 
 
 def test_what_outlives_the_command_is_ended(tmp_path: Path) -> None:
-    one = guarded(tmp_path, TREE.format(folder=tmp_path, rest=f"while [ ! -s {tmp_path}/child ]; do :; done; exit 3"))
-    assert one.wait(60) == "3"
+    command = guarded(
+        tmp_path, TREE.format(folder=tmp_path, rest=f"while [ ! -s {tmp_path}/child ]; do sleep 0.05; done; exit 3")
+    )
+    assert command.wait(60) == "3"
     _, child = wait_for_tree(tmp_path)
     assert not alive(child)
-    one.close()
+    command.close()
 
 
 def test_a_command_gets_the_time_to_end_well(tmp_path: Path) -> None:
     end = f"trap 'sleep 0.5; echo saved > {tmp_path}/saved; exit 3' TERM"
     script = f"{end}; echo > {tmp_path}/ready; while :; do sleep 0.1; done"
-    one = guarded(tmp_path, script, grace=20)
+    command = guarded(tmp_path, script, grace=20)
     until = time.monotonic() + 20
     while not (tmp_path / "ready").exists():
         assert time.monotonic() < until
         time.sleep(0.05)
-    one.close()
+    command.close()
     while not (tmp_path / "saved").exists():
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -120,8 +122,8 @@ def test_a_second_command_waits_for_the_first_and_then_gives_up(tmp_path: Path) 
     first.close()
     assert third.wait(20) == "0"
     assert (tmp_path / "log").read_text() == "yes\n"
-    for one in (second, third):
-        one.close()
+    for command in (second, third):
+        command.close()
 
 
 def test_the_guard_needs_no_package() -> None:

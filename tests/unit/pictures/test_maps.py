@@ -54,7 +54,7 @@ def test_chart_rgb_paints_classes_mask_and_land() -> None:
 
 
 def test_chart_rgb_refuses_an_unknown_class() -> None:
-    with pytest.raises(ValueError, match="SOD has classes 0 to 5 and 255, not 6"):
+    with pytest.raises(ValueError, match=r"SOD .* 6"):
         chart_rgb("SOD", np.array([[6]], np.uint8))
 
 
@@ -94,7 +94,7 @@ def test_sar_rgb_of_one_and_two_polarisations() -> None:
 def test_sar_rgb_without_valid_pixels_or_input() -> None:
     rgb = sar_rgb(np.full((4, 5), np.nan, np.float32), None)
     assert (rgb == NO_DATA).all()
-    with pytest.raises(ValueError, match="hh, hv or both"):
+    with pytest.raises(ValueError, match="hh"):
         sar_rgb(None, None)
 
 
@@ -121,7 +121,7 @@ def _scene(height: int = 120, width: int = 150) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).astype(int), dict(image.text)  # type: ignore[attr-defined]
+        return np.asarray(image.convert("RGB")), dict(image.text)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_scene_map_without_chart_land_or_one_polarisation(tmp_path: Path, missin
     pixels, _ = _read(tmp_path / "a.png")
     assert (pixels == chart_colours("SOD")[4][1]).all(axis=-1).sum() > 100_000
     assert (pixels == LAND).all(axis=-1).sum() == 0
-    with pytest.raises(ValueError, match="hh, hv or both"):
+    with pytest.raises(ValueError, match="hh"):
         scene_map(tmp_path / "b.png", **{**scene, "hh": None, "hv": None})
 
 
@@ -180,10 +180,9 @@ def test_graticule_crosses_the_date_line(tmp_path: Path, plain: tuple[np.ndarray
     assert changed.mean(axis=0).max() < 0.8
 
 
-def test_a_large_scene_is_reduced_before_it_is_drawn(tmp_path: Path) -> None:
-    scene_map(tmp_path / "small.png", **_scene(300, 300))
-    scene_map(tmp_path / "large.png", **_scene(1501, 1499))
-    small, large = _read(tmp_path / "small.png")[0].shape, _read(tmp_path / "large.png")[0].shape
+def test_a_large_scene_is_reduced_before_it_is_drawn(tmp_path: Path, plain: tuple[np.ndarray, dict[str, str]]) -> None:
+    scene_map(tmp_path / "large.png", **_scene(1201, 1499))
+    small, large = plain[0].shape, _read(tmp_path / "large.png")[0].shape
     assert max(abs(a - b) for a, b in zip(small, large, strict=True)) <= 8
 
 

@@ -46,8 +46,8 @@ def evaluation(name: str, pooled: dict[str, float | None]) -> dict[str, Any]:
         "scenes": [
             {"scene": name, "simulated": False, "pooled": pooled, "map": None, "product": None}
             for name, pooled in (
-                ("S1A_one", scores(61.1, 62.2, 63.3, 64.4)),
-                ("S1B_two", scores(None, 71.2, None, None)),
+                ("S1A_first", scores(61.1, 62.2, 63.3, 64.4)),
+                ("S1B_second", scores(None, 71.2, None, None)),
             )
         ],
         "created": "2026-01-02T03:04:05+00:00",
@@ -171,19 +171,19 @@ def test_simulated_scenes_are_called_so(vit: Path, tmp_path: Path) -> None:
     save(vit.parent, record)
     text = Page(write_report([vit], tmp_path).read_text(encoding="utf-8")).text
     assert "SIMULATED SCENES 1 of 2 scenes in this report is simulated." in text
-    assert "S1A_onesimulated" in text
-    assert "S1B_twosimulated" not in text
+    assert "S1A_firstsimulated" in text
+    assert "S1B_secondsimulated" not in text
     assert "2 SIMULATED scenes at 80 m" in score_table([vit])
 
 
 def test_maps_are_embedded_and_reduced(vit: Path, unet: Path, tmp_path: Path) -> None:
     for path, colour in ((vit, (0, 120, 0)), (unet, (255, 0, 0))):
         record = json.loads(path.read_text())
-        record["scenes"][0]["map"] = "maps/one.png"
-        record["scenes"][1]["map"] = "maps/gone.png"
+        record["scenes"][0]["map"] = "maps/map.png"
+        record["scenes"][1]["map"] = "maps/gmap.png"
         save(path.parent, record)
         (path.parent / "maps").mkdir()
-        Image.new("RGB", (3000, 900), colour).save(path.parent / "maps" / "one.png")
+        Image.new("RGB", (3000, 900), colour).save(path.parent / "maps" / "map.png")
     page = Page(write_report([vit, unet], tmp_path).read_text(encoding="utf-8"))
     sources = [value for tag, key, value in page.attributes if (tag, key) == ("img", "src")]
     assert len(sources) == 2
@@ -192,10 +192,10 @@ def test_maps_are_embedded_and_reduced(vit: Path, unet: Path, tmp_path: Path) ->
         assert kind == "data:image/webp;base64"
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
             assert image.size == (2000, 600)
-            found = image.convert("RGB").getpixel((1000, 300))
-        assert isinstance(found, tuple)
-        assert max(abs(a - b) for a, b in zip(found, colour, strict=True)) < 12
-    assert "The map of ViT, pretrained, gone.png, is not where its evaluation says." in page.text
+            pixel = image.convert("RGB").getpixel((1000, 300))
+        assert isinstance(pixel, tuple)
+        assert max(abs(a - b) for a, b in zip(pixel, colour, strict=True)) < 12
+    assert "The map of ViT, pretrained, gmap.png" in page.text
 
 
 def test_runs_bring_curves_and_configs(vit: Path, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_run_that_is_gone_is_said_and_one_that_is_asked_for_must_be_there(vit:
     save(vit.parent, json.loads(vit.read_text()), run="runs/elsewhere")
     text = Page(write_report([vit], tmp_path).read_text(encoding="utf-8")).text
     assert "The run of ViT, pretrained (runs/elsewhere) was not found" in text
-    with pytest.raises(ReportError, match=r"config\.yaml: cannot be read: No such file"):
+    with pytest.raises(ReportError, match=rf"^{tmp_path}/nowhere/config\.yaml: "):
         write_report([vit], tmp_path, runs=[tmp_path / "nowhere"])
 
 
@@ -244,7 +244,7 @@ def test_differing_baselines_of_one_name_are_both_shown(vit: Path, unet: Path, t
     assert text.count("majority class") == 1
 
 
-def test_equal_names_are_told_apart_and_one_file_twice_is_one(vit: Path, unet: Path) -> None:
+def test_equal_names_are_told_apart_and_a_file_given_twice_counts_once(vit: Path, unet: Path) -> None:
     save(unet.parent, json.loads(vit.read_text()))
     assert [e.name for e in read_evaluations([vit, unet.parent])] == [
         f"ViT, pretrained ({folder})" for folder in (vit.parent, unet.parent)
@@ -278,15 +278,15 @@ def change(record: dict[str, Any], where: str, value: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("format", 2, "format is 2; this version reads format 1"),
-        ("name", KeyError, "name is missing"),
+        ("format", 2, "format is 2; .*1"),
+        ("name", KeyError, "name "),
         ("factor", "4", "factor is '4'"),
         ("factor", True, "factor is True"),
         ("simulated", 1, "simulated is 1"),
         ("pooled/SIC", "78", r"pooled\.SIC is '78'"),
-        ("pooled/combined", KeyError, r"pooled\.combined is missing"),
-        ("confusion/SOD", [[1, 2], [3, 4]], r"confusion\.SOD is \[\[1, 2\], \[3, 4\]\]; it must be 6 rows of 6 counts"),
-        ("confusion/SIC/3", None, r"confusion\.SIC is .*; it must be 11 rows"),
+        ("pooled/combined", KeyError, r"pooled\.combined "),
+        ("confusion/SOD", [[1, 2], [3, 4]], r"confusion\.SOD is \[\[1, 2\], \[3, 4\]\]; .*6"),
+        ("confusion/SIC/3", None, r"confusion\.SIC is .*; .*11"),
         ("baselines/1/name", None, r"baselines\[1\]\.name is None"),
         ("scenes/0", "S1A", r"scenes\[0\] is 'S1A'"),
         ("scenes/1/pooled/FLOE", [], r"scenes\[1\]\.pooled\.FLOE is \[\]"),
@@ -300,32 +300,32 @@ def test_a_bad_value_is_named(vit: Path, where: str, value: object, message: str
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_no_evaluation(tmp_path: Path, vit: Path) -> None:
-    with pytest.raises(ReportError, match="no evaluation given"):
+def test_files_that_are_not_an_evaluation(tmp_path: Path, vit: Path) -> None:
+    with pytest.raises(ReportError, match=r"evaluation\.json"):
         write_report([], tmp_path)
-    with pytest.raises(ReportError, match=r"evaluation\.json: cannot be read: No such file"):
+    with pytest.raises(ReportError, match=rf"^{tmp_path}/evaluation\.json: "):
         read_evaluation(tmp_path)
     vit.write_text('{"format": 1, ')
-    with pytest.raises(ReportError, match=r"is not JSON: .* in line 1"):
+    with pytest.raises(ReportError, match=rf"^{vit}: .* line 1"):
         read_evaluation(vit)
     vit.write_text("[1]")
-    with pytest.raises(ReportError, match=r"holds \[1\], not an evaluation"):
+    with pytest.raises(ReportError, match=rf"^{vit}: .*\[1\]"):
         read_evaluation(vit)
     vit.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ReportError, match="not a text file"):
+    with pytest.raises(ReportError, match=rf"^{vit}: .*text"):
         read_evaluation(vit)
 
 
-def test_a_map_that_is_no_picture_and_an_output_that_cannot_be(vit: Path, tmp_path: Path) -> None:
+def test_a_map_that_is_not_a_picture_and_an_output_that_cannot_be(vit: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file")
-    with pytest.raises(OutputError, match="a file stands where a folder must be"):
+    with pytest.raises(OutputError, match=rf"^{blocked}"):
         write_report([vit], blocked / "report.html")
     record = json.loads(vit.read_text())
-    record["scenes"][0]["map"] = "one.png"
+    record["scenes"][0]["map"] = "map.png"
     save(vit.parent, record)
-    (vit.parent / "one.png").write_text("no picture")
-    with pytest.raises(ReportError, match=r"one\.png: is no picture"):
+    (vit.parent / "map.png").write_text("no picture")
+    with pytest.raises(ReportError, match=rf"^{vit.parent}/map\.png: "):
         write_report([vit], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
@@ -340,7 +340,7 @@ def test_metrics_cut_off_or_damaged(tmp_path: Path) -> None:
         file.write('{"step": 31, "ki')
     assert read_run(folder) == whole
     metrics.write_text('{"step": 1, "kind": "train", "loss": 1}\nnonsense\n')
-    with pytest.raises(ReportError, match=r"metrics\.jsonl: line 2 is no record: 'nonsense'"):
+    with pytest.raises(ReportError, match=rf"^{metrics}: line 2 .*'nonsense'"):
         read_run(folder)
 
 
@@ -362,7 +362,7 @@ def test_curves_are_smoothed_without_leaving_the_data() -> None:
     assert smooth[0] == points[0]
     assert all(abs(y - 0.5) < 0.02 for _, y in smooth[60:])
     assert line_chart("empty", "step", [Series("a", 0, [])]) is None
-    chart = line_chart("one", "step", [Series("a", 0, [(5.0, 1.0)], marked=True)])
+    chart = line_chart("a point", "step", [Series("a", 0, [(5.0, 1.0)], marked=True)])
     assert chart is not None
     x, y, words = chart.lines[0].marks[0]
     assert chart.left <= x <= chart.right

@@ -55,7 +55,7 @@ def predictor(tile: int, factor: int, channels: Sequence[str] = ("nersc_sar_prim
 
 
 def layers_of(hh: NDArray[np.floating], factor: int) -> Layers:
-    """Layers with one polarisation, no land and no coarse channels."""
+    """Layers with HH alone, no land and no coarse channels."""
     rows, columns = hh.shape
     ends = np.array([0.0, factor * max(rows, columns) + 1.0])
     return Layers(

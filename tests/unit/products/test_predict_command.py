@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
+import netCDF4
 import pytest
 
 pytest.importorskip("torch")
@@ -16,20 +18,7 @@ from arcticseg.products.map import Map
 from launchers import cli
 from tests import scenes
 
-DOTS = """
-from arcticseg.products.product import Product
-from arcticseg.products.table import PRODUCTS
-
-
-class Dots(Product):
-    extension = ".txt"
-
-    def write(self, path, drawn):
-        path.write_text(f"{drawn.network.name} {drawn.fields['SOD'].shape}")
-
-
-PRODUCTS["dots"] = Dots()
-"""
+RECIPES = Path(__file__).parents[3] / "docs" / "recipes.md"
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +56,25 @@ def test_files_of_a_scene(
     assert cli.make_parser().parse_args(["predict", "r", "s", "--out", "o"]).products.split(",") == list(table.DEFAULT)
 
 
-def test_a_product_from_outside(weights: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dots_product.py").write_text(DOTS)
-    monkeypatch.syspath_prepend(tmp_path)
+def test_the_product_of_the_recipes(
+    weights: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"^```python\n(\"{3}counts\.py.*?)^```$", RECIPES.read_text(), re.MULTILINE | re.DOTALL)
+    module = tmp_path / "counts.py"
+    module.write_text(code)
     monkeypatch.setattr(table, "PRODUCTS", dict(table.PRODUCTS))
     out = tmp_path / "charts"
     try:
-        options = ("--import", "dots_product", "--products", "dots,netcdf,map", "--no-map")
+        options = ("--import", module, "--products", "counts,netcdf,map", "--no-map")
         assert predict(weights, scene, "--out", out, *options) == 0
     finally:
-        sys.modules.pop("dots_product", None)
-    assert names(out) == ["a.nc", "a.txt"]
-    assert (out / "a.txt").read_text() == "unet (6, 50, 55)"
+        sys.modules.pop("counts", None)
+    assert names(out) == ["a.csv", "a.nc"]
+    counts = dict(line.split(",") for line in (out / "a.csv").read_text().split())
+    with netCDF4.Dataset(out / "a.nc") as file:
+        file.set_auto_maskandscale(False)
+        assert int(counts["255"]) == (file["SIC"][:] == 255).sum()
+    assert sum(map(int, counts.values())) == 100 * 110
 
 
 @pytest.mark.parametrize(

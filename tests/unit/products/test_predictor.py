@@ -76,7 +76,11 @@ def test_a_pretraining_draws_no_charts(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     path = tmp_path / "mae.safetensors"
-    save_file({"weight": torch.zeros(1)}, path, {"config": '{"task": "pretrain"}'})
+    save_file(
+        {"weight": torch.zeros(1)},
+        path,
+        {"config": '{"task": "pretrain", "model": {"encoder": {"name": "vit_base_patch16_224"}}}'},
+    )
     with pytest.raises(ConfigError, match=r"mae\.safetensors.*task: segment"):
         load_predictor(path)
 

@@ -29,7 +29,7 @@ CHARTS = random_charts((LINES // 2, SAMPLES // 2))
 
 @pytest.fixture(scope="module", params=[False, True], ids=["observed", "simulated"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drawn]:
-    """A drawn scene, and one that says that it is simulated."""
+    """A drawn scene, and the same scene with the mark of a simulated scene."""
     folder = tmp_path_factory.mktemp("scene")
     variables = scenes.raw(LINES, SAMPLES)
     path = scenes.write(folder / "a.nc", variables, {"simulated": "simulated: by a test"} if request.param else {})

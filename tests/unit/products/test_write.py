@@ -37,20 +37,20 @@ class Note(Product):
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A scene with a chart and one without."""
+    """A scene with a chart and a scene without."""
     folder = tmp_path_factory.mktemp("archive")
     return [scenes.write_raw(folder / f"{name}.nc", lines=200, samples=220, chart=name == "a") for name in "ab"]
 
 
 def test_every_product_gets_the_same_drawn_scene(archive: list[Path], tmp_path: Path) -> None:
-    one, other = Note(), Note()
-    products = {"one": one, "other": other}
-    folders = {id(one): tmp_path / "one", id(other): tmp_path / "other" / "deep"}
-    write_scenes(predictor(32, 4), archive, products, lambda name, product: folders[id(product)] / f"{name}.txt")
-    assert [path.read_text() for path in sorted((tmp_path / "other" / "deep").iterdir())] == ["a", "b"]
-    charted, bare = one.given
-    assert other.given[0] is charted
-    assert other.given[1] is bare
+    first, second = Note(), Note()
+    folders = {first: tmp_path / "first", second: tmp_path / "second" / "deep"}
+    products = {"first": first, "second": second}
+    write_scenes(predictor(32, 4), archive, products, lambda name, product: folders[product] / f"{name}.txt")
+    assert [path.read_text() for path in sorted((tmp_path / "second" / "deep").iterdir())] == ["a", "b"]
+    charted, bare = first.given
+    assert second.given[0] is charted
+    assert second.given[1] is bare
     assert charted.network.name == "test"
     assert charted.seen.factor == 4
     assert charted.seen.shape == charted.fields["SIC"].shape[1:] == (50, 55)

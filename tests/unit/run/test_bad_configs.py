@@ -39,6 +39,7 @@ CASES: list[tuple[str, ...]] = [
     # Modules from outside, and hooks.
     ("imports=no_such_module", "'imports' is 'no_such_module'", "a list"),
     ("imports=[no_such_module]", "--import no_such_module", "the dotted name of a module"),
+    ("--import no_such_module", "--import no_such_module", "the dotted name of a module"),
     ("imports=[fails.py]", "--import fails.py", "ZeroDivisionError", "the path of a .py file"),
     ("hooks=[watch]", "'hooks[0].name' is 'watch'", "--import"),
     ("hooks=watch", "'hooks' is 'watch'", "a list"),
@@ -170,6 +171,7 @@ CASES: list[tuple[str, ...]] = [
     ("tracking.every=0", "'tracking.every' is 0", "1 or more"),
     ("tracking.wandb=maybe", "'tracking.wandb' is 'maybe'", "auto, offline, off"),
     ("'tracking.project=\"\"'", "'tracking.project' is ''", "a name"),
+    ("tracking.project=ice/2020", "'tracking.project' is 'ice/2020'", "without / "),
     ("'tracking.group=\"\"'", "'tracking.group' is ''", "a name, or null"),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,8 @@ def classes_of(row: dict[str, str]) -> tuple[int, int, int]:
         if kind["B"] is not None and kind["B"] == kind["C"]:
             size["B"] = partial["B"] + partial["C"]
         first = max("ABC", key=lambda p: (size[p], -ord(p)))
-        found = kind[first]
-        return 255 if found is None or size[first] < 0.65 * total else found
+        largest = kind[first]
+        return 255 if largest is None or size[first] < 0.65 * total else largest
 
     floe = dominant("F", FLOE)
     if any(cell["F" + p] in (1, 8, 21, 22) for p in "ABC"):
@@ -72,7 +74,7 @@ def classes_of(row: dict[str, str]) -> tuple[int, int, int]:
 
 
 def plain(file: netCDF4.Dataset, name: str) -> np.ndarray:
-    """The numbers of a variable as they stand; what no writer means is NaN."""
+    """The numbers of a variable as they stand; those so large that they mark no data are NaN."""
     values = np.asarray(file[name][:])
     if values.dtype.kind not in "fiu":
         raise ValueError(f"{name} holds no numbers")
@@ -107,15 +109,32 @@ def steps(length: int, tile: int) -> list[int]:
     return [0] if length <= tile else [*range(0, length - tile, tile), length - tile]
 
 
-def tiles_of(path: Path, tile: int, factors: tuple[int, ...]) -> dict[tuple[int, int, int], dict[str, Any]]:
-    """(factor, row, column) -> what the sample should hold, of each tile with a quarter of valid pixels.
+@dataclass
+class Scene:
+    """What a scene file holds.
 
-    hh, hv: exact dB [H, W], NaN = none. dist, lab: as stored. aux: cell -> 20 codes. geo: (line, sample) -> 3 values.
+    Attributes:
+        sar: hh, hv -> dB [H, W], NaN = none.
+        zones: distance zones [H, W], or None.
+        charts: classes uint8 [3, H, W], or None.
+        coarse: channel -> codes int [h, w] of the 2 km grid, for the groups that are there.
+        cells: h, w; 0, 0 where no group is there.
+        points: (line, sample), rounded -> latitude, longitude, incidence angle.
     """
+
+    sar: dict[str, np.ndarray]
+    zones: np.ndarray | None
+    charts: np.ndarray | None
+    coarse: dict[str, list[list[int]]]
+    cells: tuple[int, ...]
+    points: dict[tuple[float, float], tuple[float, ...]]
+
+
+def read(path: Path) -> Scene:
+    """Read a scene file; raise an exception of any kind where it cannot be a scene."""
     with netCDF4.Dataset(path) as file:
         file.set_auto_maskandscale(False)
-        sar = {name: plain(file, variable) for name, variable in (
-            ("hh", "nersc_sar_primary"), ("hv", "nersc_sar_secondary"))}  # fmt: skip
+        sar = {"hh": plain(file, "nersc_sar_primary"), "hv": plain(file, "nersc_sar_secondary")}
         shape = sar["hh"].shape
         assert len(shape) == 2
         zones = plain(file, "distance_map") if "distance_map" in file.variables else None
@@ -135,29 +154,40 @@ def tiles_of(path: Path, tile: int, factors: tuple[int, ...]) -> dict[tuple[int,
     for values in (sar["hv"], zones, ids):
         assert values is None or values.shape == shape
     assert all(values.shape == cells for values in coarse.values())
+    if zones is not None and np.any((zones < -0.5) | (zones > 41.5)):
+        raise ValueError("zones are 0 to 41")
     points = {
-        (float(line), float(sample)): tuple(map(np.float32, rest)) for line, sample, *rest in zip(*grid, strict=True)
+        (round(float(line), 3), round(float(sample), 3)): tuple(float(np.float32(value)) for value in rest)
+        for line, sample, *rest in zip(*grid, strict=True)
     }
     charts = None
     if ids is not None:
         charts = np.full((3, *shape), 255, np.uint8)
-        for identity, found in table.items():
-            charts[:, ids == identity] = np.array(found, np.uint8)[:, None]
-    if zones is not None and np.any((zones < -0.5) | (zones > 41.5)):
-        raise ValueError("zones are 0 to 41")
+        for identity, classes in table.items():
+            charts[:, ids == identity] = np.array(classes, np.uint8)[:, None]
+    codes = {name: [[coarse_code(name, float(v)) for v in row] for row in values] for name, values in coarse.items()}
+    return Scene(sar, zones, charts, codes, cells if coarse else (0, 0), points)
+
+
+def tiles_of(path: Path, tile: int, factors: tuple[int, ...]) -> dict[tuple[int, int, int], dict[str, Any]]:
+    """(factor, row, column) -> what the sample should hold, of each tile with a quarter of valid pixels.
+
+    hh, hv: exact dB [H, W], NaN = none. dist, lab: as stored. scene: the `Scene`.
+    """
+    scene = read(path)
     out = {}
     for k in factors:
         with np.errstate(divide="ignore", over="ignore"):
             decibels = {
                 name: 10 * np.log10(mean(np.power(np.float32(10), values / np.float32(10)), k, 0.5))
-                for name, values in sar.items()
+                for name, values in scene.sar.items()
             }
         rows, columns = decibels["hh"].shape
         distance = np.full((rows, columns), 255)
-        if zones is not None:
-            average = mean(zones, k, 0)
+        if scene.zones is not None:
+            average = mean(scene.zones, k, 0)
             distance = np.where(np.isnan(average), 255, np.rint(average))
-        labels = None if charts is None else np.stack([majority(plane, k) for plane in charts])
+        labels = None if scene.charts is None else np.stack([majority(plane, k) for plane in scene.charts])
         for row in steps(rows, tile):
             for column in steps(columns, tile):
                 window = np.s_[row : row + tile, column : column + tile]
@@ -166,16 +196,14 @@ def tiles_of(path: Path, tile: int, factors: tuple[int, ...]) -> dict[tuple[int,
                     continue
 
                 def cut(values: np.ndarray, fill: float, window: Any = window) -> np.ndarray:
-                    found = values[window]
-                    return np.pad(found, [(0, tile - n) for n in found.shape], constant_values=fill)
+                    inside = values[window]
+                    return np.pad(inside, [(0, tile - n) for n in inside.shape], constant_values=fill)
 
                 out[k, row, column] = {
                     **{name: cut(values, np.nan) for name, values in decibels.items()},
                     "dist": cut(distance, 255),
                     "lab": None if labels is None else np.stack([cut(plane, 255) for plane in labels]),
-                    "aux": coarse,
-                    "cells": cells if coarse else (0, 0),
-                    "geo": points,
+                    "scene": scene,
                 }
     return out
 
@@ -183,7 +211,10 @@ def tiles_of(path: Path, tile: int, factors: tuple[int, ...]) -> dict[tuple[int,
 def coarse_code(name: str, value: float) -> int:
     """The code of a value on the 2 km grid."""
     offset, scale = OFFSETS[name]
-    return 0 if np.isnan(value) else int(np.clip(np.rint((value - offset) / scale), 0, 65534)) + 1
+    if math.isnan(value):
+        return 0
+    step = (value - offset) / scale
+    return (round(min(max(step, 0.0), 65534.0))) + 1
 
 
 def differences(tile: Any, expected: dict[str, Any]) -> list[str]:
@@ -204,32 +235,41 @@ def differences(tile: Any, expected: dict[str, Any]) -> list[str]:
         tile.lab is not None and (tile.lab != expected["lab"]).any()
     ):
         wrong.append("lab")
+    scene: Scene = expected["scene"]
     last = tile.hh.shape[0] - 1
     rows, columns = ((np.asarray(at) + first + 0.5) * k * 40 / 2000 - 0.5 for at, first in (
         (tile.aux_rows, tile.row), (tile.aux_cols, tile.col)))  # fmt: skip
     if tile.aux.shape[1:] != (len(rows), len(columns)):
         wrong.append("aux does not fit its coordinates")
-    for at, n, own in ((rows, expected["cells"][0], tile.aux_rows), (columns, expected["cells"][1], tile.aux_cols)):
+    for at, n, own in ((rows, scene.cells[0], tile.aux_rows), (columns, scene.cells[1], tile.aux_cols)):
         whole = list(np.rint(at).astype(int))
         if np.abs(at - whole).max(initial=0) > 1e-6 or whole != list(range(whole[0], whole[-1] + 1) if whole else []):
-            wrong.append("aux_rows or aux_cols are no cells")
+            wrong.append("aux_rows or aux_cols are not cells")
         elif n and not ((own[0] <= 0 or whole[0] == 0) and (own[-1] >= last or whole[-1] == n - 1)):
             wrong.append("aux does not cover the tile")
-    for plane, name in zip(tile.aux, (*AMSR2, *ERA5), strict=True):
-        values = expected["aux"].get(name)
-        for i, row in enumerate(np.rint(rows).astype(int)):
-            for j, column in enumerate(np.rint(columns).astype(int)):
-                code = 0 if values is None else coarse_code(name, float(values[row, column]))
-                if abs(int(plane[i, j]) - code) > (code > 0):
-                    wrong.append(f"{name}[{row}, {column}]: code {plane[i, j]}, not {code}")
+    for plane, name in zip(tile.aux.tolist(), (*AMSR2, *ERA5), strict=True):
+        known = scene.coarse.get(name)
+        for i, row in enumerate(np.rint(rows).astype(int).tolist()):
+            for j, column in enumerate(np.rint(columns).astype(int).tolist()):
+                code = 0 if known is None else known[row][column]
+                if abs(plane[i][j] - code) > (code > 0):
+                    wrong.append(f"{name}[{row}, {column}]: code {plane[i][j]}, not {code}")
+    return wrong + geolocation_differences(tile, scene)
+
+
+def geolocation_differences(tile: Any, scene: Scene) -> list[str]:
+    """What of a stored tile's geolocation is not in the scene's grid."""
+    wrong = []
+    k = tile.factor
     lines, samples = ((np.asarray(at) + first) * k + (k - 1) / 2 for at, first in (
         (tile.geo_rows, tile.row), (tile.geo_cols, tile.col)))  # fmt: skip
-    known = {(round(line, 3), round(sample, 3)): value for (line, sample), value in expected["geo"].items()}
-    for i, line in enumerate(lines):
-        for j, sample in enumerate(samples):
-            value = known.get((round(float(line), 3), round(float(sample), 3)))
-            if value is None or not np.array_equal(tile.geo[:, i, j], value, equal_nan=True):
-                wrong.append(f"geo at {line}, {sample}: {tile.geo[:, i, j]}, not {value}")
+    latitude, longitude, incidence = tile.geo.tolist()
+    for i, line in enumerate(lines.tolist()):
+        for j, sample in enumerate(samples.tolist()):
+            known = scene.points.get((round(line, 3), round(sample, 3)))
+            stored = (latitude[i][j], longitude[i][j], incidence[i][j])
+            if known is None or not all(a == b or (a != a and b != b) for a, b in zip(stored, known, strict=True)):
+                wrong.append(f"geo at {line}, {sample}: {stored}, not {known}")
     if min(len(lines), len(samples)) < 2:
-        wrong.append("geo is no grid")
+        wrong.append("geo is not a grid")
     return wrong

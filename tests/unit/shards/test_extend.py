@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archive import NAMES, InThisProcess, leaves, scene_name
-from archive import write as write_archive
 
 from arcticseg.data.manifest import Manifest, read_index, read_manifest
 from arcticseg.errors import ConfigError, OutputError, SceneError
@@ -16,24 +14,10 @@ from shards import assemble, extend
 from shards import build as builder
 from shards.build import build
 from shards.check import check
-from shards.part import BuildConfig
 from tests import scenes
+from tests.archive import CONFIG, NAMES, InThisProcess, contents, leaves, quiet, scene_name
 
-CONFIG = BuildConfig(tile=32, factors=(2, 4), shard_bytes=100_000)
-
-
-def quiet(text: str) -> None:
-    """Report nothing."""
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return write_archive(tmp_path_factory.mktemp("archive"))
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "Workers", InThisProcess)
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +35,14 @@ def shards(first: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(first, tmp_path / "shards"))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def samples(folder: Path, found: Manifest) -> dict[str, str]:
-    return {e.key: e.xxh3 for shards in found.splits.values() for s in shards for e in read_index(folder / s.name)}
+def samples(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """Key -> checksum of every sample."""
+    return {e.key: e.xxh3 for shards in manifest.splits.values() for s in shards for e in read_index(folder / s.name)}
 
 
 def test_added_scenes_get_shards_of_their_own(first: Path, shards: Path, archive: list[Path], tmp_path: Path) -> None:
     before, old = contents(first), read_manifest(first)
-    found = build(
+    manifest = build(
         {"train": [*archive[:2], archive[4]], "test": archive[3:4]}, shards, CONFIG, extend=True, report=quiet
     )
     after = contents(shards)
@@ -70,32 +51,32 @@ def test_added_scenes_get_shards_of_their_own(first: Path, shards: Path, archive
     n = len(old.splits["train"])
     assert added[0] == "test-000000.tar"
     assert f"train-{n:06d}.tar" in added
-    assert [shard.name for shard in found.splits["train"]] == [
-        f"train-{i:06d}.tar" for i in range(len(found.splits["train"]))
+    assert [shard.name for shard in manifest.splits["train"]] == [
+        f"train-{i:06d}.tar" for i in range(len(manifest.splits["train"]))
     ]
-    assert found.splits["train"][:n] == old.splits["train"]
-    assert found.splits["val"] == old.splits["val"]
-    assert read_manifest(shards) == found
+    assert manifest.splits["train"][:n] == old.splits["train"]
+    assert manifest.splits["val"] == old.splits["val"]
+    assert read_manifest(shards) == manifest
     assert check(shards) == []
-    assert found.fingerprint != old.fingerprint
+    assert manifest.fingerprint != old.fingerprint
 
     # The same samples, scenes and statistics as of all scenes built at once.
     whole = tmp_path / "whole"
     at_once = build(
         {"train": [*archive[:2], archive[4]], "val": archive[2:3], "test": archive[3:4]}, whole, CONFIG, report=quiet
     )
-    assert samples(shards, found) == samples(whole, at_once)
-    assert found.scenes == at_once.scenes
-    assert leaves(found.statistics) == pytest.approx(leaves(at_once.statistics), rel=1e-9, abs=1e-9)
+    assert samples(shards, manifest) == samples(whole, at_once)
+    assert manifest.scenes == at_once.scenes
+    assert leaves(manifest.statistics) == pytest.approx(leaves(at_once.statistics), rel=1e-9, abs=1e-9)
 
 
 def test_added_scenes_do_not_depend_on_how_often_they_are_added(shards: Path, archive: list[Path]) -> None:
     added = {"train": archive[4:]}
-    found = build(added, shards, CONFIG, extend=True, report=quiet)
+    manifest = build(added, shards, CONFIG, extend=True, report=quiet)
     before = contents(shards)
     # Again: nothing is left to add.
-    assert build(added, shards, CONFIG, extend=True, report=quiet) == found
-    assert build({"train": [*archive[:2], archive[4]], "val": archive[2:3]}, shards, CONFIG, report=quiet) == found
+    assert build(added, shards, CONFIG, extend=True, report=quiet) == manifest
+    assert build({"train": [*archive[:2], archive[4]], "val": archive[2:3]}, shards, CONFIG, report=quiet) == manifest
     assert contents(shards) == before
 
 
@@ -129,24 +110,24 @@ def test_an_interrupted_extension_leaves_the_old_shards_usable(
     assert any(name.startswith("train") and name not in before for name in between)
     assert read_manifest(lying) == read_manifest(first)
     problems = check(lying)
-    assert problems
-    assert all("is not in the manifest, as an interrupted build leaves it" in problem for problem in problems)
-    # What could be tidied up has been.
+    new = {str(lying / name) for name in set(between) - set(before) if not name.startswith(".")}
+    assert {problem.partition(": ")[0] for problem in problems} == new
+    # The build itself, which was not killed, has cleaned up.
     assert {name for name in contents(shards) if not name.startswith(".parts")} == set(before)
     assert check(shards) == []
-    found = build(added, lying, CONFIG, extend=True, report=quiet)
+    manifest = build(added, lying, CONFIG, extend=True, report=quiet)
     build(added, shards, CONFIG, extend=True, report=quiet)
     assert contents(lying) == contents(shards)
     assert check(lying) == []
     assert not (lying / ".parts").exists()
-    assert set(found.scenes) == set(NAMES)
+    assert set(manifest.scenes) == set(NAMES)
 
 
 def test_shards_without_a_manifest_are_not_deleted(first: Path, shards: Path, archive: list[Path]) -> None:
     """A lost manifest must not cost the shards."""
     (shards / "manifest.json").unlink()
     before = contents(shards)
-    with pytest.raises(OutputError, match=r"train-000000\.json: is of no build that is known here; move it away"):
+    with pytest.raises(OutputError, match=rf"^{shards}/train-000000\.json: "):
         build({"train": archive[:2]}, shards, CONFIG, report=quiet)
     assert contents(shards) == before
 
@@ -154,10 +135,10 @@ def test_shards_without_a_manifest_are_not_deleted(first: Path, shards: Path, ar
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tile": 48}, "key 'tile' is 48; the shards in .* have 32: set that, or another folder"),
-        ({"factors": (2,)}, r"key 'factors' is \[2\]; the shards in .* have \[2, 4\]"),
-        ({"seed": 1}, "key 'seed' is 1"),
-        ({"layers": replace(CONFIG.layers, rules="corrected")}, "key 'layers.rules' is 'corrected'; .* have 'autoice'"),
+        ({"tile": 48}, "'tile' is 48.*32"),
+        ({"factors": (2,)}, r"'factors' is \[2\].*\[2, 4\]"),
+        ({"seed": 1}, "'seed' is 1.*0"),
+        ({"layers": replace(CONFIG.layers, rules="corrected")}, r"'layers\.rules' is 'corrected'.*'autoice'"),
     ],
 )
 def test_other_options_are_refused(shards: Path, archive: list[Path], change: dict[str, object], message: str) -> None:
@@ -169,17 +150,17 @@ def test_other_options_are_refused(shards: Path, archive: list[Path], change: di
 
 def test_a_scene_keeps_its_split_and_so_does_its_pass(shards: Path, archive: list[Path], tmp_path: Path) -> None:
     before = contents(shards)
-    with pytest.raises(ConfigError, match=f"scene {NAMES[2]} should go to split train, but .* has it in val; put it"):
+    with pytest.raises(ConfigError, match=rf"{NAMES[2]} .*train.*{shards}.*val"):
         build({"train": archive[2:3]}, shards, CONFIG, extend=True, report=quiet)
     # One minute after a scene of the validation, on the same orbit.
     name = scene_name("20180801T100100", "023050", "dmi")
     neighbour = scenes.write_raw(tmp_path / f"{name}.nc", lines=300, samples=350, seed=9)
-    with pytest.raises(ConfigError, match=f"scene {name} should go to split train, but .* has its pass in val; put it"):
+    with pytest.raises(ConfigError, match=rf"{name} .*train.*{shards}.*pass.*val"):
         build({"train": [neighbour]}, shards, CONFIG, extend=True, report=quiet)
     assert contents(shards) == before
     # Without lists it goes where its pass is, and what is new trains.
-    found = read_manifest(shards)
-    assert extend.default_splits(found, [name, NAMES[3], NAMES[0]]) == {"val": [name], "train": [NAMES[3], NAMES[0]]}
+    manifest = read_manifest(shards)
+    assert extend.default_splits(manifest, [name, NAMES[3], NAMES[0]]) == {"val": [name], "train": [NAMES[3], NAMES[0]]}
 
 
 def test_a_scene_that_could_not_be_read_is_tried_again(archive: list[Path], tmp_path: Path) -> None:
@@ -188,19 +169,19 @@ def test_a_scene_that_could_not_be_read_is_tried_again(archive: list[Path], tmp_
     broken.write_bytes(archive[4].read_bytes()[:10_000])
     out = tmp_path / "out"
     splits = {"train": [archive[0], broken]}
-    found = build(splits, out, CONFIG, on_error="skip", report=quiet)
-    assert "error" in found.scenes[NAMES[4]]
-    # A finished build stays what it is, but an extension takes up what is mended.
-    assert build(splits, out, CONFIG, on_error="skip", report=quiet) == found
+    manifest = build(splits, out, CONFIG, on_error="skip", report=quiet)
+    assert "error" in manifest.scenes[NAMES[4]]
+    # A finished build stays what it is, but an extension takes up a scene that was repaired.
+    assert build(splits, out, CONFIG, on_error="skip", report=quiet) == manifest
     with pytest.raises(SceneError):
         build(splits, out, CONFIG, extend=True, report=quiet)
-    assert read_manifest(out) == found
+    assert read_manifest(out) == manifest
     shutil.copy(archive[4], broken)
-    mended = build(splits, out, CONFIG, extend=True, report=quiet)
-    assert "error" not in mended.scenes[NAMES[4]]
+    repaired = build(splits, out, CONFIG, extend=True, report=quiet)
+    assert "error" not in repaired.scenes[NAMES[4]]
     assert check(out) == []
-    keys = list(samples(out, mended))
-    assert len(keys) == sum(sum(facts["tiles"].values()) for facts in mended.scenes.values())
+    keys = list(samples(out, repaired))
+    assert len(keys) == sum(sum(facts["tiles"].values()) for facts in repaired.scenes.values())
     assert np.unique(keys).size == len(keys)
 
 
@@ -217,7 +198,7 @@ def test_the_command_extends(archive: list[Path], tmp_path: Path, capsys: pytest
     assert command("old") == 0
     fingerprint = capsys.readouterr().out.splitlines()[-1]
     assert command("new") == 2
-    assert capsys.readouterr().err.endswith("add scenes with --extend, or build elsewhere\n")
+    assert "--extend" in capsys.readouterr().err
     assert command("new", "--extend", "--max-memory=2G", "--workers=1", "--time-limit=5") == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:3] == ["train", "5", "scenes"]
@@ -226,4 +207,4 @@ def test_the_command_extends(archive: list[Path], tmp_path: Path, capsys: pytest
     assert main(["shards", "check", str(tmp_path / "out"), "--workers=0"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out'}: whole\n"
     assert command("new", "--extend", "--max-memory=much") == 2
-    assert "--max-memory is 'much'; set a size such as 24G or 500M" in capsys.readouterr().err
+    assert "--max-memory is 'much'" in capsys.readouterr().err

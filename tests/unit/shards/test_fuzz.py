@@ -1,12 +1,14 @@
-"""Damaged scene files: each a clean error, or what an independent reader gets from the same file."""
+"""Damaged scene files: each is a clean error, or gives what an independent reader gets from the same file."""
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +56,24 @@ def write(path: Path, variables: Variables, attributes: dict[str, dict[str, Any]
 
 
 def variables_of(seed: int) -> Variables:
-    """A small scene of coarse numbers, so that what is not pixels is a large part of the file."""
-    found = scenes.raw(160, 170, seed=seed)
+    """A small scene of coarse numbers, so that a large part of the file is not pixels."""
+    variables = scenes.raw(160, 170, seed=seed)
     for name in ("nersc_sar_primary", "nersc_sar_secondary"):
-        dims, values = found[name]
-        found[name] = (dims, np.round(values / 4) * 4)
-    return found
+        dims, values = variables[name]
+        variables[name] = (dims, np.round(values / 4) * 4)
+    return variables
+
+
+@cache
+def sound_file(seed: int) -> bytes:
+    """The bytes of a scene file without damage."""
+    with tempfile.TemporaryDirectory() as folder:
+        return write(Path(folder) / "sound.nc", variables_of(seed)).read_bytes()
 
 
 def flipped(path: Path, random: Random) -> None:
     """Bits flipped anywhere."""
-    data = bytearray(write(path, variables_of(0)).read_bytes())
+    data = bytearray(sound_file(0))
     for place in random.integers(0, len(data), random.integers(1, 9)):
         data[place] ^= 1 << random.integers(8)
     path.write_bytes(data)
@@ -72,7 +81,7 @@ def flipped(path: Path, random: Random) -> None:
 
 def overwritten(path: Path, random: Random) -> None:
     """A run of bytes set to zero, to one value or to noise."""
-    data = bytearray(write(path, variables_of(1)).read_bytes())
+    data = bytearray(sound_file(1))
     place, length = random.integers(len(data)), random.integers(1, 600)
     kind = random.integers(3)
     run = random.integers(0, 256, length, np.uint8) if kind else np.zeros(length, np.uint8)
@@ -82,27 +91,27 @@ def overwritten(path: Path, random: Random) -> None:
 
 def cut(path: Path, random: Random) -> None:
     """The end of the file is missing."""
-    data = write(path, variables_of(2)).read_bytes()
+    data = sound_file(2)
     path.write_bytes(data[: random.integers(0, len(data))])
 
 
 def dropped(path: Path, random: Random) -> None:
     """Some variables are missing: any, or all of a kind that a scene may lack."""
-    found = variables_of(3)
+    variables = variables_of(3)
     kinds = [scenes.AMSR2, scenes.ERA5, ("polygon_icechart", "polygon_codes"), ("distance_map",), ("sar_grid_height",)]
-    names = [str(name) for name in random.choice(list(found), random.integers(1, 4), replace=False)]
+    names = [str(name) for name in random.choice(list(variables), random.integers(1, 4), replace=False)]
     if random.random() < 0.5:
         names = [name for i in random.choice(len(kinds), random.integers(1, 4), replace=False) for name in kinds[i]]
     for name in names:
-        del found[name]
-    write(path, found)
+        del variables[name]
+    write(path, variables)
 
 
 def reshaped(path: Path, random: Random) -> None:
     """A variable has other dimensions: cut, turned, with one more, flat, a single number."""
-    found = variables_of(4)
-    name = str(random.choice([name for name, (_, values) in found.items() if values.dtype != object]))
-    dims, values = found[name]
+    variables = variables_of(4)
+    name = str(random.choice([name for name, (_, values) in variables.items() if values.dtype != object]))
+    dims, values = variables[name]
     shapes: list[scenes.Variable] = [
         (dims, values[: -random.integers(1, 9)]),
         (dims[::-1], values.T),
@@ -112,15 +121,15 @@ def reshaped(path: Path, random: Random) -> None:
         (dims, np.repeat(values, 2, axis=0)),
         (dims, values[:0]),
     ]
-    found[name] = shapes[random.integers(len(shapes))]
-    write(path, found)
+    variables[name] = shapes[random.integers(len(shapes))]
+    write(path, variables)
 
 
 def retyped(path: Path, random: Random) -> None:
-    """A variable of another type, or with values that no writer means."""
-    found = variables_of(5)
-    name = str(random.choice([name for name, (_, values) in found.items() if values.dtype != object]))
-    dims, values = found[name]
+    """A variable of another type, or with values that a writer cannot mean."""
+    variables = variables_of(5)
+    name = str(random.choice([name for name, (_, values) in variables.items() if values.dtype != object]))
+    dims, values = variables[name]
     odd = values.copy().astype(np.float32)
     odd.ravel()[random.integers(0, odd.size, 40)] = random.choice([np.inf, -np.inf, np.nan, 1e36, 9.96921e36])
     kinds = [
@@ -132,13 +141,13 @@ def retyped(path: Path, random: Random) -> None:
         odd,
         np.full_like(odd, np.nan),
     ]
-    found[name] = (dims, kinds[random.integers(len(kinds))])
-    write(path, found)
+    variables[name] = (dims, kinds[random.integers(len(kinds))])
+    write(path, variables)
 
 
 def attributed(path: Path, random: Random) -> None:
     """Attributes of types and meanings that nobody expects."""
-    found = variables_of(6)
+    variables = variables_of(6)
     values = [
         3,
         "text",
@@ -153,16 +162,16 @@ def attributed(path: Path, random: Random) -> None:
     keys = ["scale_factor", "add_offset", "units", "missing_value", "valid_range", "calendar", "coordinates", "dtype"]
     attributes: dict[str, dict[str, Any]] = {
         str(name): {str(random.choice(keys)): values[random.integers(len(values))] for _ in range(2)}
-        for name in random.choice(list(found), 4, replace=False)
+        for name in random.choice(list(variables), 4, replace=False)
     }
     attributes[""] = {"simulated": values[random.integers(len(values))]}
-    write(path, found, attributes)
+    write(path, variables, attributes)
 
 
 def garbled(path: Path, random: Random) -> None:
     """Cells, rows or the header of the code table that make no sense."""
-    found = variables_of(7)
-    dims, rows = found["polygon_codes"]
+    variables = variables_of(7)
+    dims, rows = variables["polygon_codes"]
     rows = rows.copy()
     odd = ["", " ", "x", "1.5", "-9", "999", "-1", "1e3", "é", "0x1f", "9" * 20, "99", "91", "W", "07", "+5", "5 0"]
     for _ in range(int(random.integers(1, 4))):
@@ -181,8 +190,8 @@ def garbled(path: Path, random: Random) -> None:
         rows[i] = ";".join(cells)
     if random.random() < 0.2:
         rows = rows[random.permutation(len(rows))[: random.integers(0, len(rows) + 1)]]
-    found["polygon_codes"] = (dims, rows)
-    write(path, found)
+    variables["polygon_codes"] = (dims, rows)
+    write(path, variables)
 
 
 KINDS: dict[Callable[[Path, Random], None], int] = {
@@ -203,13 +212,13 @@ def tiles_of(folder: Path, manifest: Manifest) -> dict[str, dict[tuple[int, int,
     return out
 
 
-def compare(path: Path, found: dict[tuple[int, int, int], bytes]) -> list[str]:
+def compare(path: Path, samples: dict[tuple[int, int, int], bytes]) -> list[str]:
     """What of the samples of a scene is not as the independent reader says."""
     expected = literal.tiles_of(path, CONFIG.tile, CONFIG.factors)
-    if set(found) != set(expected):
-        return [f"tiles {sorted(set(found) ^ set(expected))} are in one of both only"]
+    if set(samples) != set(expected):
+        return [f"tiles {sorted(set(samples) ^ set(expected))} are in one of both only"]
     wrong = []
-    for place, data in found.items():
+    for place, data in samples.items():
         tile = sample.decode(*sample.split_members(data))
         wrong += [f"{place}: {text}" for text in literal.differences(tile, expected[place])]
     return wrong

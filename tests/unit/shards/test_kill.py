@@ -1,4 +1,4 @@
-"""A build that is killed at random moments, again and again, ends as one that was left alone."""
+"""A build that is killed at random moments, again and again, ends with the same bytes as an undisturbed build."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from archive import PASSES, scene_name
 
 import shards
 from shards.check import check
 from tests import scenes
+from tests.archive import PASSES, contents, scene_name
 
 ROOT = Path(shards.__file__).parents[1]
 KILLS = 20
 SCENES = 8
 
-# Forks a build for each folder that it reads, so that all share one import, and a kill meets a build at work. Workers
+# Forks a build for each folder that it reads, so that all share the imports, and a kill meets a build at work. Workers
 # are forked, too, for the same reason; that they end with their parent when they are spawned is tested elsewhere.
 SERVER = """
 import contextlib, ctypes, multiprocessing, os, sys
 from pathlib import Path
+import blosc2
 from arcticseg.ice.scenes.open import list_scenes
 from shards import build, part, workers
-import webdataset
 
 workers._CONTEXT = multiprocessing.get_context("fork")
 # PR_SET_CHILD_SUBREAPER: workers whose parent was killed become children of this process.
@@ -46,7 +46,7 @@ for line in sys.stdin:
         try:
             paths = list_scenes(scenes)
             splits = {"train": paths[3:], "val": paths[:2], "test": paths[2:3]}
-            config = part.BuildConfig(tile=32, factors=(4, 10), shard_bytes=150_000)
+            config = part.BuildConfig(tile=32, factors=(4, 10), shard_bytes=70_000)
             build.build(splits, Path(out), config, build.Machine(workers=2), report=lambda text: None)
             status = 0
         finally:
@@ -61,7 +61,7 @@ for line in sys.stdin:
 
 
 class Build:
-    """One build in a process group of its own."""
+    """A build in a process group of its own."""
 
     def __init__(self, server: subprocess.Popen[str], place: Path, out: Path) -> None:
         assert server.stdin is not None
@@ -85,7 +85,7 @@ class Build:
             return False
 
     def kill(self, what: str, choice: random.Random) -> bool:
-        """Kill the whole group, the parent or one worker; whether there was something to kill."""
+        """Kill the whole group, the parent or a worker; return whether there was something to kill."""
         try:
             if what == "group":
                 os.killpg(self.pid, signal.SIGKILL)
@@ -108,7 +108,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(SCENES):
         time_, orbit, service = PASSES[i % len(PASSES)]
         name = scene_name(f"{2018 + i // len(PASSES)}{time_[4:]}", f"{int(orbit) + i:06d}", service)
-        scenes.write_raw(folder / f"{name}.nc", lines=400, samples=420, seed=i)
+        scenes.write_raw(folder / f"{name}.nc", lines=280, samples=300, seed=i)
     return folder
 
 
@@ -123,12 +123,8 @@ def server() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def assert_whole_or_absent(out: Path, expected: dict[str, bytes]) -> None:
-    """No file under its own name is anything but what it will be."""
+    """A file that has its own name holds what it will hold in the end."""
     for path in out.glob("*.*") if out.exists() else ():
         if not path.name.startswith("."):
             assert path.read_bytes() == expected[path.name], path
@@ -137,7 +133,7 @@ def assert_whole_or_absent(out: Path, expected: dict[str, bytes]) -> None:
 def until_shards(build: Build, out: Path) -> None:
     """Wait until a build writes its first shard, or ends."""
     while build.alive():
-        # What an earlier one left goes away meanwhile.
+        # The build deletes meanwhile what an earlier build left.
         with contextlib.suppress(FileNotFoundError):
             if any(path.stat().st_mtime_ns >= build.began for path in out.glob("*.tar")):
                 return
@@ -147,7 +143,7 @@ def until_shards(build: Build, out: Path) -> None:
 def kill_again_and_again(
     start: Callable[[], Build], out: Path, longest: float, kinds: list[str], late: bool, expected: dict[str, bytes]
 ) -> Counter[str]:
-    """Start builds and kill something of them, ten times, each after up to `longest` seconds (of the second stage)."""
+    """Start builds and kill processes of theirs ten times, each after up to `longest` seconds (of the second stage)."""
     choice = random.Random(late)
     met: Counter[str] = Counter()
     while sum(met.values()) < KILLS // 2:
@@ -160,7 +156,7 @@ def kill_again_and_again(
             if build.kill(kind, choice):
                 met[kind] += 1
         if build.status() == 0:
-            # It was quicker; the next one starts from nothing.
+            # The build ended before the kill; the next build starts from nothing.
             assert contents(out) == expected
             shutil.rmtree(out)
         elif out.exists():
@@ -174,7 +170,7 @@ def test_twenty_kills_change_no_byte(place: Path, server: subprocess.Popen[str],
     assert len([name for name in expected if name.endswith(".tar")]) > 6
     assert check(tmp_path / "whole") == []
 
-    # The first one also found a cold machine.
+    # The first build also warmed the machine up.
     began = time.monotonic()
     assert Build(server, place, tmp_path / "again").status() == 0
     whole = time.monotonic() - began

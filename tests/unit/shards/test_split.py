@@ -1,15 +1,16 @@
 import json
+import re
 import warnings
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from archive import NAMES, scene_name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcticseg.errors import ConfigError
 from shards import split
+from tests.archive import NAMES, scene_name
 
 names_ = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), min_size=3, max_size=60, unique=True).map(
     lambda pairs: [scene_name(f"20200101T0{minute}0000", f"{orbit:06d}", "cis") for orbit, minute in pairs]
@@ -18,36 +19,36 @@ names_ = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), min_size=3, 
 
 def test_a_pass_is_a_satellite_and_an_orbit() -> None:
     other = NAMES[0].replace("S1A", "S1B")
-    found = split.passes_of([NAMES[0], other, NAMES[1], "a", "b"])
-    assert found == {NAMES[0]: "S1A-022892", NAMES[1]: "S1A-022892", other: "S1B-022892", "a": "a", "b": "b"}
+    passes = split.passes_of([NAMES[0], other, NAMES[1], "a", "b"])
+    assert passes == {NAMES[0]: "S1A-022892", NAMES[1]: "S1A-022892", other: "S1B-022892", "a": "a", "b": "b"}
 
 
 def test_ready_to_train_names_are_of_one_pass_when_they_follow_each_other() -> None:
     times = ["20180607T235900", "20180608T000000", "20180608T000959", "20180608T002100", "20180609T000000"]
     names = [f"{time}_dmi_prep" for time in times]
-    found = split.passes_of(names[::-1])
-    assert [found[name] for name in names] == [names[0]] * 3 + names[3:]
+    passes = split.passes_of(names[::-1])
+    assert [passes[name] for name in names] == [names[0]] * 3 + names[3:]
 
 
 @settings(max_examples=60, deadline=None)
 @given(names_, st.sampled_from([0.0, 0.1, 0.25]), st.sampled_from([0.0, 0.1, 0.3]), st.integers(0, 100))
 def test_passes_stay_together_and_shares_are_met(names: list[str], val: float, test: float, seed: int) -> None:
     try:
-        found = split.split(names, {"val": val, "test": test}, seed)
+        lists = split.split(names, {"val": val, "test": test}, seed)
     except ConfigError as error:
-        assert "leave none for training" in str(error)  # noqa: PT017
+        assert f"{len(names)} scenes" in str(error)  # noqa: PT017
         return
-    assert sorted(name for part in found.values() for name in part) == sorted(names)
+    assert sorted(name for part in lists.values() for name in part) == sorted(names)
     where: dict[str, set[str]] = {}
-    for part, listed in found.items():
+    for part, listed in lists.items():
         assert listed == sorted(listed)
         for name in listed:
             where.setdefault(name[:4] + name[49:55], set()).add(part)
     assert all(len(parts) == 1 for parts in where.values())
-    assert len(found["train"]) >= 1
+    assert len(lists["train"]) >= 1
     for part, share in (("val", val), ("test", test)):
-        assert len(found.get(part, [])) >= share * len(names)
-        assert (part in found) == (share > 0)
+        assert len(lists.get(part, [])) >= share * len(names)
+        assert (part in lists) == (share > 0)
 
 
 def test_a_split_depends_on_seed_and_names_alone() -> None:
@@ -56,7 +57,7 @@ def test_a_split_depends_on_seed_and_names_alone() -> None:
     assert split.split(names, shares, 3) == split.split(names[::-1], shares, 3)
     assert split.split(names, shares, 3) != split.split(names, shares, 4)
     # Shares are not much exceeded where passes are single scenes.
-    assert Counter({part: len(found) for part, found in split.split(names, shares).items()}) == {
+    assert Counter({part: len(listed) for part, listed in split.split(names, shares).items()}) == {
         "train": 24,
         "val": 8,
         "test": 8,
@@ -65,69 +66,19 @@ def test_a_split_depends_on_seed_and_names_alone() -> None:
 
 @pytest.mark.parametrize("shares", [{"val": -0.1}, {"val": 0.5, "test": 0.5}, {"test": 1.0}])
 def test_shares_that_cannot_be(shares: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="set shares of 0 or more that leave something for training"):
+    with pytest.raises(ConfigError, match=f"^shares are {re.escape(str(shares))}"):
         split.split(NAMES, shares)
 
 
 def test_too_few_passes() -> None:
-    with pytest.raises(ConfigError, match="2 scenes of 1 passes leave none for training; give more scenes"):
+    with pytest.raises(ConfigError, match="2 scenes of 1 passes"):
         split.split(NAMES[:2], {"val": 0.1})
 
 
 def test_the_default_split() -> None:
     assert split.default(NAMES[:3]) == {"train": sorted(NAMES[:3])}  # two passes
-    found = split.default(NAMES)
-    assert {part: len(found[part]) >= 1 for part in ("train", "val", "test")} == dict.fromkeys(found, True)
-
-
-def test_lists_are_written_and_read(tmp_path: Path) -> None:
-    found = split.split(NAMES, {"val": 0.2, "test": 0.2})
-    written = split.write_lists(found, tmp_path / "lists")
-    assert [path.name for path in written] == ["train.txt", "val.txt", "test.txt"]
-    assert split.read_lists(tmp_path / "lists") == found
-
-
-def test_lists_may_name_files_and_hold_empty_lines(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text(f"{NAMES[0]}.nc\n\n  {NAMES[1]}  \n")
-    assert split.read_lists(tmp_path) == {"train": [NAMES[0], NAMES[1]]}
-
-
-def test_a_pass_in_two_lists_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text(f"{NAMES[0]}\n{NAMES[2]}\n")
-    (tmp_path / "val.txt").write_text(f"{NAMES[1]}\n")
-    with pytest.raises(ConfigError, match=rf"^{tmp_path}: one pass is in two lists, train: S1A.* and val: S1A"):
-        split.read_lists(tmp_path)
-    # A list that says that it is given is taken, and the pair is named.
-    (tmp_path / "val.txt").write_text(f"# taken as given from x.json\n{NAMES[1]}\n")
-    with pytest.warns(UserWarning, match=rf"share 1 pairs of one pass: train: {NAMES[0]} and val: {NAMES[1]}$"):
-        assert split.read_lists(tmp_path) == {"train": [NAMES[0], NAMES[2]], "val": [NAMES[1]]}
-
-
-def test_a_scene_in_two_lists_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text(f"{NAMES[0]}\n{NAMES[2]}\n")
-    (tmp_path / "test.txt").write_text(f"# taken as given\n{NAMES[2]}\n")
-    with pytest.raises(ConfigError, match=rf"{NAMES[2]} is in both train\.txt and test\.txt"):
-        split.read_lists(tmp_path)
-
-
-def test_a_folder_without_lists_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds no train\.txt; make the lists with `arcticseg shards split`"):
-        split.read_lists(tmp_path)
-
-
-def test_assign_wants_a_file_for_each_name_and_a_name_for_each_file() -> None:
-    paths = [Path(f"{name}.nc") for name in "abc"]
-    lists = {"train": ["b", "a"], "val": ["c"]}
-    assert split.assign(paths, lists) == {"train": paths[:2], "val": paths[2:]}
-    with pytest.raises(ConfigError, match="1 listed scenes have no file, such as d; add them or mend the lists"):
-        split.assign(paths, {**lists, "test": ["d"]})
-    with pytest.raises(ConfigError, match="1 scenes are on no list, such as c; add them to a list"):
-        split.assign(paths, {"train": ["a", "b"]})
-
-
-def test_scenes_left_out_need_no_file_and_no_split() -> None:
-    paths = [Path(f"{name}.nc") for name in "abc"]
-    assert split.assign(paths, {"train": ["a", "b"], "left_out": ["c", "d"]}) == {"train": paths[:2]}
+    lists = split.default(NAMES)
+    assert {part: len(lists[part]) >= 1 for part in ("train", "val", "test")} == dict.fromkeys(lists, True)
 
 
 ORBITS = [(f"{orbit:06d}", minute) for orbit in range(20) for minute in range(2)]
@@ -136,12 +87,12 @@ PAIRS = [scene_name(f"202001{int(orbit) + 1:02d}T00{minute}000", orbit, "cis") f
 
 def test_drawn_lists_touch_no_pass_of_a_given_one() -> None:
     test = [PAIRS[0], PAIRS[5]]
-    found = split.plan(PAIRS, {"test": test}, {"val": 0.2, "test": 0.5})
-    assert found["test"] == test
-    assert found["left_out"] == [PAIRS[1], PAIRS[4]]
-    assert len(found["val"]) == 8
-    assert split.shared_passes({part: found[part] for part in ("train", "val", "test")}) == []
-    assert sorted(name for part in found.values() for name in part) == sorted(PAIRS)
+    lists = split.plan(PAIRS, {"test": test}, {"val": 0.2, "test": 0.5})
+    assert lists["test"] == test
+    assert lists["left_out"] == [PAIRS[1], PAIRS[4]]
+    assert len(lists["val"]) == 8
+    assert split.shared_passes({part: lists[part] for part in ("train", "val", "test")}) == []
+    assert sorted(name for part in lists.values() for name in part) == sorted(PAIRS)
 
 
 @settings(max_examples=60, deadline=None)
@@ -149,49 +100,49 @@ def test_drawn_lists_touch_no_pass_of_a_given_one() -> None:
 def test_plans_hold_every_scene_once_and_what_is_drawn_shares_no_pass(names: list[str], data: st.DataObject) -> None:
     where = {name: data.draw(st.sampled_from(["train", "val", "test", None, None])) for name in names}
     given_parts = data.draw(st.sets(st.sampled_from(["train", "val", "test"])))
-    lists = {part: [name for name in names if where[name] == part] for part in given_parts}
-    if "train" in lists and "val" in lists:
-        lists["train"] += lists["val"]  # as those of the challenge winner
+    given_lists = {part: [name for name in names if where[name] == part] for part in given_parts}
+    if "train" in given_lists and "val" in given_lists:
+        given_lists["train"] += given_lists["val"]  # as those of the challenge winner
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            found = split.plan(names, lists, {"val": 0.2, "test": 0.2}, 1)
+            lists = split.plan(names, given_lists, {"val": 0.2, "test": 0.2}, 1)
         except ConfigError as error:
-            assert "leave none for training" in str(error)  # noqa: PT017
+            assert "scenes of" in str(error)  # noqa: PT017
             return
-    assert sorted(name for part in found.values() for name in part) == sorted(names)
+    assert sorted(name for part in lists.values() for name in part) == sorted(names)
     for part in given_parts & {"val", "test"}:
-        assert found.get(part, []) == sorted(lists[part])
-    if "train" in lists:
-        assert set(found["train"]) <= set(lists["train"])
-    shared = split.shared_passes({part: listed for part, listed in found.items() if part != "left_out"})
+        assert lists.get(part, []) == sorted(given_lists[part])
+    if "train" in given_lists:
+        assert set(lists["train"]) <= set(given_lists["train"])
+    shared = split.shared_passes({part: listed for part, listed in lists.items() if part != "left_out"})
     assert bool(shared) == bool(caught)
     # A pair of one pass in two splits is one of given lists.
     for pair in shared:
-        assert {one.partition(":")[0] for one in pair} <= given_parts
+        assert {member.partition(":")[0] for member in pair} <= given_parts
 
 
 def test_given_training_scenes_stay_and_the_pairs_are_named() -> None:
     train, test = PAIRS[1:30], [PAIRS[0]]
-    with pytest.warns(UserWarning, match=rf"share 1 pairs of one pass: train: {PAIRS[1]} and test: {PAIRS[0]}$"):
-        found = split.plan(PAIRS, {"train": train, "test": test}, {"val": 0.1, "test": 0.5})
-    assert found["test"] == test
-    assert sorted(found["train"] + found["val"]) == sorted(train)
-    assert PAIRS[1] in found["train"]
-    assert found["left_out"] == sorted(PAIRS[30:])
-    assert split.shared_passes({"train": found["train"], "val": found["val"]}) == []
+    with pytest.warns(UserWarning, match=rf"1 pairs.*train: {PAIRS[1]} and test: {PAIRS[0]}$"):
+        lists = split.plan(PAIRS, {"train": train, "test": test}, {"val": 0.1, "test": 0.5})
+    assert lists["test"] == test
+    assert sorted(lists["train"] + lists["val"]) == sorted(train)
+    assert PAIRS[1] in lists["train"]
+    assert lists["left_out"] == sorted(PAIRS[30:])
+    assert split.shared_passes({"train": lists["train"], "val": lists["val"]}) == []
 
 
 def test_given_validation_scenes_leave_the_training_list() -> None:
     val = [PAIRS[2], PAIRS[3]]
-    found = split.plan(PAIRS, {"train": PAIRS, "val": val}, {"val": 0.5, "test": 0.0})
-    assert found == {"train": sorted(set(PAIRS) - set(val)), "val": val}
+    lists = split.plan(PAIRS, {"train": PAIRS, "val": val}, {"val": 0.5, "test": 0.0})
+    assert lists == {"train": sorted(set(PAIRS) - set(val)), "val": val}
 
 
 def test_given_lists_that_cannot_be() -> None:
-    with pytest.raises(ConfigError, match="the val list names 1 scenes that are not there, such as other; add them"):
+    with pytest.raises(ConfigError, match=r"val list .*1 scenes.*other"):
         split.plan(PAIRS, {"val": ["other", PAIRS[0]]}, {})
-    with pytest.raises(ConfigError, match=f"the test list holds {PAIRS[3]}, which is on another list, too"):
+    with pytest.raises(ConfigError, match=f"test list .*{PAIRS[3]}"):
         split.plan(PAIRS, {"train": PAIRS, "test": [PAIRS[3]]}, {})
 
 
@@ -201,28 +152,28 @@ def official(real_data: Path, which: str) -> list[str]:
 
 def test_the_official_lists(real_data: Path) -> None:
     train, test = official(real_data, "train_scenes"), official(real_data, "test_scenes")
-    with pytest.warns(UserWarning, match="share 2 pairs of one pass") as caught:
-        found = split.plan(train + test, {"train": train, "test": test}, {"val": 0.05})
-    assert {part: len(listed) for part, listed in found.items()} == {"train": 486, "val": 26, "test": 20}
-    assert found["test"] == sorted(test)
+    with pytest.warns(UserWarning, match="2 pairs") as caught:
+        lists = split.plan(train + test, {"train": train, "test": test}, {"val": 0.05})
+    assert {part: len(listed) for part, listed in lists.items()} == {"train": 486, "val": 26, "test": 20}
+    assert lists["test"] == sorted(test)
     message = str(caught[0].message)
     assert "20200319T102035" in message
     assert "20201013T080348" in message
-    assert split.shared_passes({"train": found["train"], "val": found["val"]}) == []
-    assert split.shared_passes({"val": found["val"], "test": found["test"]}) == []
+    assert split.shared_passes({"train": lists["train"], "val": lists["val"]}) == []
+    assert split.shared_passes({"val": lists["val"], "test": lists["test"]}) == []
     # Without the official training list, the two scenes that share a pass with the test are in no list.
-    found = split.plan(train + test, {"test": test}, {"val": 0.05})
-    assert {part: len(listed) for part, listed in found.items()} == {"train": 484, "val": 26, "test": 20, "left_out": 2}
-    assert split.shared_passes({part: found[part] for part in ("train", "val", "test")}) == []
+    lists = split.plan(train + test, {"test": test}, {"val": 0.05})
+    assert {part: len(listed) for part, listed in lists.items()} == {"train": 484, "val": 26, "test": 20, "left_out": 2}
+    assert split.shared_passes({part: lists[part] for part in ("train", "val", "test")}) == []
 
 
 @pytest.mark.parametrize(("number", "scenes", "pairs"), [(1, 18, 5), (2, 17, 6)])
 def test_validation_lists_of_the_challenge(real_data: Path, number: int, scenes: int, pairs: int) -> None:
     train, test = official(real_data, "train_scenes"), official(real_data, "test_scenes")
     val = official(real_data, f"val_scenes_mmseaice_{number}")
-    with pytest.warns(UserWarning, match=f"share {pairs} pairs"):
-        found = split.plan(train + test, {"train": train, "val": val, "test": test}, {})
-    assert {part: len(listed) for part, listed in found.items()} == {"train": 512 - scenes, "val": scenes, "test": 20}
+    with pytest.warns(UserWarning, match=f" {pairs} pairs"):
+        lists = split.plan(train + test, {"train": train, "val": val, "test": test}, {})
+    assert {part: len(listed) for part, listed in lists.items()} == {"train": 512 - scenes, "val": scenes, "test": 20}
 
 
 def test_every_official_scene_has_an_orbit(real_data: Path) -> None:

@@ -1,10 +1,8 @@
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
-from archive import leaves
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,14 +11,15 @@ from arcticseg.errors import ConfigError
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.layers import Layers
-from shards.stats import SceneTallies, Tally, bin_width, combine, merge, picture, rows, table, tally, tally_sar, unmerge
+from shards.stats import SceneTallies, Tally, bin_width, combine, merge, rows, table, tally, tally_sar, unmerge
+from tests.archive import leaves
 
 arrays = st.lists(st.floats(-1e3, 1e3), max_size=30).map(np.array)
 
 
-def histogram(found: Tally, width: float) -> dict[float, int]:
+def histogram(counted: Tally, width: float) -> dict[float, int]:
     """Left edge of a bin -> count, without empty bins."""
-    return {(found.first + i) * width: n for i, n in enumerate(found.bins) if n}
+    return {(counted.first + i) * width: n for i, n in enumerate(counted.bins) if n}
 
 
 @given(arrays, arrays)
@@ -63,13 +62,13 @@ def test_backscatter_is_counted_as_it_is_stored(values: list[float]) -> None:
     decibels = np.array(values, np.float32).reshape(1, -1)
     codes = encode_sar(decibels)
     stored = -60 + 0.05 * (codes[codes > 0].astype(float) - 1)
-    found = tally_sar(decibels)
-    assert found.count == stored.size
+    counted = tally_sar(decibels)
+    assert counted.count == stored.size
     if stored.size:
-        assert found.mean == pytest.approx(stored.mean(), abs=1e-9)
-        assert found.squares == pytest.approx(((stored - stored.mean()) ** 2).sum(), rel=1e-9, abs=1e-9)
+        assert counted.mean == pytest.approx(stored.mean(), abs=1e-9)
+        assert counted.squares == pytest.approx(((stored - stored.mean()) ** 2).sum(), rel=1e-9, abs=1e-9)
         edges, counts = np.unique(-60 + 0.5 * ((codes[codes > 0].astype(int) - 1) // 10), return_counts=True)
-        assert histogram(found, 0.5) == dict(zip(edges.tolist(), counts.tolist(), strict=True))
+        assert histogram(counted, 0.5) == dict(zip(edges.tolist(), counts.tolist(), strict=True))
 
 
 def layers_of(seed: int, factor: int, size: int) -> Layers:
@@ -106,8 +105,8 @@ def test_statistics_are_those_of_all_values_together() -> None:
         for layers in scene:
             tallies.add(layers)
         collected.append(tallies.to_dict())
-    found = merge(collected)
-    assert list(found) == list(CHANNELS)
+    merged = merge(collected)
+    assert list(merged) == list(CHANNELS)
 
     def check(statistics: dict, values: np.ndarray, width: float) -> None:
         finite = values[np.isfinite(values)].astype(np.float64)
@@ -125,18 +124,18 @@ def test_statistics_are_those_of_all_values_together() -> None:
     for i, factor in enumerate((2, 3)):
         for name, channel in SAR.items():
             stored = np.concatenate([encode_sar(scene[i].sar[name]).ravel() for scene in scenes]).astype(np.float64)
-            check(found[channel]["factors"][str(factor)], np.where(stored > 0, -60 + 0.05 * (stored - 1), np.nan), 0.5)
+            check(merged[channel]["factors"][str(factor)], np.where(stored > 0, -60 + 0.05 * (stored - 1), np.nan), 0.5)
         zones = np.concatenate([scene[i].distance.ravel() for scene in scenes]).astype(np.float64)
-        check(found["distance_map"]["factors"][str(factor)], np.where(zones == 255, np.nan, zones), 1.0)
-    assert found["nersc_sar_primary"]["mean"] == found["nersc_sar_primary"]["factors"]["2"]["mean"]
+        check(merged["distance_map"]["factors"][str(factor)], np.where(zones == 255, np.nan, zones), 1.0)
+    assert merged["nersc_sar_primary"]["mean"] == merged["nersc_sar_primary"]["factors"]["2"]["mean"]
     for j, name in enumerate(COARSE):
         values = np.concatenate([scene[0].coarse[j].ravel() for scene in scenes]).astype(np.float64)
-        check(found[name], values, bin_width(name))
-        assert "factors" not in found[name]
+        check(merged[name], values, bin_width(name))
+        assert "factors" not in merged[name]
     for name, field in (("sar_incidenceangle", "incidence"), ("sar_grid_latitude", "latitude")):
-        check(found[name], np.concatenate([getattr(s[0].geo, field).ravel() for s in scenes]), 2.0)
-    assert found["month"]["mean"] == 2.0
-    assert found["day"]["count"] == 3
+        check(merged[name], np.concatenate([getattr(s[0].geo, field).ravel() for s in scenes]), 2.0)
+    assert merged["month"]["mean"] == 2.0
+    assert merged["day"]["count"] == 3
 
 
 def test_codes_and_exact_values_differ_by_rounding_alone() -> None:
@@ -149,10 +148,10 @@ def test_merge_leaves_out_channels_without_values() -> None:
     def scene(values: list[float]) -> dict:
         return {"scene": {"t2m": asdict(tally(np.array(values))), "skt": asdict(tally(np.array([])))}}
 
-    (name, found), *others = merge([scene([1.0, 3.0]), scene([5.0])]).items()
+    (name, values), *others = merge([scene([1.0, 3.0]), scene([5.0])]).items()
     assert (name, others) == ("t2m", [])
-    assert (found["mean"], found["count"]) == (3.0, 3)
-    assert found["std"] == pytest.approx(np.std([1, 3, 5]))
+    assert (values["mean"], values["count"]) == (3.0, 3)
+    assert values["std"] == pytest.approx(np.std([1, 3, 5]))
     assert merge([]) == {}
 
 
@@ -168,36 +167,27 @@ def test_statistics_can_be_added_to() -> None:
     assert leaves(extended) == pytest.approx(leaves(together), rel=1e-12)
 
 
-def statistics() -> dict:
-    tallies = SceneTallies()
-    for factor in (2, 10):
-        tallies.add(layers_of(0, factor, 40))
-    return merge([tallies.to_dict()])
-
-
 def test_table_compares_with_what_is_published() -> None:
     known = CHANNELS["t2m"]
-    lines = table({"t2m": {"mean": known.mean + 2 * known.std, "std": 1.0, "count": 5}}).splitlines()
+    lines = table([("t2m", "", {"mean": known.mean + 2 * known.std, "std": 1.0, "count": 5})]).splitlines()
     assert len(lines) == 2
     assert lines[1].split()[0] == "t2m"
     assert lines[1].split()[-1] == "+2.00"
-    assert "published" not in table({"t2m": {"mean": 1.0, "std": 1.0, "count": 5}}, published=False)
+    assert "published" not in table([("t2m", "", {"mean": 1.0, "std": 1.0, "count": 5})], published=False)
 
 
 def test_table_by_factor() -> None:
-    found = statistics()
-    every = [line.split() for line in table(found).splitlines()[1:]]
-    assert [line[1] for line in every if line[0] == "nersc_sar_primary"] == ["2", "10"]
-    assert len(every) == len(CHANNELS) + 3
-    one = [line.split() for line in table(found, 10).splitlines()[1:]]
-    assert len(one) == len(CHANNELS)
-    sar = found["nersc_sar_primary"]["factors"]["10"]
-    (line,) = [line for line in one if line[0] == "nersc_sar_primary"]
+    tallies = SceneTallies()
+    for factor in (2, 10):
+        tallies.add(layers_of(0, factor, 40))
+    statistics = merge([tallies.to_dict()])
+    all_lines = [line.split() for line in table(rows(statistics)).splitlines()[1:]]
+    assert [line[1] for line in all_lines if line[0] == "nersc_sar_primary"] == ["2", "10"]
+    assert len(all_lines) == len(CHANNELS) + 3
+    lines = [line.split() for line in table(rows(statistics, 10)).splitlines()[1:]]
+    assert len(lines) == len(CHANNELS)
+    sar = statistics["nersc_sar_primary"]["factors"]["10"]
+    (line,) = [line for line in lines if line[0] == "nersc_sar_primary"]
     assert line[1:5] == ["10", f"{sar['mean']:.3f}", f"{sar['std']:.3f}", str(sar["count"])]
-    with pytest.raises(ConfigError, match=r"--factor is 3; the shards hold 2, 10"):
-        rows(found, 3)
-
-
-def test_the_picture_shows_every_channel(tmp_path: Path) -> None:
-    picture(statistics(), tmp_path / "stats.png", simulated=True)
-    assert (tmp_path / "stats.png").stat().st_size > 20_000
+    with pytest.raises(ConfigError, match=r"--factor is 3.*2, 10"):
+        rows(statistics, 3)

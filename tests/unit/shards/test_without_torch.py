@@ -36,8 +36,8 @@ if __name__ == "__main__":
     out = Path(sys.argv[2])
     status = {"simulate": main(["simulate", str(out / "scenes"), "--n", "2", "--size", "500"])}
     build = ["shards", "build", str(out / "scenes"), "--out", str(out / "shards"), "--factors", "4", "--tile", "32"]
-    status["build"] = main(build)
-    status["check"] = main(["shards", "check", str(out / "shards")])
+    status["build"] = main([*build, "--workers", "1"])
+    status["check"] = main(["shards", "check", str(out / "shards"), "--workers", "0"])
     status["stats"] = main(["shards", "stats", str(out / "shards")])
     split = ["shards", "split", str(out / "scenes"), "--out", str(out / "lists"), "--val=0", "--test=0.5"]
     status["split"] = main(split)
@@ -80,11 +80,11 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, o
 
 
 def test_scenes_and_shards_are_made(outcome: tuple[Path, dict[str, object]]) -> None:
-    folder, found = outcome
-    status = found["status"]
+    folder, result = outcome
+    status = result["status"]
     assert isinstance(status, dict)
     assert {verb for verb, code in status.items() if code} == {"train"}
-    assert found["loaded"] == []
+    assert result["loaded"] == []
     manifest = read_manifest(folder / "shards")
     assert len(manifest.scenes) == 2
     assert manifest.simulated
@@ -92,8 +92,8 @@ def test_scenes_and_shards_are_made(outcome: tuple[Path, dict[str, object]]) -> 
 
 
 def test_training_says_what_to_install(outcome: tuple[Path, dict[str, object]]) -> None:
-    _, found = outcome
-    status = found["status"]
+    _, result = outcome
+    status = result["status"]
     assert isinstance(status, dict)
     assert status["train"] == 2
-    assert found["said"] == "arcticseg: error: torch is not installed; pip install 'arcticseg[train]'\n"
+    assert result["said"] == "arcticseg: error: torch is not installed; pip install 'arcticseg[train]'\n"

@@ -18,7 +18,7 @@ def trial(out: Path, name: str, share: float, phase: str = "finetune", lines: li
         (folder / "config.yaml").write_text("steps: 3\n")
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     grid = {"data.label_fraction": share} if phase == "finetune" else {}
-    return Trial(phase, folder.name, name, grid, None, RunConfig(out=str(folder)), Resources())  # type: ignore[arg-type]
+    return Trial(phase, folder.name, name, grid, None, RunConfig(steps=3, out=str(folder)), Resources())  # type: ignore[arg-type]
 
 
 def validation(step: int, combined: float | None) -> dict:
@@ -27,8 +27,8 @@ def validation(step: int, combined: float | None) -> dict:
 
 def test_best_validation_is_by_combined_score(tmp_path: Path) -> None:
     lines = [validation(1, 30.0), {"step": 2, "kind": "train", "loss": 1.0}, validation(2, 41.5), validation(3, 40.0)]
-    one = standings.standing(trial(tmp_path, "vit", 0.2, lines=lines), "finished")
-    assert (one.step, one.scores) == (2, {"SIC": 12.0, "SOD": 50.123, "FLOE": None, "combined": 41.5})
+    standing = standings.standing(trial(tmp_path, "vit", 0.2, lines=lines), "finished")
+    assert (standing.step, standing.scores) == (2, {"SIC": 12.0, "SOD": 50.123, "FLOE": None, "combined": 41.5})
 
 
 def test_runs_without_a_score_have_none(tmp_path: Path) -> None:
@@ -40,12 +40,12 @@ def test_files_and_table_say_the_same(tmp_path: Path) -> None:
     mae = trial(tmp_path, "mae", 1.0, "pretrain", [{"step": 4, "kind": "validation", "reconstruction": 0.25}])
     good = trial(tmp_path, "vit", 0.2, lines=[validation(5, 41.5)])
     bad = trial(tmp_path, "unet", 0.2)
-    found = [
+    study = [
         standings.standing(mae, "finished"),
         standings.standing(good, "finished"),
         standings.standing(bad, "failed", "no space"),
     ]
-    standings.write(tmp_path, found, simulated=True)
+    standings.write(tmp_path, study, simulated=True)
     with open(tmp_path / "results.csv") as file:
         rows = list(csv.DictReader(file))
     assert [(row["model"], row["data.label_fraction"], row["combined"], row["status"]) for row in rows] == [
@@ -59,24 +59,24 @@ def test_files_and_table_say_the_same(tmp_path: Path) -> None:
     assert [row["scores"].get("combined") for row in kept["trials"]] == [None, 41.5, None]
     assert kept["trials"][0]["scores"] == {"reconstruction": 0.25}
 
-    table = standings.table(found, simulated=True)
+    table = standings.table(study, simulated=True)
     assert "pretraining mae-1.0: finished, reconstruction 0.250" in table
     assert any(
         line.split() == ["vit", "0.2", "15.00", "50.12", "-", "41.50", "finished"] for line in table.splitlines()
     )
     assert "SIMULATED" in table
-    assert "SIMULATED" not in standings.table(found, simulated=False)
+    assert "SIMULATED" not in standings.table(study, simulated=False)
 
 
 def test_a_study_that_went_well_needs_no_status_column(tmp_path: Path) -> None:
-    found = [standings.standing(trial(tmp_path, "vit", 0.2, lines=[validation(5, 41.5)]), "finished")]
-    head = standings.table(found, False).splitlines()[0]
+    study = [standings.standing(trial(tmp_path, "vit", 0.2, lines=[validation(5, 41.5)]), "finished")]
+    head = standings.table(study, False).splitlines()[0]
     assert head.split() == ["model", "label_fraction", "SIC", "SOD", "FLOE", "combined"]
 
 
 def test_only_what_the_scheduler_stopped_is_kept_stopped(tmp_path: Path) -> None:
     assert standings.stopped_before(tmp_path) == set()
-    one, two = trial(tmp_path, "a", 0.2), trial(tmp_path, "b", 0.2)
-    found = [standings.standing(one, "stopped"), standings.standing(two, "failed", "x")]
-    standings.write(tmp_path, found, simulated=False)
+    poor, broken = trial(tmp_path, "a", 0.2), trial(tmp_path, "b", 0.2)
+    study = [standings.standing(poor, "stopped"), standings.standing(broken, "failed", "x")]
+    standings.write(tmp_path, study, simulated=False)
     assert standings.stopped_before(tmp_path) == {"finetune/a-0.2"}

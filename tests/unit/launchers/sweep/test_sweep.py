@@ -65,10 +65,10 @@ def test_inputs_are_checked_before_anything_is_written(folder: Path) -> None:
     with pytest.raises(ShardError, match=str(folder / "s")):
         sweep("study.yaml")
     shards(folder / "s", "train")
-    with pytest.raises(ConfigError, match="holds no split 'val'"):
+    with pytest.raises(ConfigError, match=r"s: .*'val'"):
         sweep("study.yaml")
     shards(folder / "s2", "train", "val")
-    with pytest.raises(ConfigError, match=r"finetune 'unet': key 'model.init_from' is '.*nowhere', which is not there"):
+    with pytest.raises(ConfigError, match=r"finetune 'unet'.*'model.init_from'.*nowhere"):
         sweep("study.yaml", ["common.data.shards=s2", "finetune.unet.model={init_from: nowhere, encoder: vit_tiny}"])
     assert not (folder / "st").exists()
 
@@ -90,7 +90,7 @@ def test_a_finished_study_is_only_told_again(
     for trial in trials:
         scores = {"SIC": 1.0, "SOD": 2.0, "FLOE": 3.0, "combined": 1.8, "reconstruction": 0.5}
         finish(trial, [{"step": 3, "kind": "validation", **scores}])
-    with pytest.raises(ConfigError, match="which holds a study; go on with --resume"):
+    with pytest.raises(ConfigError, match=r"'out'.*st'.*--resume"):
         sweep("study.yaml")
     # Nothing is left to do, so Ray is not started.
     monkeypatch.setattr(ray, "started", None)
@@ -98,16 +98,16 @@ def test_a_finished_study_is_only_told_again(
     printed = capsys.readouterr().out
     assert "unet   1.00  2.00  3.00      1.80" in printed
     assert "SIMULATED" in printed
-    with pytest.raises(ConfigError, match=r"key 'optim.lr' is 0.5; the finished run in .* had 0.0001"):
+    with pytest.raises(ConfigError, match=r"finetune 'unet'.*'optim.lr'.*0.5.*0.0001"):
         sweep("study.yaml", ["finetune.unet.optim.lr=0.5"], resume=True)
 
 
 def test_a_trial_too_large_for_every_machine_is_refused(folder: Path) -> None:
     cfg, _ = study.load("study.yaml", ["resources.finetune={cpus: 8, gpus: 1}"])
     small = {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}
-    with pytest.raises(ConfigError, match=r"'resources.finetune.cpus' is 8; the largest machine of Ray has 4 CPUs"):
+    with pytest.raises(ConfigError, match=r"'resources.finetune.cpus'.*8.*4 CPUs"):
         ray._check_resources(cfg, [small, {"Alive": False, "Resources": {"CPU": 64.0}}])
-    with pytest.raises(ConfigError, match=r"'resources.finetune.gpus' is 1.0; .* 0 GPUs"):
+    with pytest.raises(ConfigError, match=r"'resources.finetune.gpus'.*1.0.*0 GPUs"):
         ray._check_resources(cfg, [{"Alive": True, "Resources": {"CPU": 8.0}}])
     ray._check_resources(cfg, [small, {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}])
 

@@ -12,36 +12,37 @@ from launchers.sweep import trial as trials
 from launchers.sweep.trial import Specification, TrialError, Validations, run_trial
 
 
-def test_validations_follow_a_file_that_grows_and_is_begun_anew(tmp_path: Path) -> None:
+def test_validations_follow_a_file_that_grows_and_begins_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    found = Validations(path)
-    assert found.new() == []
+    validations = Validations(path)
+    assert validations.new() == []
     first = (
         '{"step": 1, "kind": "train", "loss": 2.0}\n{"step": 1, "kind": "validation", "combined": 1.5, "SOD": null}\n'
     )
     path.write_text(first + '{"step": 2, "kind": "valid')
-    assert found.new() == [{"step": 1, "combined": 1.5}]
+    assert validations.new() == [{"step": 1, "combined": 1.5}]
     with open(path, "a") as file:
         file.write('ation", "combined": 2.5}\n')
-    assert found.new() == [{"step": 2, "combined": 2.5}]
-    assert found.new() == []
+    assert validations.new() == [{"step": 2, "combined": 2.5}]
+    assert validations.new() == []
     # As a resumed run does: another file, whose first lines are known.
     other = tmp_path / "other"
     other.write_text(first + '{"step": 3, "kind": "validation", "combined": 3.5}\n')
     other.replace(path)
-    assert found.new() == [{"step": 3, "combined": 3.5}]
+    assert validations.new() == [{"step": 3, "combined": 3.5}]
 
 
 def test_a_trial_reports_its_validations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("PYTHONPATH", "before")
     (tmp_path / "source").write_text('{"step": 1, "kind": "validation", "combined": 2.0}\n')
     script = (
-        "import os, shutil; assert 'RANK' not in os.environ;"
+        "import os, shutil; assert 'RANK' not in os.environ; assert os.environ['PYTHONPATH'] == 'mine:before';"
         f"shutil.copy({str(tmp_path / 'source')!r}, {str(tmp_path / 'metrics.jsonl')!r})"
     )
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(trials, "command", lambda *_, **__: [sys.executable, "-c", script])
-    run_trial(Specification("c.yaml", str(tmp_path), ranks=1, resume=False), reports.append)
+    run_trial(Specification("c.yaml", str(tmp_path), ranks=1, resume=False, path="mine"), reports.append)
     assert reports == [{"step": 1, "combined": 2.0}]
 
 
@@ -58,8 +59,8 @@ def test_a_trial_reports_its_validations(monkeypatch: pytest.MonkeyPatch, tmp_pa
     ],
 )
 def test_a_failed_trial_tells_why(script: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # What an earlier attempt has written is no reason of this one.
-    (tmp_path / "train.log").write_text("arcticseg: error: an old one\n")
+    # What an earlier attempt has written is not the reason of this failure.
+    (tmp_path / "train.log").write_text("arcticseg: error: an earlier reason\n")
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(trials, "command", lambda *_, **__: [sys.executable, "-c", script])
     with pytest.raises(TrialError) as caught:

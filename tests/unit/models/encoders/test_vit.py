@@ -1,5 +1,10 @@
+"""Vision transformers of timm as encoders."""
+
+from __future__ import annotations
+
 import pytest
-import torch
+
+torch = pytest.importorskip("torch")
 
 from arcticseg.errors import ConfigError
 from arcticseg.models.encoders.vit import build_vit, evenly_spaced
@@ -16,21 +21,21 @@ def test_evenly_spaced(depth: int, expected: list[int]) -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 64)])
 def test_maps_at_any_size(size: tuple[int, int]) -> None:
-    vit = build_vit("vit_tiny_patch16_224", 5, 32, **SMALL)
+    vit = build_vit(5, 32, "vit_tiny_patch16_224", **SMALL)
     maps = vit(torch.randn(2, 5, *size))
     assert vit.stride == 8
     assert [tuple(x.shape) for x in maps] == [(2, 32, size[0] // 8, size[1] // 8)] * 4
 
 
 def test_last_map_is_what_timm_computes() -> None:
-    vit = build_vit("vit_tiny_patch16_224", 3, 32, **SMALL).eval()
+    vit = build_vit(3, 32, "vit_tiny_patch16_224", **SMALL).eval()
     x = torch.randn(2, 3, 32, 32)
     tokens = vit.forward_features(x)[:, 1:]
     torch.testing.assert_close(vit(x)[-1].flatten(2).transpose(1, 2), tokens, rtol=0, atol=0)
 
 
 def test_kept_patches_do_not_see_the_others() -> None:
-    vit = build_vit("vit_tiny_patch16_224", 3, 32, **SMALL).eval()
+    vit = build_vit(3, 32, "vit_tiny_patch16_224", **SMALL).eval()
     x = torch.randn(1, 3, 32, 32)
     kept = torch.tensor([[0, 5, 6]])
     other = x.clone()
@@ -50,7 +55,7 @@ def test_kept_patches_do_not_see_the_others() -> None:
     ],
 )
 def test_variants(name: str) -> None:
-    vit = build_vit(name, 4, 64, patch_size=16, embed_dim=32, depth=2, num_heads=2)
+    vit = build_vit(4, 64, name, patch_size=16, embed_dim=32, depth=2, num_heads=2)
     maps = vit(torch.randn(1, 4, 64, 96))
     sum(x.square().sum() for x in maps).backward()  # type: ignore[union-attr]
     assert maps[-1].shape == (1, 32, 4, 6)
@@ -58,20 +63,22 @@ def test_variants(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "img_size", "message"),
+    ("name", "changes", "tile", "told"),
     [
-        ("resnet50", {}, 64, "no vision transformer"),
-        ("vit_of_my_own", {}, 64, "no vision transformer"),
-        ("deit_tiny_distilled_patch16_224", {}, 64, "a plain one"),
-        ("vit_relpos_small_patch16_224", {}, 64, "a plain one"),
-        ("vit_small_patch16_dinov3", {}, 64, "plain"),
-        ("vit_tiny_patch16_224", {"embed_dim": 30, "num_heads": 4}, 64, "multiple of num_heads"),
-        ("vit_tiny_patch16_224", {}, 100, "multiple of the patch size"),
+        ("resnet50", {}, 64, "'resnet50'.*a plain one"),
+        ("vit_of_my_own", {}, 64, "'vit_of_my_own'; timm has no such network"),
+        ("vit_tiny_patch16_224.my_tag", {}, 64, "'vit_tiny_patch16_224.my_tag'.*my_tag"),
+        ("deit_tiny_distilled_patch16_224", {}, 64, "'deit_tiny_distilled_patch16_224'.*a plain one"),
+        ("vit_relpos_small_patch16_224", {}, 64, "'vit_relpos_small_patch16_224'.*a plain one"),
+        ("vit_small_patch16_dinov3", {}, 64, "'vit_small_patch16_dinov3'.*plain"),
+        ("vit_base_resnet50d_224", {"depth": 1}, 64, "'vit_base_resnet50d_224'.*HybridEmbed.*a plain one"),
+        ("vit_tiny_patch16_224", {"embed_dim": 30, "num_heads": 4}, 64, "'num_heads': 4.*multiple of num_heads"),
+        ("vit_tiny_patch16_224", {}, 100, r"'model\.encoder\.patch_size' is 16; .*\(100 pixels\)"),
     ],
 )
-def test_what_cannot_be_built(name: str, changes: dict[str, int], img_size: int, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        build_vit(name, 3, img_size, **changes)
+def test_what_cannot_be_built(name: str, changes: dict[str, int], tile: int, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build_vit(3, tile, name, **changes)
 
 
 def test_drop_path_is_off_by_default_and_repeatable() -> None:
@@ -79,5 +86,5 @@ def test_drop_path_is_off_by_default_and_repeatable() -> None:
     outs = []
     for _ in range(2):
         torch.manual_seed(3)
-        outs.append(build_vit("vit_tiny_patch16_224", 3, 32, **SMALL).train()(x)[-1])
+        outs.append(build_vit(3, 32, "vit_tiny_patch16_224", **SMALL).train()(x)[-1])
     torch.testing.assert_close(outs[0], outs[1], rtol=0, atol=0)

@@ -34,8 +34,8 @@ def test_eggs_of_the_pool_are_consistent() -> None:
         assert len({partial.stage for partial in egg.partials}) == len(egg.partials) <= 3
     rows = [code_row(egg, number, "cis") for number, egg in enumerate(eggs) if egg.partials_written]
     written = np.array([egg.partials_written for egg in eggs])
-    found = polygon_classes(parse_polygon_codes([HEADER, *(f"{r}" for r in rows)], "pool"), strict=True)
-    assert np.array_equal(found, classes[written])
+    classes_of_rows = polygon_classes(parse_polygon_codes([HEADER, *rows], "pool"), strict=True)
+    assert np.array_equal(classes_of_rows, classes[written])
 
 
 def test_weights_give_the_published_frequencies() -> None:

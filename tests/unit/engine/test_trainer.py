@@ -1,0 +1,129 @@
+"""The training loop and what it tells its hooks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from safetensors.torch import load_file
+from torch import Tensor
+
+from arcticseg.engine import checkpoint
+from arcticseg.engine.hooks.hook import Hook, Training
+from arcticseg.errors import ArcticSegError
+from arcticseg.run.folder import last_weights
+from tests.unit.engine.trainings import STEPS, Mean, StopAt, trainer_of
+
+
+class Notes(Hook):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.values: dict[int, Any] = {}
+
+    def on_start(self, training: Training) -> None:
+        self.told.append(("start", training.first, training.last))
+
+    def on_step(self, step: int, values: Any) -> None:
+        self.told.append(("step", step))
+        self.values[step] = values
+
+    def on_validation(self, step: int, scores: Any) -> None:
+        self.told.append(("validation", step, *scores))
+
+    def on_event(self, step: int, event: str, values: Any) -> None:
+        self.told.append((event, step))
+
+    def on_end(self, step: int) -> None:
+        self.told.append(("end", step))
+
+
+def test_hooks_are_told_all_in_order(tmp_path: Path) -> None:
+    notes = Notes()
+    assert trainer_of(tmp_path, [notes]).train()
+    steps: list[tuple[Any, ...]] = []
+    for n in range(1, STEPS + 1):
+        steps += [("step", n), ("validation", n, "halving")][: 1 + (n % 2 == 0)]
+    assert notes.told == [("start", 0, STEPS), *steps, ("summary", STEPS), ("end", STEPS)]
+    assert load_file(last_weights(tmp_path))["weight"].numel() == 1
+
+
+def test_values_of_a_step_stay_on_the_device_until_a_hook_reads_them(tmp_path: Path) -> None:
+    notes = Notes()
+    trainer_of(tmp_path, [notes], log=4).train()
+    assert [step for step, values in notes.values.items() if values is not None] == [4, STEPS]
+    values = notes.values[4]
+    assert list(values) == ["loss", "loss_halving", "lr", "samples_per_s"]
+    assert [name for name, value in values.items() if isinstance(value, Tensor)] == ["loss", "loss_halving"]
+    assert float(values["loss"]) == pytest.approx(3 * float(values["loss_halving"]))
+
+
+def test_a_hook_may_stop_a_training_which_goes_on_later(tmp_path: Path) -> None:
+    notes = Notes()
+    assert not trainer_of(tmp_path, [notes, StopAt(1)]).train()
+    # One more step is done: ranks agree on the wish together with what counts in the step.
+    assert notes.told[-3:] == [("validation", 2, "halving"), ("summary", 2), ("end", 2)]
+    assert not last_weights(tmp_path).exists()
+    newest = checkpoint.newest(tmp_path)
+    assert newest is not None
+    assert newest.name == "step-00000002"
+
+
+def test_a_signal_stops_a_training(tmp_path: Path) -> None:
+    class Signal(Hook):
+        def on_step(self, step: int, values: Any) -> None:
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    notes = Notes()
+    assert not trainer_of(tmp_path, [Signal(), notes]).train()
+    assert notes.told[-1] == ("end", 4)
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_mean_of_weights_goes_through_a_stop_and_a_checkpoint(tmp_path: Path, stop: int) -> None:
+    whole = Mean()
+    trainer_of(tmp_path / "whole", [whole]).train()
+    assert not trainer_of(tmp_path / "parts", [Mean(), StopAt(stop)]).train()
+    newest = checkpoint.newest(tmp_path / "parts")
+    assert newest is not None
+    state = json.loads((newest / "state.json").read_text())
+    assert state["hooks"] == {"mean": {"count": stop + 1}}
+    again = Mean()
+    trainer = trainer_of(tmp_path / "parts", [again])
+    position = checkpoint.load(trainer.step, newest)
+    resumed = trainer_of(tmp_path / "parts", [again], position)
+    checkpoint.load(resumed.step, newest)
+    checkpoint.load_hooks(newest, [again])
+    assert resumed.train()
+    assert again.count == whole.count == STEPS
+    assert torch.equal(again.weights["weight"], whole.weights["weight"])
+    ends = [load_file(last_weights(tmp_path / name))["weight"] for name in ("whole", "parts")]
+    assert torch.equal(*ends)
+    assert not torch.equal(ends[0].double(), whole.weights["weight"])
+
+
+def test_hooks_end_with_an_error_too(tmp_path: Path) -> None:
+    class Fails(Hook):
+        def on_step(self, step: int, values: Any) -> None:
+            raise ArcticSegError(f"no more at {step}")
+
+    notes = Notes()
+    with pytest.raises(ArcticSegError, match="no more at 1"):
+        trainer_of(tmp_path, [Fails(), notes]).train()
+    assert notes.told == [("start", 0, STEPS), ("end", 1)]
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training(tmp_path: Path) -> None:
+    with pytest.raises(ArcticSegError, match=r"NaN at step \d; .*optim\.lr.*1e\+200"):
+        trainer_of(tmp_path, [], lr=1e200).train()
+    assert not last_weights(tmp_path).exists()

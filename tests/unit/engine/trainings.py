@@ -1,0 +1,192 @@
+"""A training without DeepSpeed, data or ranks, for tests of trainer, checkpoints and hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from arcticseg.data.transforms import Inputs
+from arcticseg.engine.checkpoint import Position
+from arcticseg.engine.config import EngineConfig, OptimConfig
+from arcticseg.engine.hooks.hook import Hook, Training
+from arcticseg.engine.length import Length
+from arcticseg.engine.process_group import Ranks
+from arcticseg.engine.step import Step
+from arcticseg.engine.trainer import Every, Trainer
+from arcticseg.tasks.task import Forward, Task
+
+ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
+STEPS = 6
+
+
+class Halving(Task):
+    """Bring a weight to half of what it sees."""
+
+    terms = ("halving",)
+    weights = (3.0,)
+    best_by = ("halving",)
+
+    def counts(self, inputs: Inputs) -> Tensor:
+        return torch.tensor([float(inputs.x.numel())], dtype=torch.float64)
+
+    def sums(self, network: Forward, inputs: Inputs) -> Tensor:
+        return (network(inputs.seen) - inputs.x / 2).square().sum()[None]
+
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
+        return self.sums(network, inputs).numpy()
+
+    def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
+        return {"halving": -float(total[0])}
+
+
+class Plain(Step):
+    """Gradient descent."""
+
+    skipped = 0
+
+    def __init__(self, network: nn.Module, task: Task) -> None:
+        self.network, self.task = network, task
+
+    def __call__(self, inputs: Sequence[Inputs], counted: Tensor, rate: float) -> Tensor:
+        total = torch.zeros(len(counted))
+        self.network.zero_grad()
+        for item in inputs:
+            sums = self.task.sums(self.network, item)
+            self.task.loss(sums, counted, len(inputs)).backward()
+            total += sums.detach()
+        with torch.no_grad():
+            for parameter in self.network.parameters():
+                parameter -= rate * parameter.grad
+        return total
+
+    def forward(self, x: Tensor, *rest: Any) -> Any:
+        return self.network(x, *rest)
+
+    def train(self, mode: bool = True) -> None:
+        self.network.train(mode)
+
+    def save(self, folder: Path, tag: str) -> None:
+        (folder / tag).mkdir(parents=True, exist_ok=True)
+        torch.save(self.network.state_dict(), folder / tag / "network.pt")
+
+    def load(self, folder: Path, tag: str) -> None:
+        self.network.load_state_dict(torch.load(folder / tag / "network.pt"))
+
+
+class Batches:
+    """One value a step, drawn by the step."""
+
+    damaged, trouble = 0, False
+
+    def __init__(self, consumed: int = 0) -> None:
+        self.consumed = consumed
+
+    def step(self) -> list[Batches]:
+        return [self]
+
+    def to(self, device: torch.device) -> Batches:
+        return self
+
+    def stepped(self) -> None:
+        self.consumed += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"consumed": self.consumed}
+
+
+def assemble(batch: Batches) -> Inputs:
+    """The inputs of a step."""
+    x = torch.full((1, 1, 1, 1), 1.0 + np.sin(batch.consumed))
+    yes = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    return Inputs(torch.tensor([batch.consumed]), x, yes, ~yes[..., 0, 0], torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
+
+
+class Validation:
+    """Two validation samples."""
+
+    damages: tuple[Any, ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[Batches, int]]:
+        return iter([(Batches(consumed), 1) for consumed in (100, 101)])
+
+
+def trainer_of(
+    out: Path, hooks: Sequence[Hook], position: Position | None = None, lr: float = 0.05, log: int = 2
+) -> Trainer:
+    """A trainer of `STEPS` steps that validates every second and writes a checkpoint every third step."""
+    position = position or Position()
+    network = nn.Conv2d(1, 1, 1, bias=False)
+    nn.init.ones_(network.weight)
+    task = Halving()
+    engine = SimpleNamespace(module=network, zero_optimization_stage=lambda: 0, global_rank=0)
+    step = Plain(network, task)
+    return Trainer(
+        training=Training(out, engine, step, task, ALONE, {"config": "{}"}, position.step, STEPS),
+        engine=EngineConfig(global_batch_size=1),
+        optim=OptimConfig(lr=lr, warmup=0.0),
+        assemble=assemble,  # type: ignore[arg-type]
+        loader=Batches(position.loader.get("consumed", 0)),  # type: ignore[arg-type]
+        validation=Validation(),  # type: ignore[arg-type]
+        length=Length(STEPS, 0, 1),
+        every=Every(validation=2, checkpoint=3, log=log),
+        hooks=hooks,
+        position=position,
+        seed=0,
+    )
+
+
+class Mean(Hook):
+    """The mean of the weights after each step, kept in checkpoints."""
+
+    name = "mean"
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: dict[str, Tensor] = {}
+
+    def on_start(self, training: Training) -> None:
+        self.module = training.engine.module
+
+    def on_step(self, step: int, values: Any) -> None:
+        self.count += 1
+        for name, value in self.module.state_dict().items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach().double()
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Name -> mean."""
+        return {name: value / self.count for name, value in self.sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state(self, state: Any) -> None:
+        self.count = state["count"]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.sums
+
+    def load_tensors(self, tensors: Any) -> None:
+        self.sums = dict(tensors)
+
+
+class StopAt(Hook):
+    """Asks for an end once a step is done."""
+
+    name = "stop_at"
+
+    def __init__(self, step: int) -> None:
+        self.step, self.done = step, 0
+
+    def on_step(self, step: int, values: Any) -> None:
+        self.done = step
+
+    def wants_stop(self) -> bool:
+        return self.done >= self.step

@@ -1,7 +1,0 @@
-"""The networks need torch; in an environment of the base dependencies there is nothing to test here."""
-
-from __future__ import annotations
-
-from importlib.util import find_spec
-
-collect_ignore_glob = [] if find_spec("torch") else ["test_*.py"]

@@ -1,0 +1,74 @@
+"""Weights files, and the encoder of a pretraining."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from safetensors.torch import save_file
+
+from arcticseg.errors import ConfigError
+from arcticseg.models.build import build_autoencoder, build_segmenter
+from arcticseg.models.segmenter import Segmenter
+from arcticseg.models.weights import load_encoder, load_weights
+from tests.networks import VIT, small
+
+
+def segmenter() -> Segmenter:
+    torch.manual_seed(0)
+    return build_segmenter(small("light"), 4, 32)
+
+
+def pretrained(in_chans: int = 4, tile: int = 32, **changes: Any) -> dict[str, torch.Tensor]:
+    model = small("light", encoder=VIT | changes)
+    mae = build_autoencoder(model, in_chans, tile, 2, decoder_dim=16, decoder_depth=1, decoder_heads=2)
+    return {name: value + 1 for name, value in mae.state_dict().items()}
+
+
+def test_load_encoder_takes_the_encoder_and_nothing_else() -> None:
+    model, theirs = segmenter(), pretrained()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    loaded = load_encoder(model, theirs, "mae.pt")
+    assert sorted(loaded) == sorted(name for name in before if name.startswith("encoder."))
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, theirs[name] if name in loaded else before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"in_chans": 5}, r"mae\.pt: encoder\.patch_embed\.proj\.weight .*\(32, 5, 8, 8\).*input channels"),
+        ({"tile": 64}, r"mae\.pt: encoder\.pos_embed .*\(1, 65, 32\).*tile"),
+        ({"depth": 5}, r"mae\.pt: .*encoder\.blocks\.4"),
+        ({"depth": 3}, r"mae\.pt: .*encoder\.blocks\.3"),
+    ],
+)
+def test_load_encoder_refuses_another_encoder(changes: dict[str, int], told: str) -> None:
+    model = segmenter()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ConfigError, match=told):
+        load_encoder(model, pretrained(**changes), "mae.pt")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_load_encoder_from_a_file_without_one() -> None:
+    with pytest.raises(ConfigError, match=r"other\.pt: no encoder weights"):
+        load_encoder(segmenter(), {"weight": torch.zeros(1)}, "other.pt")
+
+
+def test_a_weights_file_gives_tensors_and_what_stands_beside_them(tmp_path: Path) -> None:
+    save_file({"a": torch.arange(3.0)}, tmp_path / "w.safetensors", metadata={"config": "{}", "tile": "32"})
+    weights, metadata = load_weights(tmp_path / "w.safetensors")
+    assert weights["a"].tolist() == [0, 1, 2]
+    assert metadata == {"config": "{}", "tile": "32"}
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("no weights")
+    save_file({"a": torch.arange(3.0)}, tmp_path / "bare.safetensors")
+    for name in ("text", "bare", "nowhere"):
+        with pytest.raises(ConfigError, match=rf"{name}\.safetensors: .*a run"):
+            load_weights(tmp_path / f"{name}.safetensors")

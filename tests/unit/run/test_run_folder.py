@@ -1,0 +1,109 @@
+"""Names in a run folder, what may change in it, and how two configs differ."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from arcticseg import config
+from arcticseg.data.config import DataConfig
+from arcticseg.errors import ConfigError
+from arcticseg.models.config import ModelConfig, UNetConfig, ViTConfig
+from arcticseg.run.config import RunConfig
+from arcticseg.run.folder import (
+    CHANGEABLE,
+    differences,
+    finished,
+    last_weights,
+    may_change,
+    no_effect,
+    weights_file,
+    weights_path,
+)
+
+# Written out: keys that leave unchanged what is learnt; keys that may change on resume though they do not.
+SAME = {
+    "out",
+    "checkpoint_every",
+    "engine.threads",
+    "data.workers",
+    "data.cache",
+    "data.cache_bytes",
+    "data.patience",
+    "data.retries",
+    "tracking.wandb",
+    "tracking.project",
+    "tracking.group",
+    "tracking.every",
+}
+OTHER = {
+    "imports",
+    "validate_every",
+    "engine.global_batch_size",
+    "engine.micro_batch_size",
+    "data.shards",
+    "data.tail",
+    "data.max_damaged",
+}
+
+
+def leaves(keys: dict, prefix: str = "") -> list[str]:
+    return [
+        leaf
+        for key, value in keys.items()
+        for leaf in (leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"])
+    ]
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_a_folder_stands_for_its_best_weights_or_its_last(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{tmp_path}: holds no weights"):
+        weights_file(tmp_path)
+    assert not finished(tmp_path)
+    for name in ("last", "best-reconstruction", "best-combined"):
+        path = touch(weights_path(tmp_path, name))
+        assert weights_file(tmp_path) == path
+    assert finished(tmp_path)
+    assert last_weights(tmp_path) == tmp_path / "weights" / "last.safetensors"
+    assert weights_file(last_weights(tmp_path)) == last_weights(tmp_path)
+
+
+def test_every_key_may_change_or_not_and_has_an_effect_or_not() -> None:
+    keys = leaves(config.to_dict(RunConfig(steps=1)))
+    assert set(keys) >= SAME | OTHER
+    assert {key for key in keys if no_effect(key)} == SAME
+    assert {key for key in keys if may_change(key)} == SAME | OTHER
+    # A key that only begins like another.
+    assert not may_change("output")
+    assert not may_change("data.cached")
+
+
+def test_what_may_change_is_a_key_or_a_section() -> None:
+    keys = config.to_dict(RunConfig(steps=1))
+    for key in CHANGEABLE:
+        section = keys
+        for part in key.split("."):
+            section = section[part]
+
+
+def test_differences_are_told_leaf_by_leaf() -> None:
+    before = RunConfig(steps=1)
+    now = dataclasses.replace(before, steps=2, data=DataConfig(shards=("a", "b"), weights={}))
+    assert differences(before, before) == []
+    assert differences(before, now) == [("steps", 1, 2), ("data.shards", "shards", ["a", "b"])]
+
+
+def test_a_key_of_another_kind_is_a_difference_too() -> None:
+    vit = RunConfig(steps=1, model=ModelConfig(encoder=ViTConfig("vit_tiny_patch16_224")))
+    unet = RunConfig(steps=1, model=ModelConfig(encoder=UNetConfig(filters=(4,))))
+    told = {key: (old, new) for key, old, new in differences(vit, unet)}
+    assert told["model.encoder.name"] == ("vit_tiny_patch16_224", "unet")
+    assert told["model.encoder.filters"] == (None, [4])
+    assert differences(unet, vit)[0] == ("model.encoder.name", "unet", "vit_tiny_patch16_224")

@@ -1,0 +1,112 @@
+"""The task of drawing charts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import Tensor, nn
+
+from arcticseg.ice.sigrid import CHARTS, N_CLASSES
+from arcticseg.models.build import build_segmenter
+from arcticseg.models.config import ModelConfig
+from arcticseg.tasks.config import SegmentConfig
+from arcticseg.tasks.segment import Segment
+from tests.networks import small
+from tests.tensors import charts_like, inputs_of
+
+
+def task_of(model: ModelConfig, **weights: float) -> Segment:
+    """The task of a network, with the losses of its heads."""
+    heads = {chart: model.head(chart).make(4, chart) for chart in model.charts}
+    losses = {chart: SegmentConfig().loss(chart, model.head(chart).loss).make(chart) for chart in model.charts}
+    return Segment(heads, losses, dict.fromkeys(CHARTS, 1.0) | weights)
+
+
+def test_classes_round_a_regression_and_take_the_largest_logit() -> None:
+    sic = torch.tensor([-3.0, 0.4, 0.6, 9.6, 12.0]).view(1, 1, 1, 5)
+    sod, floe = torch.zeros(1, 6, 1, 5), torch.zeros(1, 7, 1, 5)
+    sod[:, 4], floe[:, 6] = 1, 1
+    classes = task_of(ModelConfig()).classes({"SIC": sic, "SOD": sod, "FLOE": floe})
+    assert classes["SIC"][0, 0].tolist() == [0, 0, 1, 10, 10]
+    assert classes["SOD"][0, 0].tolist() == [4] * 5
+    assert classes["FLOE"][0, 0].tolist() == [6] * 5
+    assert {part.dtype for part in classes.values()} == {torch.uint8}
+
+
+class Constant(nn.Module):
+    """Predicts SIC 7, SOD 2, FLOE 3 everywhere."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        size = (x.shape[0], 1, *x.shape[2:])
+        sod, floe = torch.zeros(size).repeat(1, 6, 1, 1), torch.zeros(size).repeat(1, 7, 1, 1)
+        sod[:, 2], floe[:, 3] = 9, 9
+        return {"SIC": torch.full(size, 7.0), "SOD": sod, "FLOE": floe}
+
+
+def test_labelled_pixels_are_counted_and_only_the_first_samples_tallied() -> None:
+    labels = charts_like(3, 8)
+    inputs = inputs_of(torch.zeros(3, 2, 8, 8), labels)
+    task = task_of(ModelConfig(), FLOE=0.5)
+    assert task.terms == CHARTS
+    assert task.weights == (1.0, 1.0, 0.5)
+    assert task.best_by == ("combined", "SIC", "SOD", "FLOE")
+    assert not task.learns
+    counts = task.counts(inputs)
+    assert counts.dtype == torch.float64
+    assert counts.tolist() == [int((labels[:, i] != 255).sum()) for i in range(3)]
+    tally = task.tally(Constant(), inputs, 2)
+    assert tally.sum() == int((labels[:2] != 255).sum())
+    sod = tally[121 : 121 + 36].reshape(6, 6)
+    assert sod[:, 2].tolist() == [int((labels[:2, 1] == k).sum()) for k in range(6)]
+    assert set(task.scores(tally)) == {"SIC", "SOD", "FLOE", "combined"}
+
+
+def test_sums_are_those_of_the_losses_written_out() -> None:
+    labels = charts_like(2, 4)
+    sums = task_of(ModelConfig()).sums(Constant(), inputs_of(torch.zeros(2, 2, 4, 4), labels))
+    sic, sod, floe = (labels[:, i][labels[:, i] != 255].double().numpy() for i in range(3))
+    expected = [(((7 - sic) / 5) ** 2).sum()]
+    for classes, n, predicted in ((sod, 6, 2), (floe, 7, 3)):
+        normaliser = np.log(np.exp(9) + n - 1)
+        expected.append((normaliser - 9 * (classes == predicted)).sum())
+    np.testing.assert_allclose(sums, expected, rtol=1e-5)
+
+
+def test_the_scores_of_some_charts_are_the_same_as_among_all() -> None:
+    inputs = inputs_of(torch.zeros(2, 2, 8, 8), charts_like(2, 8))
+    whole = task_of(ModelConfig())
+    of_all = whole.scores(whole.tally(Constant(), inputs, 2))
+    for charts in (("SIC",), ("SOD", "FLOE")):
+        task = task_of(ModelConfig(charts=charts))
+        assert task.best_by == charts
+        tally = task.tally(Constant(), inputs, 2)
+        assert len(tally) == sum(N_CLASSES[chart] ** 2 for chart in charts)
+        assert task.scores(tally) == {chart: of_all[chart] for chart in charts}
+        assert task.counts(inputs).tolist() == [
+            count for chart, count in zip(CHARTS, whole.counts(inputs).tolist(), strict=True) if chart in charts
+        ]
+
+
+@pytest.mark.parametrize("charts", [("SIC",), ("SOD", "FLOE")])
+@pytest.mark.parametrize("kind", ["light", "upernet", "unet"])
+def test_a_network_of_some_charts_learns_from_their_labels_alone(kind: str, charts: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    model = small(kind, charts=charts)
+    network = build_segmenter(model, 2, 32)
+    losses = {chart: SegmentConfig().loss(chart, model.head(chart).loss).make(chart) for chart in charts}
+    task = Segment({chart: network.head(chart) for chart in charts}, losses, dict.fromkeys(CHARTS, 1.0))
+    labels = charts_like(1, 32)
+    labels[:, [i for i, chart in enumerate(CHARTS) if chart not in charts]] = 255
+    inputs = inputs_of(torch.randn(1, 2, 32, 32), labels)
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses_seen = []
+    for _ in range(4):
+        optimiser.zero_grad()
+        loss = task.loss(task.sums(network, inputs), task.counts(inputs), 1)
+        loss.backward()
+        optimiser.step()
+        losses_seen.append(float(loss))
+    assert losses_seen[-1] < losses_seen[0]
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
