@@ -43,13 +43,13 @@ def selection(tmp_path_factory: pytest.TempPathFactory) -> Selection:
 def make(selection: Selection, tmp_path: Path) -> Iterator[Callable[..., Ring]]:
     rings = []
 
-    def ring(workers: int, slots: int = 3, patience: float = 60.0, **odd: Any) -> Ring:
+    def make_ring(workers: int, slots: int = 3, patience: float = 60.0, **odd: Any) -> Ring:
         rings.append(Ring(Odd(selection, tmp_path, **odd), LAYOUT, 4, workers, slots, patience=patience))
         return rings[-1]
 
-    yield ring
-    for each in rings:
-        each.close()
+    yield make_ring
+    for ring in rings:
+        ring.close()
 
 
 def requests(batches: int | None = None, seed: int = 0) -> Iterator[PlacedSamples]:
