@@ -25,19 +25,22 @@ from arcticseg.ranks import free_port, without_rank_variables
 
 ROOT = Path(__file__).parents[1]
 
-# What commands load, also in functions. DeepSpeed's optimiser loads torch's compiler, which takes longest.
+# What commands load, also in functions.
 _PRELOADED = [
     "arcticseg.evaluate",
-    "arcticseg.products.predictor",
+    "arcticseg.models.decoders.light",
+    "arcticseg.models.decoders.unet",
+    "arcticseg.models.encoders.unet",
+    "arcticseg.models.mae",
     "arcticseg.run.start",
-    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "deepspeed",
     "launchers.cli",
     "launchers.train",
     "shards.build",
     "shards.rtt",
     "shards.simulate",
     "sklearn.linear_model",
-    "timm",
+    "torch.utils.cpp_extension",
 ]
 # What tests compute is small: more threads would only wait for each other.
 _SETTINGS = {"OMP_NUM_THREADS": "1"}
