@@ -83,7 +83,7 @@ def test_coarse_channels_are_stored_to_within_a_hundredth() -> None:
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 7])
 def test_coarse_windows_interpolate_as_the_whole_grid_does(factor: int) -> None:
-    """Expected: scipy interpolates the scene's whole 2 km grid at the full-resolution positions of the tile's pixels."""
+    """Against scipy, which interpolates the scene's whole 2 km grid at the positions of the tile's pixels."""
     shape = (430 * factor // 2 + 50, 410 * factor // 2 + 70)
     layers = layers_of(shape, factor)
     cells = [(np.arange(n) * 50 + 24.5) for n in layers.coarse.shape[1:]]

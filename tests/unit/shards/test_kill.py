@@ -23,7 +23,7 @@ from tests.archive import PASSES, contents, scene_name
 
 ROOT = Path(shards.__file__).parents[1]
 KILLS = 20
-SCENES = 8
+SCENES = 6
 
 # Forks a build for each folder that it reads, so that all share the imports, and a kill meets a build at work. Workers
 # are forked, too, for the same reason; that they end with their parent when they are spawned is tested elsewhere.
