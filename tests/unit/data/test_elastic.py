@@ -24,7 +24,7 @@ from arcticseg.ice.channels import expand
 
 GLOBAL, STEPS, SAMPLES = 24, 6, 50
 # Ranks, workers of each, micro batch.
-MACHINES = [(1, 0, 24), (2, 1, 12), (3, 0, 4), (4, 1, 3), (1, 3, 8)]
+MACHINES = [(1, 0, 24), (1, 2, 8), (2, 1, 12), (2, 3, 4), (4, 2, 3)]
 LAYOUT = Layout.of(made.SIZE, (2, 4), expand(("hh", "hv", "incidence", "distance", "amsr2", "era5")))
 
 
