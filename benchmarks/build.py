@@ -1,4 +1,4 @@
-"""Scene to shards: this build against the common way, on one simulated scene.
+"""Scene to shards: this build against the common way, on a simulated scene.
 
     python benchmarks/build.py                     the whole measurement, some ten minutes and 10 GB of disk
     python benchmarks/build.py --size 2000 --pairs 1     a quick look; small scenes show less
@@ -35,14 +35,14 @@ LEAST_SPEED, LEAST_SIZE, MOST_MEMORY = 8.0, 40.0, 3e9
 
 
 def common_way(path: Path, out: Path) -> int:
-    """Tiles of one scene as they are commonly made: one pass a factor, full-resolution float arrays, pickles.
+    """Tiles of a scene as they are commonly made: a pass for each factor, full-resolution float arrays, pickles.
 
-    For each factor anew: open the scene; 2 x 2 average pooling of HH and HV, whose result is not used; bilinear
+    For each factor: open the scene; 2 x 2 average pooling of HH and HV, whose result is not used; bilinear
     interpolation of HH, HV, distance map and all 20 coarse channels to the tile grid, nearest for labels and the mask
     of NaN; latitude, longitude and incidence angle at every pixel by a regular-grid interpolator; tiles of 384 x 384
     without overlap, each dropped that holds a NaN; `joblib.dump` of a dict of its arrays and planes of month and day.
 
-    Nothing is slower than it need be: torch interpolates on all cores, one interpolator serves all three fields of the
+    Nothing is slower than necessary: torch interpolates on all cores, one interpolator serves all three fields of the
     geolocation, coarse channels are brought to float32 first, labels stay bytes, pickles are not compressed, and the
     chart is made once, by the code of this project, so that label work is equal on both sides. Positions and planes of
     month and day have the types that scipy and numpy give them.
@@ -109,7 +109,7 @@ def common_way(path: Path, out: Path) -> int:
 
 
 def this_build(path: Path, out: Path) -> int:
-    """`arcticseg shards build` of one scene with its defaults, its worker process, checksums and manifest included.
+    """`arcticseg shards build` of a scene with its defaults, its worker process, checksums and manifest included.
 
     Returns:
         How many tiles were written.
@@ -117,12 +117,12 @@ def this_build(path: Path, out: Path) -> int:
     from shards.build import build
     from shards.part import BuildConfig
 
-    found = build({"train": [path]}, out, BuildConfig(tile=TILE, factors=FACTORS), report=lambda text: None)
-    return sum(shard.samples for shards in found.splits.values() for shard in shards)
+    manifest = build({"train": [path]}, out, BuildConfig(tile=TILE, factors=FACTORS), report=lambda text: None)
+    return sum(shard.samples for shards in manifest.splits.values() for shard in shards)
 
 
 def stages(path: Path, out: Path) -> dict[str, float]:
-    """Seconds of each stage of this build, one after the other, and of merely inflating the file's images."""
+    """Seconds of each stage of this build, each after the other, and of only inflating the file's images."""
     import netCDF4
 
     from arcticseg.ice import chart as charts
@@ -145,8 +145,8 @@ def stages(path: Path, out: Path) -> dict[str, float]:
         file.set_auto_maskandscale(False)
         for name, variable in file.variables.items():
             if variable.size > 1_000_000:
-                timed("merely inflating the images, netCDF library", lambda name=name: file[name][:])
-    inflating = "merely inflating the images, this build"
+                timed("only inflating the images, netCDF library", lambda name=name: file[name][:])
+    inflating = "only inflating the images, this build"
     with open_scene(path) as scene:
         assert isinstance(scene, RawScene)
         for name in scene.polarisations:
@@ -171,8 +171,8 @@ SIDES: dict[str, Callable[[Path, Path], Any]] = {"build": this_build, "common": 
 
 
 def measure(side: str, path: Path, out: Path) -> dict[str, Any]:
-    """Run one side in this process: seconds, CPU seconds, bytes written, and peak memory of it or of its worker."""
-    # Importing is no part of the work; what a worker process of the build imports is within its time.
+    """Run a side in this process: seconds, CPU seconds, bytes written, and peak memory of it or of its worker."""
+    # Importing does not count; what a worker process of the build imports counts as the build's time.
     import shards.build  # noqa: F401
 
     if side == "common":
@@ -207,12 +207,12 @@ def in_child(side: str, path: Path, folder: Path, cores: Sequence[int]) -> dict[
         )
     finally:
         shutil.rmtree(out)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def _mirror(values: Any) -> None:
-    """Mirror each line of [H, W] about its first and last valid pixel, in place; a line without one stays."""
+    """Mirror each line of [H, W] about its first and last valid pixel, in place; a line without a valid pixel stays."""
     import numpy as np
 
     samples = np.arange(values.shape[1])
@@ -226,8 +226,8 @@ def _mirror(values: Any) -> None:
 def fill_edges(path: Path) -> None:
     """Mirror backscatter into the edges that the swath leaves empty.
 
-    The common way drops every tile that holds a NaN, which is no merit; so that both sides have the same work and
-    output, there is none.
+    The common way drops every tile that holds a NaN, which should not count as speed; without NaN both sides have the
+    same work and output.
     """
     import netCDF4
 
@@ -275,7 +275,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=3, help="alternated pairs (default 3)")
     parser.add_argument("--size", type=int, default=10_000, help="lines and samples of the scene (default 10000)")
     parser.add_argument("--cores", type=int, default=2, help="cores for either side (default 2)")
-    parser.add_argument("--scene", type=Path, help="folder to keep the simulated scene in (default: a temporary one)")
+    parser.add_argument("--scene", type=Path, help="folder to keep the simulated scene in (default: temporary)")
     parser.add_argument("--out", type=Path, help="folder to write to; what is written is deleted (default: temporary)")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -298,11 +298,11 @@ def main() -> int:
         for number in range(1, arguments.pairs + 1):
             build, common = (in_child(side, path, folder, cores) for side in ("build", "common"))
             pairs.append((build, common))
-            for name, found in (("this build", build), ("common way", common)):
-                tiles, written = found["result"], found["bytes"] / 1e6
+            for name, measured in (("this build", build), ("common way", common)):
+                tiles, written = measured["result"], measured["bytes"] / 1e6
                 print(
-                    f"{number:4} {name:10} {found['seconds']:8.1f} {found['cpu']:6.1f} {tiles:6} {written:8.1f} "
-                    f"{written / tiles:9.3f} {found['memory'] / 1e9:8.2f}",
+                    f"{number:4} {name:10} {measured['seconds']:8.1f} {measured['cpu']:6.1f} {tiles:6} {written:8.1f} "
+                    f"{written / tiles:9.3f} {measured['memory'] / 1e9:8.2f}",
                     flush=True,
                 )
         print(f"\n{'stage':48} {'seconds':>8}")

@@ -46,7 +46,7 @@ def make_orders() -> dict[str, Callable[[], Order]]:
 
 
 def position_cost(order: Order) -> tuple[float, float, float]:
-    """Microseconds a sample of one rank: going on, from anywhere, both 16 steps at once, and of a place asked alone."""
+    """Microseconds a sample of a rank: going on, from anywhere, both 16 steps at once, and of a place asked alone."""
     share = Share(517, RANKS, GLOBAL, SHARE)
 
     def steps(first: int) -> list[int]:
@@ -106,9 +106,9 @@ def main() -> int:
         (f"blocks of {WINDOW} shards", WINDOW, True),
         (f"blocks of {WINDOW} shards of one scene each", WINDOW, False),
     ):
-        found, perfect = distinct_scenes(window, scattered)
-        mixing.append(found / perfect)
-        print(f"scenes in a batch of 16, {name}: {found:.3f}, perfect shuffle {perfect:.3f}")
+        distinct, perfect = distinct_scenes(window, scattered)
+        mixing.append(distinct / perfect)
+        print(f"scenes in a batch of 16, {name}: {distinct:.3f}, perfect shuffle {perfect:.3f}")
     failed += ["scenes"] if abs(mixing[0] - 1) > SCENES_OFF else []
     print(
         f"{'FAILED ' + ', '.join(failed) if failed else 'ok'}: planned in {worst[0]:.3f} s (limit {SECONDS:.0f}), "

@@ -1,4 +1,4 @@
-"""Scene files made by hand for tests: random numbers in the schemas of AI4Arctic, nothing else in common with reality.
+"""Scene files for tests: random numbers in the schemas of AI4Arctic, with nothing else in common with real scenes.
 
 `raw` and `rtt` give the variables of a file, which a test may change before `write` writes them.
 """
@@ -21,7 +21,7 @@ RTT_ORIGINAL = (
     "S1B_EW_GRDM_1SDH_20180607T184326_20180607T184426_011271_014B00_0BEC_icechart_dmi_201806071840_CentralEast_RIC.nc"
 )
 HEADER = "poly_id;CT;CA;SA;FA;CB;SB;FB;CC;SC;FC;CN;CD;CF;POLY_TYPE"
-# Written out for the tests: 9/10 old ice in vast floes; 6/10 of two kinds; new ice; open water; land.
+# Polygons: 9/10 old ice in vast floes; 6/10 of two kinds; new ice; open water; land.
 ROWS = (
     "11;91;90;95;06;10;93;05;-9;-9;-9;-9;-9;06-9;I",
     "12;60;30;93;05;30;84;03;-9;-9;-9;-9;-9;05-9;I",
@@ -29,7 +29,7 @@ ROWS = (
     "17;02;-9;98;10;-9;-9;-9;-9;-9;-9;-9;-9;10-9;W",
     "18;-9;-9;-9;-9;-9;-9;-9;-9;-9;-9;-9;-9;-9;L",
 )
-# id -> (SIC, SOD, FLOE) of the rows above, by the rules, worked out by hand.
+# Id -> (SIC, SOD, FLOE) of the rows above, worked out by hand.
 CLASSES = {11: (10, 5, 5), 12: (6, 255, 255), 15: (10, 1, 255), 17: (0, 0, 0), 18: (255, 255, 255)}
 
 AMSR2 = tuple(
@@ -38,7 +38,7 @@ AMSR2 = tuple(
     for polarisation in "hv"
 )
 ERA5 = ("u10m_rotated", "v10m_rotated", "t2m", "skt", "tcwv", "tclw")
-# Middle and half width of what `raw` draws on the 2 km grid.
+# Middle and half width of the values that `raw` draws on the 2 km grid.
 COARSE_RANGE = dict.fromkeys(AMSR2, (200.0, 40.0)) | {
     "u10m_rotated": (0.0, 15.0),
     "v10m_rotated": (0.0, 15.0),
@@ -57,7 +57,7 @@ Variable = tuple[tuple[str, ...], NDArray[Any]]
 def geolocation(lines: int, samples: int, points: int = 21) -> dict[str, NDArray[np.float64]]:
     """Line, sample, latitude, longitude and incidence angle of points x points grid points, each [points, points]."""
     line, sample = np.meshgrid(np.linspace(0, lines - 1, points), np.linspace(0, samples - 1, points), indexing="ij")
-    # On a plane tangent near 75 N, 60 W; good to a few hundred metres, which no test minds.
+    # On a plane that touches the Earth near 75 N, 60 W; wrong by a few hundred metres, which no test notices.
     north, east = (lines / 2 - line) * 0.04, (sample - samples / 2) * 0.04
     latitude = 75 + north / 111.2
     return {
@@ -72,14 +72,14 @@ def geolocation(lines: int, samples: int, points: int = 21) -> dict[str, NDArray
 def raw(
     lines: int = 600, samples: int = 650, seed: int = 0, rows: Sequence[str] | None = ROWS, chart: bool = True
 ) -> dict[str, Variable]:
-    """The variables of a raw scene: NaN at the left swath edge, polygons in blocks, one corner without chart."""
+    """The variables of a raw scene: NaN at the left swath edge, polygons in blocks, a corner without chart."""
     random = np.random.default_rng(seed)
     shape = (lines, samples)
-    out: dict[str, Variable] = {}
+    variables: dict[str, Variable] = {}
     for name, middle in (("nersc_sar_primary", -14.0), ("nersc_sar_secondary", -25.0)):
         decibels = random.normal(middle, 4.0, shape).astype(np.float32)
         decibels[:, : samples // 20] = np.nan
-        out[name] = (SAR_DIMS, decibels)
+        variables[name] = (SAR_DIMS, decibels)
     if chart:
         assert rows is not None
         ids = np.array([int(row.split(";")[0]) for row in rows], np.float32)
@@ -87,18 +87,18 @@ def raw(
         blocks = np.repeat(np.repeat(random.permutation(np.resize(ids, 9)).reshape(3, 3), tall, 0), wide, 1)
         polygons = np.ascontiguousarray(blocks[:lines, :samples])
         polygons[-lines // 10 :, -samples // 10 :] = np.nan
-        out["polygon_icechart"] = (SAR_DIMS, polygons)
-        out["polygon_codes"] = (("polygon_codes",), np.array([HEADER, *rows], dtype=object))
+        variables["polygon_icechart"] = (SAR_DIMS, polygons)
+        variables["polygon_codes"] = (("polygon_codes",), np.array([HEADER, *rows], dtype=object))
     zones = np.clip(np.arange(samples) // 15, 0, 41).astype(np.float32)
-    out["distance_map"] = (SAR_DIMS, np.tile(zones, (lines, 1)))
+    variables["distance_map"] = (SAR_DIMS, np.tile(zones, (lines, 1)))
     for name, values in geolocation(lines, samples).items():
-        out[f"sar_grid_{name}"] = (POINT_DIMS, values.ravel())
-    out["sar_grid_height"] = (POINT_DIMS, np.zeros(441))
+        variables[f"sar_grid_{name}"] = (POINT_DIMS, values.ravel())
+    variables["sar_grid_height"] = (POINT_DIMS, np.zeros(441))
     cells = (lines * 40 // 2000, samples * 40 // 2000)
     for name, (middle, half) in COARSE_RANGE.items():
-        out[name] = (COARSE_DIMS, random.uniform(middle - half, middle + half, cells))
-    out["amsr2_swath_map"] = (COARSE_DIMS, np.zeros(cells, np.uint8))
-    return out
+        variables[name] = (COARSE_DIMS, random.uniform(middle - half, middle + half, cells))
+    variables["amsr2_swath_map"] = (COARSE_DIMS, np.zeros(cells, np.uint8))
+    return variables
 
 
 def rtt(
@@ -168,5 +168,5 @@ def write(path: Path, variables: Mapping[str, Variable], attributes: Mapping[str
 
 
 def write_raw(path: Path, **options: Any) -> Path:
-    """A raw scene as `raw` makes it."""
+    """Write the raw scene that `raw` gives."""
     return write(path, raw(**options), {"title": "numbers drawn by a test"})

@@ -1,4 +1,4 @@
-"""A web server of a folder, with byte ranges and, where asked for, faults; and an S3 server."""
+"""A web server of a folder, with byte ranges and faults on demand; and an S3 server."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Server(http.server.ThreadingHTTPServer):
 
     Attributes:
         faults: file name -> (fault, number of answers that have it). Faults: a status such as "500"; "hang": no
-            answer; "half": the connection ends half way through the body; "whole": no byte ranges.
-        contents: file name -> bytes served in the place of the file.
-        asked: (file name, range) of each request.
+            answer; "half": the connection ends half-way through the body; "whole": no byte ranges.
+        contents: file name -> bytes that are served instead of the file.
+        requests: (file name, range) of each request.
     """
 
     daemon_threads = True
@@ -31,7 +31,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.folder = folder
         self.faults: dict[str, tuple[str, float]] = {}
         self.contents: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
         self.closing = threading.Event()
         self.lock = threading.Lock()
 
@@ -48,7 +48,7 @@ class Server(http.server.ThreadingHTTPServer):
             return kind
 
     def handle_error(self, *_: object) -> None:
-        """A client that has gone is no news."""
+        """Ignore clients that have gone."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -60,8 +60,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.lstrip("/")
-        asked = self.headers.get("Range")
-        self.server.asked.append((name, asked))
+        wanted = self.headers.get("Range")
+        self.server.requests.append((name, wanted))
         fault = self.server.fault(name)
         if fault == "hang":
             self.server.closing.wait(60)
@@ -73,11 +73,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.isdecimal() or data is None:
             self._answer(int(fault) if fault.isdecimal() else 404, b"")
             return
-        found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked or "")
-        if found is None or fault == "whole":
+        range_ = re.fullmatch(r"bytes=(\d+)-(\d+)", wanted or "")
+        if range_ is None or fault == "whole":
             self._answer(200, data, fault == "half")
             return
-        first, last = int(found[1]), min(int(found[2]), len(data) - 1)
+        first, last = int(range_[1]), min(int(range_[2]), len(data) - 1)
         if first >= len(data):
             self._answer(416, b"", headers={"Content-Range": f"bytes */{len(data)}"})
         else:
@@ -112,7 +112,7 @@ def serve(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def serve_s3(folder: Path) -> Iterator[str]:
-    """The address of a folder on an S3 server of this machine, which the environment names meanwhile."""
+    """The address of a folder on an S3 server of this machine, which the environment names in this block."""
     moto = pytest.importorskip("moto.server")
     boto3 = pytest.importorskip("boto3")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

@@ -204,7 +204,7 @@ class Processes:
         return answers
 
     def _replace(self, dead: _Process) -> None:
-        """Start another process in the place of a dead one, and give it the same requests.
+        """Start another process in the place of a dead process, and give it the same requests.
 
         Raises:
             ShardError: too many processes have died over the first of them.

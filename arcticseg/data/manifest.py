@@ -271,7 +271,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ShardError(f"{folder}: holds no {MANIFEST}; give a folder that `arcticseg shards build` has completed")
+        raise ShardError(f"{folder}: holds no {MANIFEST}; give a folder that `arcticseg shards build` has finished")
     return parse_manifest(_read(path, "manifest"), str(path))
 
 

@@ -135,7 +135,7 @@ def read_scene_list(path: Path) -> list[str]:
         raise ConfigError(f"{path}: is not a list of scenes; give a JSON array of scene names")
     names = [name.strip().removesuffix(".nc") for name in lines if name.strip()]
     if not names:
-        raise ConfigError(f"{path}: the file is empty; list one scene a line")
+        raise ConfigError(f"{path}: the file is empty; list a scene on each line")
     return names
 
 

@@ -72,10 +72,13 @@ def code_row(egg: Egg, identity: int, service: str) -> str:
     return ";".join(cells[column] for column in CODE_COLUMNS)
 
 
-def _choose(rng: np.random.Generator, table: Sequence[tuple[int, int, float]]) -> tuple[int, int]:
-    weights = np.array([weight for _, _, weight in table])
-    stage, floe, _ = table[rng.choice(len(table), p=weights / weights.sum())]
-    return stage, floe
+@lru_cache(maxsize=1)
+def _likelihoods() -> tuple[list[tuple[int, int]], list[NDArray[np.float64]]]:
+    """Pairs of stage and floe size [P], and their likelihoods [P] by share of the sea, three columns, and overall."""
+    rows = [(stage, floe, counts) for stage, floes in STAGE_AND_FLOE.items() for floe, counts in floes.items()]
+    weights = [np.array([counts[column] for _, _, counts in rows], np.float64) for column in range(3)]
+    weights.append(np.array([sum(counts) for _, _, counts in rows], np.float64))
+    return [(stage, floe) for stage, floe, _ in rows], [column / column.sum() for column in weights]
 
 
 def _draw(rng: np.random.Generator) -> Egg:
@@ -87,15 +90,11 @@ def _draw(rng: np.random.Generator) -> Egg:
     cuts = np.sort(rng.choice(np.arange(1, tenths), count - 1, replace=False)) if count > 1 else np.array([], int)
     shares = np.diff(np.concatenate([[0], cuts, [tenths]])) / 10
     drawn: dict[int, Partial] = {}
+    pairs, likelihoods = _likelihoods()
     for share in shares:
-        column = 0 if share < 0.25 else 1 if share < 0.55 else 2
         # Single stages are missing from the table (their partial is not written): take them by their overall counts.
-        table = [
-            (stage, floe, sum(counts) if count == 1 else counts[column])
-            for stage, floes in STAGE_AND_FLOE.items()
-            for floe, counts in floes.items()
-        ]
-        stage, floe = _choose(rng, table)
+        column = 3 if count == 1 else 0 if share < 0.25 else 1 if share < 0.55 else 2
+        stage, floe = pairs[rng.choice(len(pairs), p=likelihoods[column])]
         if tenths >= 9 and share >= 0.55 and floe < 6 and rng.random() < 0.6:
             floe = int(rng.choice([6, 6, 7]))
         earlier = drawn.get(stage)

@@ -78,7 +78,7 @@ def test_the_scene_has_no_empty_edges(benchmark: ModuleType, tmp_path: Path) -> 
 def test_the_last_line_is_the_summary(
     benchmark: ModuleType, capsys: pytest.CaptureFixture[str], build: dict[str, Any], status: int, said: str
 ) -> None:
-    found = {"seconds": 1.0, "bytes": 1e6, "memory": 1e9, "result": 10} | build
-    pairs = [(found, {"seconds": s, "bytes": 50e6, "memory": 9e9, "result": 5}) for s in (7.0, 9.0, 20.0)]
+    measured = {"seconds": 1.0, "bytes": 1e6, "memory": 1e9, "result": 10} | build
+    pairs = [(measured, {"seconds": s, "bytes": 50e6, "memory": 9e9, "result": 5}) for s in (7.0, 9.0, 20.0)]
     assert benchmark.summary(pairs) == status
     assert said in capsys.readouterr().out.splitlines()[-1]

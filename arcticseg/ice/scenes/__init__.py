@@ -1,1 +1,1 @@
-"""Scene files, one reader a format."""
+"""Scene files: a reader for each format."""

@@ -247,7 +247,7 @@ def _lonlat(crs: str, x: Float, y: Float, path: Path) -> tuple[Float, Float]:
         transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     except pyproj.exceptions.ProjError as error:
         reason = " ".join(str(error).split())
-        raise SceneError(f"{path}: reference system that cannot be used ({reason}); set one with -a_srs") from error
+        raise SceneError(f"{path}: reference system that cannot be used ({reason}); set another with -a_srs") from error
     longitude, latitude = transformer.transform(x, y)
     if not (np.isfinite(longitude).all() and (np.abs(latitude) <= 90).all()):
         raise SceneError(

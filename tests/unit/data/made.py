@@ -57,7 +57,7 @@ def tile(
 def write(folder: Path, tiles: list[Tile], split: str = "train", per_shard: int = 5) -> Manifest:
     """Shards, indices and manifest of one split."""
     folder.mkdir(parents=True, exist_ok=True)
-    shards, every = [], []
+    shards, all_entries = [], []
     for number, first in enumerate(range(0, len(tiles), per_shard)):
         path = folder / f"{split}-{number:06d}.tar"
         items = {item.key: item for item in tiles[first : first + per_shard]}
@@ -86,8 +86,8 @@ def write(folder: Path, tiles: list[Tile], split: str = "train", per_shard: int 
         ]
         manifests.write_index(path, entries)
         shards.append(ShardEntry(path.name, len(data), manifests.hash_file(path), len(entries)))
-        every += entries
-    found = Manifest(
+        all_entries += entries
+    manifest = Manifest(
         tile=tiles[0].hh.shape[0],
         factors=tuple(sorted({item.factor for item in tiles})),
         splits={split: tuple(shards)},
@@ -95,14 +95,14 @@ def write(folder: Path, tiles: list[Tile], split: str = "train", per_shard: int 
         statistics={},
         builder={},
         simulated=False,
-        fingerprint=manifests.fingerprint(every),
+        fingerprint=manifests.fingerprint(all_entries),
     )
-    manifests.write_manifest(folder, found)
-    return found
+    manifests.write_manifest(folder, manifest)
+    return manifest
 
 
 def hashes(batch: Any) -> dict[int, str]:
-    """Place -> hash of all that a batch holds for it; what was drawn for it included."""
+    """Place -> hash of all values of the batch for it, draws included."""
     columns = [value.numpy() for _, value in sorted(vars(batch).items()) if hasattr(value, "numpy")]
     drawn = {} if batch.draws is None else vars(batch.draws)
     columns += [value.numpy() for _, value in sorted(drawn.items()) if value is not None]

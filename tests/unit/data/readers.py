@@ -1,4 +1,4 @@
-"""Readers that loader workers are given in tests; no torch here, since worker processes import this."""
+"""Readers for loader workers in tests; no torch here, since worker processes import this."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from arcticseg.errors import ShardError
 
 
 class Odd(SampleReader):
-    """Does something else than read at the samples named.
+    """Does something else than read at some samples.
 
     Attributes:
         jitter: longest pause before a read, in seconds.
-        damaged, out, broken: samples that are damaged, whose source is out, at which the program fails.
-        hangs: sample -> seconds that it takes.
-        kills: sample -> times that the process ends itself there, counted in `folder`.
+        damaged, out, broken: samples that are damaged, whose source fails, at which the program fails.
+        hangs: sample -> seconds that its read takes.
+        kills: sample -> times that the process kills itself there, counted in `folder`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Odd(SampleReader):
         if number in self.damaged:
             raise DamagedSample(Damage(number, "train-000000.tar", 512, "checksum differs"))
         if number in self.out:
-            raise ShardError(f"{self.where(number)}: the source is out; mend it")
+            raise ShardError(f"{self.where(number)}: the source fails; repair it")
         if number in self.broken:
             raise KeyError("a fault of the program")
         return super().fetch(number)

@@ -25,13 +25,13 @@ SIZE = 100_000
 
 @pytest.fixture(autouse=True)
 def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards may go as soon as nobody has them open, and are tried again at once."""
+    """Shards may be removed as soon as nobody has them open, and are tried again at once."""
     monkeypatch.setattr("arcticseg.data.cache._LATELY", -1.0)
     monkeypatch.setattr("arcticseg.data.cache._AGAIN", 0.0)
 
 
 class Counting(Folder):
-    """Notes each download in a file, and takes a while over it."""
+    """Notes each download in a file, and pauses half-way."""
 
     seconds = 0.0
 
@@ -74,8 +74,8 @@ def test_a_shard_is_downloaded_once_and_then_read_from_the_disk(source: Counting
     shard = entry(source, 0)
     for start, size in ((0, 10), (5000, 300), (SIZE - 5, 10)):
         assert cache.read_range(source, shard, start, size) == content(source, 0)[start : start + size]
-    again = pickle.loads(pickle.dumps(cache))
-    assert again.read_range(source, shard, 7, 7) == content(source, 0)[7:14]
+    copy = pickle.loads(pickle.dumps(cache))
+    assert copy.read_range(source, shard, 7, 7) == content(source, 0)[7:14]
     assert downloads(source) == ["0.tar"]
     assert cache.path(shard).name == f"{shard.xxh3}-{SIZE}.tar"
     assert cache.path(shard).read_bytes() == content(source, 0)
@@ -85,8 +85,8 @@ def test_a_shard_is_downloaded_once_and_then_read_from_the_disk(source: Counting
 def read_in_process(source: Counting, folder: Path, limit: int, numbers: list[int], seconds: float) -> None:
     cache = Cache(folder, limit)
     for number in numbers:
-        found = cache.read_range(source, entry(source, number), 10, 100)
-        assert found in (None, content(source, number)[10:110])
+        data = cache.read_range(source, entry(source, number), 10, 100)
+        assert data in (None, content(source, number)[10:110])
         time.sleep(seconds)
 
 
@@ -99,7 +99,7 @@ def start(
     return process
 
 
-def test_processes_share_one_download(source: Counting, tmp_path: Path) -> None:
+def test_processes_share_a_download(source: Counting, tmp_path: Path) -> None:
     source.seconds = 0.3
     processes = [start(source, tmp_path / "cache", [0, 1]) for _ in range(4)]
     for process in processes:
@@ -108,7 +108,7 @@ def test_processes_share_one_download(source: Counting, tmp_path: Path) -> None:
     assert sorted(downloads(source)) == ["0.tar", "1.tar"]
 
 
-def test_a_killed_download_is_taken_up_by_another(source: Counting, tmp_path: Path) -> None:
+def test_another_process_replaces_a_killed_download(source: Counting, tmp_path: Path) -> None:
     source.seconds = 60
     first = start(source, tmp_path / "cache", [0])
     part = None
@@ -133,7 +133,7 @@ def test_the_longest_unused_makes_room(source: Counting, tmp_path: Path) -> None
         cache.close()
         time.sleep(0.01)
         assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= cache.limit
-    # 2 took the place of 1, 3 that of 0, and 0 that of 2.
+    # 2 takes the place of 1, 3 the place of 0, and 0 the place of 2.
     assert downloads(source) == ["0.tar", "1.tar", "2.tar", "3.tar", "0.tar"]
     assert held(tmp_path / "cache") == sorted(cache.path(entry(source, number)).name for number in (0, 3))
 
@@ -141,13 +141,13 @@ def test_the_longest_unused_makes_room(source: Counting, tmp_path: Path) -> None
 def test_room_for_fewer_than_are_used_in_turn(
     source: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No shard is downloaded twice: what has no room is read at the source, until others have long been unused."""
+    """No shard is downloaded twice: shards without room are read at the source, until others have long been unused."""
     monkeypatch.setattr("arcticseg.data.cache._LATELY", 60.0)
     cache = Cache(tmp_path / "cache", limit=int(2.5 * SIZE))
     with pytest.warns(UserWarning, match="is not cached") as warned:
-        found = [cache.read_range(source, entry(source, number % 4), 3, 3) for number in range(40)]
-    assert [part is not None for part in found] == [True, True, False, False] * 10
-    assert len(warned) == 2  # one a shard
+        parts = [cache.read_range(source, entry(source, number % 4), 3, 3) for number in range(40)]
+    assert [part is not None for part in parts] == [True, True, False, False] * 10
+    assert len(warned) == 2  # for each of the two shards
     assert downloads(source) == ["0.tar", "1.tar"]
     cache.close()
     for path in (tmp_path / "cache").glob("*.tar"):
@@ -162,20 +162,18 @@ def test_a_shard_in_use_by_another_process_stays(source: Counting, tmp_path: Pat
         time.sleep(0.01)
     time.sleep(0.1)
     cache = Cache(folder, limit=SIZE)
-    with pytest.warns(
-        UserWarning, match=rf"1\.tar: is not cached \(data\.cache_bytes is {SIZE}, and {SIZE} bytes are in"
-    ):
+    with pytest.warns(UserWarning, match=rf"1\.tar: .*\(data\.cache_bytes is {SIZE}, .*{SIZE} bytes"):
         assert cache.read_range(source, entry(source, 1), 3, 3) is None
     assert held(folder) == [cache.path(entry(source, 0)).name]
     other.kill()
     other.join()
-    # Its lock has died with it.
+    # Its lock has ended with it.
     assert cache.read_range(source, entry(source, 1), 3, 3) == content(source, 1)[3:6]
     assert held(folder) == [cache.path(entry(source, 1)).name]
 
 
 def test_many_processes_in_little_room(source: Counting, tmp_path: Path) -> None:
-    """Whatever they do to each other, each byte read is right (see `read_in_process`) and the limit holds."""
+    """Whatever the others do, each byte that a process reads is right (see `read_in_process`) and the limit holds."""
     order = [[int(n) for n in np.random.default_rng(i).integers(0, 6, 40)] for i in range(4)]
     processes = [start(source, tmp_path / "cache", numbers, limit=3 * SIZE) for numbers in order]
     most = 0
@@ -188,12 +186,12 @@ def test_many_processes_in_little_room(source: Counting, tmp_path: Path) -> None
                 continue
         most = max(most, sum(sizes))
     assert [process.exitcode for process in processes] == [0] * 4
-    # Between listing and asking, one shard may have gone and another come.
+    # Between the listing and the look at the sizes a shard may have been replaced by another.
     assert most <= 4 * SIZE
     assert len(held(tmp_path / "cache")) <= 3
 
 
-def test_what_a_dead_process_left_is_removed(source: Counting, tmp_path: Path) -> None:
+def test_the_file_of_a_dead_process_is_removed(source: Counting, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", limit=SIZE)
     (tmp_path / "cache" / "0000-5.part").write_bytes(bytes(SIZE))
     assert cache.read_range(source, entry(source, 0), 0, 3) == content(source, 0)[:3]
@@ -204,19 +202,19 @@ def test_a_source_that_differs_from_the_manifest_is_not_cached(source: Counting,
     shard = entry(source, 0)
     (Path(source.address) / "0.tar").write_bytes(bytes(SIZE))
     cache = Cache(tmp_path / "cache")
-    with pytest.warns(UserWarning, match=r"0\.tar: is not cached \(its 100000 bytes are not .* manifest speaks of"):
+    with pytest.warns(UserWarning, match=rf"0\.tar: .*manifest .*{shard.xxh3}"):
         assert cache.read_range(source, shard, 0, 3) is None
     assert cache.read_range(source, shard, 0, 3) is None
-    assert downloads(source) == ["0.tar", "0.tar"]  # asked for twice, and then left alone
+    assert downloads(source) == ["0.tar", "0.tar"]  # tried twice, and then never again
     assert held(tmp_path / "cache") == []
     # A build that replaces the shard has another hash, and so another file.
     assert cache.read_range(source, entry(source, 0), 0, 3) == bytes(3)
 
 
-def test_a_source_that_is_out_says_so(source: Counting, tmp_path: Path) -> None:
+def test_a_source_that_fails_is_an_error(source: Counting, tmp_path: Path) -> None:
     shard = entry(source, 0)
     (Path(source.address) / "0.tar").unlink()
-    with pytest.raises(ShardError, match=r"0\.tar: cannot be read"):
+    with pytest.raises(ShardError, match=r"0\.tar: "):
         Cache(tmp_path / "cache").read_range(source, shard, 0, 3)
     assert not list((tmp_path / "cache").glob("*.part"))
 
@@ -233,20 +231,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_disk_is_made_room_on_or_done_without(source: Counting, small_disk: Path) -> None:
+def test_a_full_disk_is_emptied_or_not_used(source: Counting, small_disk: Path) -> None:
     cache = Cache(small_disk)
     assert cache.read_range(source, entry(source, 0), 0, 3) == content(source, 0)[:3]
-    # Only one has room: the other goes.
+    # There is room for a single shard: the other is removed.
     assert cache.read_range(source, entry(source, 1), 0, 3) == content(source, 1)[:3]
     assert held(small_disk) == [cache.path(entry(source, 1)).name]
     cache.drop(entry(source, 1))
-    (small_disk / "of somebody else").write_bytes(bytes(80_000))
-    with pytest.warns(UserWarning, match=r"2\.tar: is not cached \(data\.cache: No space left on device\); reading it"):
+    (small_disk / "another file").write_bytes(bytes(80_000))
+    with pytest.warns(UserWarning, match=r"2\.tar: .*\(data\.cache: No space left"):
         assert cache.read_range(source, entry(source, 2), 0, 3) is None
     assert held(small_disk) == []
 
 
-def test_a_cached_shard_that_the_disk_damages_is_fetched_anew(tmp_path: Path) -> None:
+def test_a_cached_shard_that_the_disk_damages_is_fetched_again(tmp_path: Path) -> None:
     made.write(tmp_path / "shards", [made.tile(i) for i in range(3)])
     selection = select(tmp_path / "shards", read_manifest(tmp_path / "shards"), "train")
     cache = Cache(tmp_path / "cache")
@@ -258,7 +256,7 @@ def test_a_cached_shard_that_the_disk_damages_is_fetched_anew(tmp_path: Path) ->
     assert hash_file(kept) == selection.shards[0][1].xxh3
 
 
-def test_shards_are_brought_before_they_are_asked_for(source: Counting, tmp_path: Path) -> None:
+def test_shards_are_brought_before_they_are_needed(source: Counting, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     ahead = Prefetch(
         cache, lambda places: ((source, entry(source, place // 10)) for place in places), consumed=10, ahead=20

@@ -1,7 +1,8 @@
-"""What can go wrong with shards, on a disk, on a server and behind a cache: correct batches, or one clear error."""
+"""Faults of shards on a disk, on a server and behind a cache: correct batches, or a clear error."""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -35,6 +36,8 @@ from arcticseg.ice.channels import expand
 from tests.served import Server, serve, serve_s3
 
 SIZE, SAMPLES, PER_SHARD, STEPS, RANKS = 96, 30, 6, 5, 2
+# Samples to a step.
+BATCH = 6
 LAYOUT = Layout.of(SIZE, (4,), expand(("hh", "hv", "incidence", "distance", "amsr2", "era5")))
 HASTE = Patience(0.4, 1)
 FIRST = "train-000000.tar"
@@ -71,7 +74,7 @@ class World:
                 SampleReader(selection, cache=None if cache is None else Cache(cache.folder, cache.limit)),
                 LAYOUT,
                 order,
-                Share(rank, RANKS, 6, 3),
+                Share(rank, RANKS, BATCH, 3),
                 workers,
                 max_damaged=max_damaged,
                 patience=5,
@@ -85,9 +88,9 @@ class World:
         def gather(value: Any) -> list[Any]:
             self._said[rank] = value
             self._barrier.wait(60)
-            found = list(self._said)
+            values = list(self._said)
             self._barrier.wait(60)
-            return found
+            return values
 
         return gather
 
@@ -106,7 +109,7 @@ class World:
             errors[rank] = error
 
     def train(self, steps: int = STEPS) -> tuple[dict[int, str], list[Damage]]:
-        """(place -> hash of its row) of all ranks' steps, and the damage that was met.
+        """(place -> hash of its row) of all ranks' steps, and the damage that the ranks report.
 
         Raises:
             ArcticSegError: all ranks ended with this message.
@@ -133,33 +136,39 @@ class World:
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[Server]:
-    with serve(folder) as found:
-        yield found
+    with serve(folder) as server:
+        yield server
 
 
 @pytest.fixture
-def world(place: str, folder: Path, server: Server, tmp_path: Path) -> Iterator[Callable[..., World]]:
-    """Makes a world that reads `folder` in one of three ways."""
-    made_worlds = []
+def make_world(place: str, folder: Path, server: Server, tmp_path: Path) -> Iterator[Callable[..., World]]:
+    """Makes a world that reads `folder` from the disk, a server or through a cache."""
+    worlds = []
 
     def make(**options: Any) -> World:
         cache = Cache(tmp_path / "cache") if place == "cache" else None
-        made_worlds.append(World(str(folder) if place == "disk" else server.address, cache, **options))
-        return made_worlds[-1]
+        worlds.append(World(str(folder) if place == "disk" else server.address, cache, **options))
+        return worlds[-1]
 
     yield make
-    for each in made_worlds:
-        each.close()
+    for world in worlds:
+        world.close()
 
 
-def expected(pristine: Path, damaged: set[int], steps: int = STEPS) -> dict[int, str]:
-    """What whole shards give, given the set of damaged samples."""
+@functools.cache
+def rows_of(pristine: Path, damaged: frozenset[int]) -> dict[int, str]:
+    """(place -> hash of its row) of two steps more than usual, from whole shards with these samples in quarantine."""
     world = World(str(pristine))
     for loader in world.loaders:
         loader.quarantine.restore([{"number": n, "shard": "", "offset": 0, "reason": ""} for n in damaged])
-    rows, _ = world.train(steps)
+    rows, _ = world.train(STEPS + 2)
     world.close()
     return rows
+
+
+def expected(pristine: Path, damaged: set[int], steps: int = STEPS) -> dict[int, str]:
+    """The rows of some steps, given the set of damaged samples."""
+    return {place: digest for place, digest in rows_of(pristine, frozenset(damaged)).items() if place < steps * BATCH}
 
 
 def touched(folder: Path, begin: int, end: int) -> set[int]:
@@ -191,7 +200,7 @@ def one_bit(folder: Path) -> set[int]:
 
 
 def renamed_member(folder: Path) -> set[int]:
-    """A member of another name in a tar that is sound otherwise."""
+    """A member of another name in a tar that is sound except for that."""
     data = bytearray((folder / FIRST).read_bytes())
     begin = data.index(b".hv.b2") + 1 - len(manifests.read_index(folder / FIRST)[0].key) - 1
     begin -= begin % 512
@@ -205,7 +214,7 @@ def renamed_member(folder: Path) -> set[int]:
 
 
 def other_version(folder: Path) -> set[int]:
-    """A shard built anew from other scenes, under the same name."""
+    """A shard built from other scenes, under the same name."""
     made.write(folder / "new", [made.tile(100 + i, size=SIZE) for i in range(PER_SHARD)], per_shard=PER_SHARD)
     shutil.copy(folder / "new" / FIRST, folder / FIRST)
     return set(range(PER_SHARD))
@@ -213,12 +222,12 @@ def other_version(folder: Path) -> set[int]:
 
 @pytest.mark.parametrize("harm", [cut_in_half, zeroed, one_bit, renamed_member, other_version])
 def test_damaged_samples_are_replaced_on_all_ranks_and_counted(
-    harm: Callable[[Path], set[int]], folder: Path, pristine: Path, world: Callable[..., World]
+    harm: Callable[[Path], set[int]], folder: Path, pristine: Path, make_world: Callable[..., World]
 ) -> None:
     damaged = harm(folder)
     assert 0 < len(damaged) <= PER_SHARD
-    found = world()
-    rows, news = found.train()
+    world = make_world()
+    rows, news = world.train()
     assert {damage.number for damage in news} == damaged
     assert sorted(rows) == list(range(SAMPLES))
     assert rows == expected(pristine, damaged)
@@ -227,10 +236,10 @@ def test_damaged_samples_are_replaced_on_all_ranks_and_counted(
         assert damage.shard.endswith(f"/{FIRST}")
         assert damage.offset == entries[damage.number].offset
         assert "bytes" in damage.reason or "checksum" in damage.reason
-    # Saved in the state, and so known from the first step of whoever goes on, with the same batches.
-    states = [loader.state_dict() for loader in found.loaders]
+    # The state holds the damage, so a run that goes on knows it from its first step, and has the same batches.
+    states = [loader.state_dict() for loader in world.loaders]
     assert states[0] == states[1]
-    again = world()
+    again = make_world()
     for loader in again.loaders:
         loader.load_state_dict(states[0])
         assert loader.damaged == len(damaged)
@@ -242,68 +251,66 @@ def test_damaged_samples_are_replaced_on_all_ranks_and_counted(
 
 @pytest.mark.parametrize("harm", [cut_in_half, other_version])
 def test_more_damage_than_allowed_stops_all_ranks(
-    harm: Callable[[Path], set[int]], folder: Path, world: Callable[..., World]
+    harm: Callable[[Path], set[int]], folder: Path, make_world: Callable[..., World]
 ) -> None:
     harm(folder)
-    with pytest.raises(
-        ShardError, match=r"^\d samples are damaged, more than data\.max_damaged \(1\), such as .*; rest"
-    ):
-        world(max_damaged=1).train()
+    with pytest.raises(ShardError, match=rf"^\d samples .* data\.max_damaged \(1\), .*/{FIRST}: "):
+        make_world(max_damaged=1).train()
 
 
-def test_a_missing_shard_stops_all_ranks(folder: Path, world: Callable[..., World]) -> None:
+def test_a_missing_shard_stops_all_ranks(folder: Path, make_world: Callable[..., World]) -> None:
     (folder / FIRST).unlink()
-    with pytest.raises(ShardError, match=rf"/{FIRST}: .*; restore it"):
-        world().train()
+    with pytest.raises(ShardError, match=rf"/{FIRST}: "):
+        make_world().train()
 
 
-def test_the_index_of_another_shard(folder: Path, pristine: Path, world: Callable[..., World]) -> None:
+def test_the_index_of_another_shard(folder: Path, pristine: Path, make_world: Callable[..., World]) -> None:
     index, other = folder / "train-000000.json", folder / "train-000001.json"
     shutil.copy(other, index)
-    with pytest.raises(ShardError, match=r"train-000000\.json: is the index of train-000001\.tar, not of train-000000"):
-        world()
-    # One that lies about whose it is has the checksums of other samples.
+    with pytest.raises(ShardError, match=r"train-000000\.json: .* train-000001\.tar, not of train-000000"):
+        make_world()
+    # An index that names the wrong shard has the checksums of other samples.
     index.write_text(other.read_text().replace("train-000001.tar", FIRST))
-    _, news = world().train()
+    _, news = make_world().train()
     assert {damage.number for damage in news} == set(range(PER_SHARD))
-    with pytest.raises(ShardError, match="6 samples are damaged, more than"):
-        world(max_damaged=5).train()
+    with pytest.raises(ShardError, match=r"6 samples .* data\.max_damaged \(5\)"):
+        make_world(max_damaged=5).train()
     index.write_text("{")
-    with pytest.raises(ShardError, match=r"train-000000\.json: index is damaged"):
-        world()
+    with pytest.raises(ShardError, match=r"train-000000\.json: index"):
+        make_world()
 
 
 @pytest.mark.parametrize("fault", ["500", "hang", "half"])
 @pytest.mark.parametrize("place", ["server", "cache"], indirect=True)
 def test_a_server_that_fails_for_a_while_loses_nothing(
-    fault: str, server: Server, pristine: Path, world: Callable[..., World]
+    fault: str, server: Server, pristine: Path, make_world: Callable[..., World]
 ) -> None:
-    found = world()
+    world = make_world()
     for number in range(3):
         server.faults[f"train-{number:06d}.tar"] = (fault, 1)
-    rows, news = found.train()
+    rows, news = world.train()
     assert news == []
     assert rows == expected(pristine, set())
 
 
 @pytest.mark.parametrize("fault", ["500", "hang", "half"])
 @pytest.mark.parametrize("place", ["server", "cache"], indirect=True)
-def test_a_server_that_fails_for_good_stops_all_ranks(fault: str, server: Server, world: Callable[..., World]) -> None:
-    found = world()
+def test_a_server_that_fails_for_good_stops_all_ranks(
+    fault: str, server: Server, make_world: Callable[..., World]
+) -> None:
+    world = make_world()
     server.faults[FIRST] = (fault, 1e9)
-    with pytest.raises(ShardError, match=rf"^{server.address}/{FIRST}: (cannot be read after 2 attempts|broke off)"):
-        found.train()
+    with pytest.raises(ShardError, match=rf"^{server.address}/{FIRST}: (.* 2 attempts|broke off)"):
+        world.train()
 
 
 @pytest.mark.parametrize("limit", [1, 1_000_000])
 def test_a_cache_that_is_too_small_falls_back_to_ranges(
     limit: int, server: Server, pristine: Path, tmp_path: Path
 ) -> None:
-    """Less than one shard, or than all."""
+    """Too small for a single shard, or for all."""
     world = World(server.address, Cache(tmp_path / "cache", limit))
-    with (
-        pytest.warns(UserWarning, match=r"is not cached \(data\.cache_bytes is 1, .*") if limit == 1 else nullcontext()
-    ):
+    with pytest.warns(UserWarning, match=r"\(data\.cache_bytes is 1, ") if limit == 1 else nullcontext():
         rows, news = world.train()
     world.close()
     assert news == []
@@ -322,24 +329,24 @@ def test_s3_gives_the_same_batches(cached: bool, folder: Path, pristine: Path, t
     assert rows == expected(pristine, damaged)
 
 
-def test_a_killed_worker_changes_no_batch(folder: Path, pristine: Path, world: Callable[..., World]) -> None:
+def test_a_killed_worker_changes_no_batch(folder: Path, pristine: Path, make_world: Callable[..., World]) -> None:
     damaged = one_bit(folder)
-    found = world(workers=1)
-    rows, _ = found.train(2)
-    for loader in found.loaders:
+    world = make_world(workers=1)
+    rows, _ = world.train(2)
+    for loader in world.loaders:
         crew = loader._ring._crew
         assert isinstance(crew, Processes)
-        for each in crew.workers:
-            os.kill(each.process.pid, signal.SIGKILL)
-    more, _ = found.train(3)
+        for worker in crew.workers:
+            os.kill(worker.process.pid, signal.SIGKILL)
+    more, _ = world.train(3)
     assert rows | more == expected(pristine, damaged)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_damaged_validation_sample_counts_for_nothing_and_is_told(workers: int, folder: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_validation_sample_counts_for_nothing_and_is_reported(workers: int, folder: Path) -> None:
     damaged = cut_in_half(folder)
     reader = SampleReader(select_from([open_set(str(folder))], "train"))
-    found = []
+    damages = []
     for rank in range(RANKS):
         passes = ValidationLoader(reader, LAYOUT, Share(rank, RANKS, 4 * RANKS, 4), workers)
         for _ in range(2):
@@ -348,17 +355,17 @@ def test_a_damaged_validation_sample_counts_for_nothing_and_is_told(workers: int
                     labelled = bool((batch.lab[row] != 255).any())
                     valid = bool(batch.hh[row].any() or batch.hv[row].any())
                     assert labelled == valid == (number not in damaged)
-        found += passes.damages
-    assert sorted(damage.number for damage in found) == sorted(damaged)
+        damages += passes.damages
+    assert sorted(damage.number for damage in damages) == sorted(damaged)
 
 
-def test_no_error_is_kept_from_the_others(folder: Path, tmp_path: Path) -> None:
-    """What one rank alone meets ends both, with the same words."""
+def test_the_error_of_a_rank_ends_all_ranks(folder: Path, tmp_path: Path) -> None:
+    """With the same message."""
     world = World(str(folder))
     whole = world.loaders[1]
     elsewhere = replace(whole.selection, sources=(Folder(tmp_path / "not mounted here"),))
-    world.loaders[1] = Loader(SampleReader(elsewhere), LAYOUT, whole.order, Share(1, RANKS, 6, 3))
-    with pytest.raises(ShardError, match=r"not mounted here/train-\d+\.tar: cannot be read"):
+    world.loaders[1] = Loader(SampleReader(elsewhere), LAYOUT, whole.order, Share(1, RANKS, BATCH, 3))
+    with pytest.raises(ShardError, match=r"not mounted here/train-\d+\.tar: "):
         world.train()
     world.close()
     whole.close()

@@ -30,14 +30,14 @@ LAYOUT = Layout.of(made.SIZE, (2, 4), expand(("hh", "hv", "incidence", "distance
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("shards")
-    made.write(place, [made.tile(i, scene=f"s{i % 7}", factor=(2, 2, 4)[i % 3]) for i in range(SAMPLES)])
-    return place
+    shards = tmp_path_factory.mktemp("shards")
+    made.write(shards, [made.tile(i, scene=f"s{i % 7}", factor=(2, 2, 4)[i % 3]) for i in range(SAMPLES)])
+    return shards
 
 
 def run_rank(folder: Path, mix: str, shuffle: Any, machine: tuple[int, int, int], rank: int, state: Any, steps: int,
              global_batch: int, out: Path) -> None:  # fmt: skip
-    """One rank's process: (place -> hash) of its steps, and its state at the end, to a file."""
+    """A rank's process: (place -> hash) of each of its steps, and its state at the end, to a file."""
     torch.set_num_threads(1)
     ranks, workers, micro = machine
     selection = select_from([open_set(str(folder))], "train")
@@ -46,12 +46,12 @@ def run_rank(folder: Path, mix: str, shuffle: Any, machine: tuple[int, int, int]
     loader = Loader(SampleReader(selection), LAYOUT, order, Share(rank, ranks, global_batch, micro), workers, augment)
     if state is not None:
         loader.load_state_dict(state)
-    found = []
+    taken = []
     for _ in range(steps):
-        found.append({place: digest for batch in loader.step() for place, digest in hashes(batch).items()})
+        taken.append({place: digest for batch in loader.step() for place, digest in hashes(batch).items()})
         assert not loader.trouble
         loader.stepped()
-    (out / f"{rank}.json").write_text(json.dumps([found, loader.state_dict()]))
+    (out / f"{rank}.json").write_text(json.dumps([taken, loader.state_dict()]))
     loader.close()
 
 
@@ -79,7 +79,7 @@ def run(
         process.join(120)
         assert process.exitcode == 0
     parts, states = zip(*(json.loads((out / f"{rank}.json").read_text()) for rank in range(machine[0])), strict=True)
-    assert all(found == states[0] for found in states)
+    assert all(state == states[0] for state in states)
     return [{k: v for part in step for k, v in part.items()} for step in zip(*parts, strict=True)], states[0]
 
 
@@ -104,5 +104,5 @@ def test_a_doubled_global_batch_goes_on_with_the_next_places(mix: str, folder: P
     after, state = run(folder, tmp_path / "b", (4, 0, 4), state, steps=2, mix=mix, global_batch=48)
     assert state["consumed"] == 6 * 24
     assert [len(step) for step in after] == [48, 48]
-    joined = [{k: v for step in found for k, v in step.items()} for found in (whole, before + after)]
-    assert list(joined[0].items()) == list(joined[1].items())
+    expected, joined = ([item for step in taken for item in step.items()] for taken in (whole, before + after))
+    assert joined == expected

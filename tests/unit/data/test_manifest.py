@@ -14,13 +14,13 @@ ENTRY = SampleEntry("key", "scene", 4, 0, 1024, "ab" * 8, 512, "cd" * 8, True, {
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    found = made.write(tmp_path, [made.tile(i) for i in range(7)])
-    assert manifests.read_manifest(tmp_path) == found
+    manifest = made.write(tmp_path, [made.tile(i) for i in range(7)])
+    assert manifests.read_manifest(tmp_path) == manifest
     assert [len(manifests.read_index(tmp_path / f"train-00000{i}.tar")) for i in (0, 1)] == [5, 2]
     shard = tmp_path / "other.tar"
     manifests.write_index(shard, [ENTRY])
     assert manifests.read_index(shard) == [ENTRY]
-    # One sample a line, so that a person can look at it.
+    # A line for each sample, so that a person can read it.
     assert len(manifests.index_path(shard).read_text().splitlines()) == 3
 
 
@@ -37,20 +37,20 @@ def test_the_fingerprint_changes_with_any_sample_and_the_order() -> None:
         for samples in ([ENTRY, other], [other, ENTRY], [ENTRY], [], [ENTRY, replace(other, xxh3="cd" * 8)])
     ]
     assert len(set(prints)) == 5
-    # Where a sample lies is no part of what it is.
+    # The place of a sample does not count.
     assert manifests.fingerprint([replace(ENTRY, offset=512), other]) == prints[0]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "manifest is damaged"),
-        ("[]", "schema version None, this program reads 2"),
-        ('{"schema": 3}', "schema version 3, this program reads 2"),
-        ('{"schema": 2}', "manifest is damaged"),
-        ('{"schema": 2, "splits": [], "factors": [2]}', "manifest is damaged"),
-        ('{"schema": 2, "splits": {"train": [1]}, "factors": [2]}', "manifest is damaged"),
-        ("\udcff", "manifest is damaged"),
+        ("{", "manifest "),
+        ("[]", "schema version None, .* 2;"),
+        ('{"schema": 3}', "schema version 3, .* 2;"),
+        ('{"schema": 2}', "manifest .*tile"),
+        ('{"schema": 2, "splits": [], "factors": [2]}', "manifest .*tile"),
+        ('{"schema": 2, "splits": {"train": [1]}, "factors": [2]}', "manifest .*tile"),
+        ("\udcff", "manifest "),
     ],
 )
 def test_a_damaged_manifest(tmp_path: Path, text: str, message: str) -> None:
@@ -59,15 +59,15 @@ def test_a_damaged_manifest(tmp_path: Path, text: str, message: str) -> None:
         manifests.read_manifest(tmp_path)
 
 
-def test_a_manifest_with_unknown_keys_is_another_versions(tmp_path: Path) -> None:
+def test_a_manifest_with_unknown_keys_is_refused(tmp_path: Path) -> None:
     made.write(tmp_path, [made.tile(0)])
-    found = json.loads((tmp_path / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(found | {"colour": 1}))
-    with pytest.raises(ShardError, match=r"manifest is damaged .*colour"):
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(content | {"colour": 1}))
+    with pytest.raises(ShardError, match=r"manifest\.json: .*colour"):
         manifests.read_manifest(tmp_path)
 
 
 def test_no_manifest(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ShardError, match=r"holds no manifest\.json; give a folder that `arcticseg shards build`"):
+        with pytest.raises(ShardError, match=rf"^{folder}: .*manifest\.json.*`arcticseg shards build`"):
             manifests.read_manifest(folder)

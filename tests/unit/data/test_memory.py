@@ -12,17 +12,17 @@ def test_memory_goes_to_the_next_tensor_when_nothing_refers_to_it() -> None:
     assert first.shape == (3, 4, 5)
     assert first.dtype == torch.float32
     assert first.is_contiguous()
-    place = first.data_ptr()
+    address = first.data_ptr()
     view = first[1]
     del first
-    assert pool.empty((3, 4, 5), torch.float32).data_ptr() != place
+    assert pool.empty((3, 4, 5), torch.float32).data_ptr() != address
     del view
-    again = [pool.empty((60,), torch.float32) for _ in range(2)]
-    assert place in [tensor.data_ptr() for tensor in again]
-    assert again[0].data_ptr() != again[1].data_ptr()
+    later = [pool.empty((60,), torch.float32) for _ in range(2)]
+    assert address in [tensor.data_ptr() for tensor in later]
+    assert later[0].data_ptr() != later[1].data_ptr()
 
 
-def test_memory_that_a_gradient_needs_is_left_alone() -> None:
+def test_memory_that_a_gradient_needs_keeps_its_content() -> None:
     pool, weight = Pool(), torch.ones(1, requires_grad=True)
     x = pool.empty((1000,), torch.float32).fill_(3.0)
     loss = (x * weight).sum()

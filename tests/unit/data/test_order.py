@@ -20,7 +20,7 @@ seeds = st.integers(0, 2**63)
 
 @st.composite
 def streams(draw: st.DrawFn, first: int = 0) -> Stream:
-    """1 to 40 samples from number `first` on, shuffled as one or by windows of shards."""
+    """Some samples from number `first` on, shuffled together or by windows of shards."""
     sizes = draw(st.lists(st.integers(1, 9), min_size=1, max_size=8))
     samples = np.arange(first, first + sum(sizes))
     if draw(st.booleans()):
@@ -31,12 +31,17 @@ def streams(draw: st.DrawFn, first: int = 0) -> Stream:
 @st.composite
 def mixes(draw: st.DrawFn) -> Order:
     """Orders of 1 to 5 streams with weights that give each stream a place in each block."""
-    found: list[Stream] = []
+    parts: list[Stream] = []
     for _ in range(draw(st.integers(1, 5))):
-        found.append(draw(streams(sum(map(len, found)))))
-    weights = draw(st.lists(st.floats(0.2, 5), min_size=len(found), max_size=len(found)))
+        parts.append(draw(streams(sum(map(len, parts)))))
+    weights = draw(st.lists(st.floats(0.2, 5), min_size=len(parts), max_size=len(parts)))
     block = draw(st.integers(200, 400))
-    return Order(draw(fingerprints), tuple(found), draw(seeds), tuple(weights), block)
+    return Order(draw(fingerprints), tuple(parts), draw(seeds), tuple(weights), block)
+
+
+def streams_of(order: Order) -> list[int]:
+    """Index of the stream of each sample; the streams of `mixes` hold 0, 1, 2, ... one after another."""
+    return [index for index, stream in enumerate(order.streams) for _ in range(len(stream))]
 
 
 @given(st.integers(1, 3000), seeds)
@@ -45,7 +50,7 @@ def test_a_permutation_takes_each_position_once(size: int, seed: int) -> None:
 
 
 def plainly(position: int, size: int, *key: object) -> int:
-    """The same permutation, one position at a time in whole numbers without end."""
+    """The same permutation, a single position in whole numbers of any size."""
     mask = 2**64 - 1
     base = max(math.isqrt(size - 1) + 1, 8)
     while True:
@@ -69,10 +74,10 @@ def test_permutations_are_those_of_plain_arithmetic(size: int, shares: list[floa
 
 
 def test_all_permutations_of_four_are_equally_likely() -> None:
-    n = 1200
+    n = 600
     counts = Counter(tuple(permute(np.arange(4), 4, "key", seed)) for seed in range(n))
     expected = n / math.factorial(4)
-    # chi squared of 23 degrees of freedom: 49.7 is exceeded once in a thousand times
+    # Chi squared of 23 degrees of freedom: it exceeds 49.7 once in a thousand times.
     assert len(counts) == 24
     assert sum((count - expected) ** 2 / expected for count in counts.values()) < 49.7
 
@@ -81,10 +86,10 @@ def test_large_permutations_are_computed_in_place() -> None:
     size = 10**8
     drawn = permute(np.arange(0, size, size // 20000), size, "key")
     assert len(np.unique(drawn)) == len(drawn)
-    # Uniform: 100 bins of some 200 each, chi squared of 99 degrees of freedom
+    # Uniform: 100 bins of some 200 each, chi squared of 99 degrees of freedom.
     counts = np.bincount(drawn * 100 // size, minlength=100)
     assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 148
-    # Neighbours go to unrelated places: the difference of two uniform ones is a third of the size, on average
+    # Neighbours go to unrelated places: on average the difference of two uniform places is a third of the size.
     near = permute(np.arange(5000), size, "key")
     assert np.abs(np.diff(near)).mean() / size == pytest.approx(1 / 3, abs=0.02)
 
@@ -94,9 +99,9 @@ def test_large_permutations_are_computed_in_place() -> None:
 def test_every_sample_once_an_epoch(fingerprint: str, seed: int, stream: Stream, epoch: int) -> None:
     order = Order(fingerprint, (stream,), seed)
     n = len(order)
-    found = order.samples(range(epoch * n, (epoch + 1) * n))
-    assert sorted(found) == list(range(n))
-    assert all(type(number) is int for number in found)
+    numbers = order.samples(range(epoch * n, (epoch + 1) * n))
+    assert sorted(numbers) == list(range(n))
+    assert all(type(number) is int for number in numbers)
 
 
 def test_epochs_and_seeds_and_fingerprints_differ() -> None:
@@ -145,11 +150,10 @@ def test_windows_are_mixed_and_differ_from_pass_to_pass() -> None:
 @given(mixes(), st.integers(0, 30))
 def test_every_block_has_exact_quotas(order: Order, block: int) -> None:
     exact = np.array(order.weights) / sum(order.weights) * order.block
-    found = Counter(
-        next(i for i, stream in enumerate(order.streams) if number in stream.samples)
-        for number in order.samples(range(block * order.block, (block + 1) * order.block))
-    )
-    counts = [found[i] for i in range(len(order.streams))]
+    of = streams_of(order)
+    places = range(block * order.block, (block + 1) * order.block)
+    by_stream = Counter(of[number] for number in order.samples(places))
+    counts = [by_stream[index] for index in range(len(order.streams))]
     assert sum(counts) == order.block
     assert np.abs(counts - exact).max() < 1
     assert counts == list(quotas(order.weights, order.block))
@@ -158,14 +162,15 @@ def test_every_block_has_exact_quotas(order: Order, block: int) -> None:
 @few
 @given(mixes())
 def test_every_sample_once_a_pass_of_its_stream(order: Order) -> None:
-    drawn = order.samples(range(4 * order.block))
-    for stream in order.streams:
-        of_stream = [number for number in drawn if number in stream.samples]
+    drawn, of = order.samples(range(2 * order.block)), streams_of(order)
+    for index, stream in enumerate(order.streams):
+        of_stream = [number for number in drawn if of[number] == index]
+        expected = stream.samples.tolist()  # type: ignore[union-attr]
         for first in range(0, len(of_stream) - len(stream) + 1, len(stream)):
-            assert sorted(of_stream[first : first + len(stream)]) == stream.samples.tolist()
+            assert sorted(of_stream[first : first + len(stream)]) == expected
 
 
-def test_passes_of_a_stream_are_shuffled_anew() -> None:
+def test_each_pass_of_a_stream_has_its_own_order() -> None:
     order = Order("a", (Stream(range(50)), Stream(range(50, 60))), 0, weights=(1, 1), block=100)
     drawn = [number for number in order.samples(range(200)) if number < 50]
     assert drawn[:50] != drawn[50:]
@@ -181,7 +186,7 @@ def test_streams_are_mixed_within_a_block() -> None:
 
 @few
 @given(mixes(), st.integers(0, 10**9))
-def test_any_place_is_found_without_those_before_it(order: Order, place: int) -> None:
+def test_a_place_does_not_need_the_places_before_it(order: Order, place: int) -> None:
     again = Order(order.fingerprint, order.streams, order.seed, order.weights, order.block)
     assert again.samples([place]) == order.samples(range(place - place % 300, place + 1))[-1:]
 
@@ -191,18 +196,18 @@ def test_any_place_is_found_without_those_before_it(order: Order, place: int) ->
 def test_substitutes_are_of_the_same_stream_and_leave_the_others_alone(order: Order, data: st.DataObject) -> None:
     numbers = range(len(order))
     bad = data.draw(st.sets(st.sampled_from(numbers), max_size=len(order) - 1))
-    places = range(200)
+    places = range(100)
     plain = order.samples(places)
     for stream in order.streams:
         if set(stream.samples.tolist()) <= bad:
             bad -= {int(stream.samples[0])}
-    mended = order.samples(places, bad)
-    assert not set(mended) & bad
-    for before, after in zip(plain, mended, strict=True):
+    substituted, of = order.samples(places, bad), streams_of(order)
+    assert not set(substituted) & bad
+    for before, after in zip(plain, substituted, strict=True):
         assert after == before or before in bad
-        assert any(before in stream.samples and after in stream.samples for stream in order.streams)
-    # A pure function of place and set, whatever came before.
-    assert order.samples(places[::-1], frozenset(bad)) == mended[::-1]
+        assert of[before] == of[after]
+    # A pure function of place and set, whatever was drawn before.
+    assert order.samples(places[::-1], frozenset(bad)) == substituted[::-1]
 
 
 def test_substitutes_differ_from_place_to_place() -> None:
@@ -215,12 +220,18 @@ def test_substitutes_differ_from_place_to_place() -> None:
 
 def test_no_substitute_is_left() -> None:
     order = Order("a", (Stream(range(5)), Stream(range(5, 8))), 0, weights=(1, 1), block=2)
-    with pytest.raises(LookupError, match="all 3 samples of a stream are in quarantine"):
+    with pytest.raises(LookupError, match=r"all 3 samples"):
         order.samples(range(2), {5, 6, 7})
 
 
 @few
-@given(st.integers(1, 500), st.integers(1, 6), st.lists(st.sampled_from([1, 2, 3, 4, 8]), min_size=1), seeds, mixes())
+@given(
+    st.integers(1, 500),
+    st.integers(1, 6),
+    st.lists(st.sampled_from([1, 2, 3, 4, 8]), min_size=1, max_size=6),
+    seeds,
+    mixes(),
+)
 def test_a_changed_batch_size_loses_and_repeats_nothing(
     n: int, share: int, changes: list[int], seed: int, mix: Order
 ) -> None:
@@ -254,7 +265,7 @@ def test_scenes_in_a_batch_are_as_mixed_as_in_a_perfect_shuffle(window: int) -> 
         ([1, 1, 1], 10, (4, 3, 3)),
         ([1, 1], 7, (4, 3)),
         ([0.5, 0.25, 0.25], 8, (4, 2, 2)),
-        # Remainders .6, .3 and .1: the place left over goes to the largest.
+        # Remainders .6, .3 and .1: the last place goes to the largest.
         ([4.6, 3.3, 2.1], 10, (5, 3, 2)),
         ([1], 5, (5,)),
     ],
@@ -266,26 +277,13 @@ def test_quotas_by_largest_remainder(weights: list[float], block: int, expected:
 @pytest.mark.parametrize(
     ("weights", "block"), [([], 5), ([1, 0], 5), ([1, -1], 5), ([1, float("nan")], 5), ([1, 9], 2)]
 )
-def test_quotas_that_cannot_be(weights: list[float], block: int) -> None:
-    with pytest.raises(ValueError, match=r"weights must be positive|a block of 2 places .* weights"):
+def test_impossible_quotas_are_refused(weights: list[float], block: int) -> None:
+    with pytest.raises(ValueError, match=r"weights must be positive, not|a block of 2 places .* \[1, 9\]"):
         quotas(weights, block)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 16), st.integers(1, 16))
-def test_ranks_share_the_places_of_a_step(step: int, world_size: int, share: int) -> None:
-    total = world_size * share
-    places = [Share(rank, world_size, total, 1).places(step * total) for rank in range(world_size)]
-    assert all(len(part) == share for part in places)
-    assert [place for part in places for place in part] == list(range(step * total, (step + 1) * total))
-
-
-def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"10 .* 4 ranks"):
-        Share(0, 4, 10, 1)
-
-
 def test_the_order_is_this_one() -> None:
-    """Written down: another order would silently change what a resumed training sees."""
+    """As written here: another order would silently change what a resumed training sees."""
     order = Order("f", (Stream(range(5)),), 7)
     assert order.samples(range(10)) == [2, 1, 4, 0, 3, 0, 3, 1, 4, 2]
     mix = Order("f", (Stream(range(5)), Stream(range(5, 8))), 7, weights=(2.0, 1.0), block=6)

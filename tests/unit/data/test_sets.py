@@ -37,34 +37,33 @@ def sets(tmp_path: Path) -> Path:
 
 
 def test_sets_are_opened_in_order(sets: Path) -> None:
-    assert [found.source.address for found in open_sets(config(sets))] == [str(sets / "a"), str(sets / "b")]
+    addresses = [shard_set.source.address for shard_set in open_sets(config(sets))]
+    assert addresses == [str(sets / "a"), str(sets / "b")]
 
 
 def test_sets_of_different_tiles_are_refused(sets: Path) -> None:
     change(sets / "b", tile=32)
-    with pytest.raises(ConfigError, match=r"key 'data\.shards' names sets with tiles of \[16, 32\] pixels"):
+    with pytest.raises(ConfigError, match=r"key 'data\.shards' .*\[16, 32\]"):
         open_sets(config(sets))
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_scene_held_out_by_one_set_must_not_train_in_another(split: str, sets: Path) -> None:
     change(sets / "b", scenes={"one": {"split": split}})
-    with pytest.raises(
-        ConfigError, match=rf"^{sets / 'a'}: trains on one, which {sets / 'b'} holds out; build both with"
-    ):
+    with pytest.raises(ConfigError, match=rf"^{sets / 'a'}: .* one, .*{sets / 'b'}"):
         open_sets(config(sets))
 
 
 def test_statistics_are_those_of_all_values_together(sets: Path) -> None:
     random = np.random.default_rng(0)
     values = {"a": random.normal(3, 2, 50), "b": random.normal(-1, 5, 200)}
-    for name, found in values.items():
-        statistics = {"mean": float(found.mean()), "std": float(found.std()), "count": len(found)}
+    for name, part in values.items():
+        statistics = {"mean": float(part.mean()), "std": float(part.std()), "count": len(part)}
         change(sets / name, statistics={"nersc_sar_primary": statistics})
     cfg = config(sets, "data.channels=[hh]", "data.statistics=shards")
     (pooled,) = statistics_of(cfg, open_sets(cfg)).values()
     whole = np.concatenate(list(values.values()))
     assert pooled == pytest.approx((whole.mean(), whole.std()))
     cfg = config(sets, "data.channels=[hv]", "data.statistics=shards")
-    with pytest.raises(ConfigError, match="hold none of nersc_sar_secondary; set it to published"):
+    with pytest.raises(ConfigError, match=r"key 'data\.statistics' .*nersc_sar_secondary"):
         statistics_of(cfg, open_sets(cfg))

@@ -26,8 +26,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[Server]:
-    with serve(folder) as found:
-        yield found
+    with serve(folder) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,13 @@ def test_all_sources_give_the_same_bytes(place: str) -> None:
     assert source.read("a.tar") == DATA
     assert source.read_range("a.tar", 0, 10) == DATA[:10]
     assert source.read_range("a.tar", 1234, 5678) == DATA[1234 : 1234 + 5678]
-    # Where the file ends there is less, and nothing beyond: a shard that was cut.
+    # At the end of the file there are fewer bytes, and beyond it none: a shard that was cut.
     assert source.read_range("a.tar", 9_990, 100) == DATA[9_990:]
     assert source.read_range("a.tar", 20_000, 100) == b""
     assert b"".join(source.stream("a.tar")) == DATA
-    again = pickle.loads(pickle.dumps(source))
-    assert again.read_range("a.tar", 5, 5) == DATA[5:10]
-    again.close()
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.read_range("a.tar", 5, 5) == DATA[5:10]
+    copy.close()
     source.close()
     assert source.read_range("a.tar", 5, 5) == DATA[5:10]
     source.close()
@@ -66,7 +66,7 @@ def test_all_sources_give_the_same_bytes(place: str) -> None:
 def test_a_file_that_is_not_there(place: str) -> None:
     source = open_source(place, HASTE)
     for read in (source.read, lambda name: source.read_range(name, 0, 5), lambda name: list(source.stream(name))):
-        with pytest.raises(ShardError, match=f"^{place}/b.tar: .*; restore it") as caught:
+        with pytest.raises(ShardError, match=rf"^{place}/b\.tar: ") as caught:
             read("b.tar")
         assert "\n" not in str(caught.value)
 
@@ -77,7 +77,7 @@ def test_places() -> None:
     ]  # fmt: skip
     assert isinstance(open_source("a"), Folder)
     assert isinstance(open_source("s3://a/b/"), Remote)
-    with pytest.raises(ConfigError, match=r"key 'data\.shards' is 'gs://a'; give a folder or an address with http://"):
+    with pytest.raises(ConfigError, match=r"key 'data\.shards' .*'gs://a'.*s3://"):
         open_source("gs://a")
 
 
@@ -85,10 +85,10 @@ def test_places() -> None:
 def test_a_passing_fault_is_waited_out(server: Server, fault: str) -> None:
     source = open_source(server.address, HASTE)
     server.faults["a.tar"] = (fault, 1)
-    with pytest.warns(UserWarning, match=r"a\.tar: .*; trying again"):
+    with pytest.warns(UserWarning, match=r"a\.tar: .*trying again"):
         assert source.read_range("a.tar", 10, 500) == DATA[10:510]
     server.faults["a.tar"] = (fault, 1)
-    with pytest.warns(UserWarning, match=r"a\.tar: .*; trying again"):
+    with pytest.warns(UserWarning, match=r"a\.tar: .*trying again"):
         assert source.read("a.tar") == DATA
 
 
@@ -100,44 +100,43 @@ def test_a_lasting_fault_ends_with_the_address(server: Server, fault: str) -> No
     began = time.monotonic()
     with pytest.raises(ShardError) as caught:
         source.read_range("a.tar", 10, 500)
-    assert str(caught.value).startswith(f"{server.address}/a.tar: cannot be read after 2 attempts (")
+    assert str(caught.value).startswith(f"{server.address}/a.tar: ")
+    assert "2 attempts" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert time.monotonic() - began < 4
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
-def test_a_server_that_is_gone(folder: Path) -> None:
+def test_a_server_that_does_not_answer(folder: Path) -> None:
     with serve(folder) as server:
         source = open_source(server.address, Patience(0.4, 0))
-    with pytest.raises(ShardError, match=r"a\.tar: cannot be read after 1 attempts"):
+    with pytest.raises(ShardError, match=r"a\.tar: .* 1 attempts"):
         source.read("a.tar")
 
 
 @pytest.mark.parametrize("status", ["401", "403"])
 def test_a_refusal_is_not_repeated(server: Server, status: str) -> None:
     server.faults["a.tar"] = (status, 100)
-    with pytest.raises(ShardError, match=r"a\.tar: access is refused .*; set AWS_ACCESS_KEY_ID and"):
+    with pytest.raises(ShardError, match=r"a\.tar: .*AWS_ACCESS_KEY_ID"):
         open_source(server.address, HASTE).read_range("a.tar", 0, 5)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_s3_without_keys(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A private bucket: both ways to ask without keys are refused, and nothing is tried again."""
+    """A private bucket: both ways to read without keys are refused, and nothing is tried again."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
     for skip in ("false", "true"):
         monkeypatch.setenv("AWS_SKIP_SIGNATURE", skip)
-        with pytest.raises(
-            ShardError, match=r"access is refused .*; set AWS_ACCESS_KEY_ID .* or AWS_SKIP_SIGNATURE=true"
-        ):
+        with pytest.raises(ShardError, match=r"a\.tar: .*AWS_ACCESS_KEY_ID .*AWS_SKIP_SIGNATURE=true"):
             open_source(s3, HASTE).read("a.tar")
 
 
 def test_a_server_without_ranges_is_named(server: Server) -> None:
     server.faults["a.tar"] = ("whole", 100)
     source = open_source(server.address, HASTE)
-    with pytest.raises(ShardError, match=r"the server gives no byte ranges; set data\.cache"):
+    with pytest.raises(ShardError, match=r"a\.tar: .* byte ranges; set data\.cache"):
         source.read_range("a.tar", 5, 5)
     assert b"".join(source.stream("a.tar")) == DATA
 

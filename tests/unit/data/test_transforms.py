@@ -14,20 +14,18 @@ from arcticseg.ice.geo import positions, unit_vectors
 
 EVERY = expand(GROUPS)
 SIZE = made.SIZE
-
-
 WHOLE = (0, 0, SIZE)
 
 
 def seen(first: int, edge: int) -> np.ndarray:
-    """Tile coordinates of the pixels that a crop's edge is brought to."""
+    """Tile coordinates of the input's pixels along an edge of a crop."""
     return np.array([first + (r + 0.5) * edge / SIZE - 0.5 for r in range(SIZE)])
 
 
 def interpolate(
     values: np.ndarray, rows: np.ndarray, cols: np.ndarray, hold: bool, crop: tuple[int, int, int] = WHOLE
 ) -> np.ndarray:
-    """Bilinear values of a grid [h, w] at every pixel, one axis after the other; NaN wherever a NaN takes part."""
+    """Bilinear values of a grid [h, w] at every pixel, one axis after the other; NaN wherever a NaN has a weight."""
 
     def along(points: np.ndarray, lines: np.ndarray, at: np.ndarray) -> np.ndarray:
         out = np.empty((SIZE, lines.shape[1]))
@@ -46,19 +44,18 @@ def valid_mean(
     values: np.ndarray, rows: np.ndarray, cols: np.ndarray, crop: tuple[int, int, int] = WHOLE
 ) -> np.ndarray:
     """The mean of the valid neighbours, with their bilinear weights."""
-    there = np.isfinite(values).astype(float)
     total = interpolate(np.nan_to_num(values), rows, cols, True, crop)
-    weight = interpolate(there, rows, cols, True, crop)
+    weight = interpolate(np.isfinite(values).astype(float), rows, cols, True, crop)
     return np.where(weight > 1e-6, total / np.maximum(weight, 1e-6), np.nan)
 
 
 def nearest(plane: np.ndarray, crop: tuple[int, int, int]) -> np.ndarray:
-    """The pixel of the crop that each pixel's centre lies in, found one by one."""
+    """For each pixel, the pixel of the crop in which its centre lies."""
     out = np.empty_like(plane)
     top, left, edge = crop
     for r in range(SIZE):
         for c in range(SIZE):
-            # Centres are at odd multiples of half a pixel: in whole numbers, so that nothing is rounded.
+            # Centres are at odd multiples of half a pixel: whole numbers, so nothing is rounded.
             out[..., r, c] = plane[..., top + (2 * r + 1) * edge // (2 * SIZE), left + (2 * c + 1) * edge // (2 * SIZE)]
     return out
 
@@ -88,7 +85,7 @@ def oracle(tile: Tile, name: str, crop: tuple[int, int, int] = WHOLE) -> np.ndar
 
 
 def plane(inputs: Inputs, index: int, name: str, channels: tuple[str, ...]) -> np.ndarray:
-    """A plane of the network's input brought back to its unit; NaN = no data."""
+    """A plane of the network's input in its unit; NaN = no data."""
     i = channels.index(name)
     values = inputs.x[index, i].numpy().astype(float) * CHANNELS[name].std + CHANNELS[name].mean
     return np.where(inputs.data[index, i].numpy(), values, np.nan)
@@ -105,10 +102,10 @@ def test_each_plane_is_what_the_tile_holds(tiles: list[Tile], name: str) -> None
     assert inputs.x.shape == (3, len(EVERY), SIZE, SIZE)
     assert inputs.x.dtype == torch.float32
     for i, tile in enumerate(tiles):
-        found, expected = plane(inputs, i, name, EVERY), oracle(tile, name)
+        values, expected = plane(inputs, i, name, EVERY), oracle(tile, name)
         if name == "sar_grid_longitude":
-            found = expected + (found - expected + 180) % 360 - 180
-        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-4, err_msg=name)
+            values = expected + (values - expected + 180) % 360 - 180
+        np.testing.assert_allclose(values, expected, rtol=2e-5, atol=2e-4, err_msg=name)
         assert (inputs.x[i, EVERY.index(name)][~inputs.data[i, EVERY.index(name)]] == 0).all()
     if name not in ("month", "day", "sar_incidenceangle", "sar_grid_latitude", "sar_grid_longitude"):
         assert not inputs.data[:, EVERY.index(name)].all() or CHANNELS[name].grid == "2km"
@@ -189,7 +186,7 @@ def test_statistics_may_be_the_shards_own(tiles: list[Tile]) -> None:
     assert torch.isfinite(constant.x).all()
 
 
-def test_dropped_planes_are_kept_from_the_network_alone(tiles: list[Tile]) -> None:
+def test_dropped_planes_are_hidden_from_the_network_alone(tiles: list[Tile]) -> None:
     places = range(3)
     augment = Augment(0, drop_groups=(("amsr2", 0.5), ("hh", 0.5), ("time", 0.5)))
     plain = Assemble(EVERY)(collate(tiles, places))
@@ -208,7 +205,7 @@ def test_dropped_planes_are_kept_from_the_network_alone(tiles: list[Tile]) -> No
 
 
 def drawn(batch: Batch, **changed: object) -> Batch:
-    """A batch with these draws; what is not given is as if nothing had been drawn."""
+    """A batch with these draws; nothing else is drawn."""
     none = torch.zeros(len(batch), dtype=torch.bool)
     nothing = {"crop": None, "transpose": none, "flip_rows": none, "flip_cols": none, "mix": None}
     drop = torch.zeros(len(batch), len(GROUPS), dtype=torch.bool)
@@ -232,7 +229,7 @@ def test_planes_data_and_labels_are_turned_together(tiles: list[Tile], turns: in
         values = array.numpy()
         return np.rot90(values[..., ::-1] if mirrored else values, turns, axes=(2, 3))
 
-    # A mirror image turned once is a transposition, and so on.
+    # A mirror image, turned once, is a transposition, and so on.
     flags = {
         (0, False): (False, False, False),
         (1, False): (True, True, False),
@@ -273,7 +270,7 @@ CROPS = [(2, 5, 7), (0, 0, 16), (7, 1, 9)]
 
 @pytest.mark.parametrize("name", EVERY)
 def test_crops_hold_what_the_tile_holds_there(tiles: list[Tile], name: str) -> None:
-    """Each crop by itself, then with each flip and turn, which numpy does afterwards."""
+    """Each crop alone, then with flips and turns, which numpy applies afterwards."""
     batch = collate(tiles, range(3))
     cropped = Assemble(EVERY)(drawn(batch, crop=torch.tensor(CROPS)))
     flags = {"transpose": [True, False, True], "flip_rows": [False, True, True], "flip_cols": [False, True, False]}
@@ -284,10 +281,10 @@ def test_crops_hold_what_the_tile_holds_there(tiles: list[Tile], name: str) -> N
         expected = oracle(tile, name, crop)
         labels = nearest(np.full((3, SIZE, SIZE), 255, np.uint8) if tile.lab is None else tile.lab, crop)
         for inputs in (cropped, turned):
-            found = plane(inputs, i, name, EVERY)
+            values = plane(inputs, i, name, EVERY)
             if name == "sar_grid_longitude":
-                found = expected + (found - expected + 180) % 360 - 180
-            np.testing.assert_allclose(found, expected, rtol=3e-5, atol=3e-4, err_msg=name)
+                values = expected + (values - expected + 180) % 360 - 180
+            np.testing.assert_allclose(values, expected, rtol=3e-5, atol=3e-4, err_msg=name)
             np.testing.assert_array_equal(inputs.labels[i].numpy(), labels)
             expected, labels = (
                 by_flags(planes, {key: flag[i] for key, flag in flags.items()}) for planes in (expected, labels)
@@ -313,7 +310,7 @@ def test_partners_exchange_their_boxes() -> None:
     four = [made.tile(i, cells=3) for i in range(4)]
     batch = collate(four, range(4))
     assemble = Assemble(EVERY, valid_plane=True)
-    # The first pair has a box each, as if drawn apart; the second exchanges nothing.
+    # The samples of the first pair have a box each; the second pair exchanges nothing.
     boxes = torch.tensor([[2, 9, 0, 16], [1, 4, 5, 6], [0, 0, 0, 0], [3, 3, 1, 9]])
     plain, mixed = assemble(batch), assemble(drawn(batch, mix=boxes))
     for name in ("x", "data", "labels"):
@@ -327,7 +324,7 @@ def test_partners_exchange_their_boxes() -> None:
 
 
 def test_augmented_batches_do_not_depend_on_how_they_are_cut() -> None:
-    """What one batch of eight is, four of two are, pixel for pixel."""
+    """A batch of eight is the same as four batches of two, pixel for pixel."""
     many = [made.tile(i, cells=3) for i in range(8)]
     augment = Augment(7, True, True, (("hv", 0.4),), crop=0.5, cutmix=0.8)
     assemble = Assemble(EVERY, valid_plane=True)

@@ -122,7 +122,7 @@ def test_a_step_follows_the_gradient_of_the_mean_over_the_global_batch(batch: li
     for parameter, reference in zip(engine.module.parameters(), expected.parameters(), strict=True):
         assert reference.grad is not None
         torch.testing.assert_close(parameter, reference - 0.5 * reference.grad)
-    assert float(sums) == pytest.approx(float(loss) * x.numel(), rel=1e-5)
+    assert float(sums) == pytest.approx(loss.item() * x.numel(), rel=1e-5)
     assert not sums.requires_grad
 
 

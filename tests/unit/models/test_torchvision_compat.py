@@ -1,3 +1,7 @@
+"""timm beside a torchvision that does not fit torch."""
+
+from __future__ import annotations
+
 import importlib
 import subprocess
 import sys
@@ -5,7 +9,8 @@ import textwrap
 from types import ModuleType
 
 import pytest
-import torch
+
+torch = pytest.importorskip("torch")
 
 from arcticseg.models import torchvision_compat
 from arcticseg.models.torchvision_compat import ensure_torchvision

@@ -121,7 +121,7 @@ def _scene(height: int = 120, width: int = 150) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).astype(int), dict(image.text)  # type: ignore[attr-defined]
+        return np.asarray(image.convert("RGB")), dict(image.text)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the tests of `shards.workers` have done in other processes; light, since each of them loads it."""
+"""What the tests of `shards.workers` do in other processes; quick to import, since each process does so."""
 
 import ctypes
 import os
@@ -47,7 +47,7 @@ def killed_once(mark: str) -> str:
 
 
 def refuse() -> None:
-    raise SceneError("a.nc: is cut; get it anew")
+    raise SceneError("a.nc: is cut; get it again")
 
 
 def divide() -> float:

@@ -90,7 +90,7 @@ def test_a_crash_a_hang_and_a_fault_cost_their_own_scenes_only(
     monkeypatch.setattr(builder, "build_part", jobs.fragile_part)
     told: list[str] = []
     paths = [crash, *splits["train"][:2], hang, fault, splits["train"][2]]
-    machine = Machine(workers=2, time_limit=8)
+    machine = Machine(workers=2, time_limit=20)
     manifest = build({"train": paths}, tmp_path / "out", CONFIG, machine, "skip", report=told.append)
     reasons = {name: facts["error"] for name, facts in manifest.scenes.items() if "error" in facts}
     assert {name: reason.partition(": ")[0] for name, reason in reasons.items()} == {
@@ -99,7 +99,7 @@ def test_a_crash_a_hang_and_a_fault_cost_their_own_scenes_only(
         "fault": "fault.nc",
     }
     assert "SIGABRT" in reasons["crash"]
-    assert "after 8 s" in reasons["hang"]
+    assert "after 20 s" in reasons["hang"]
     assert "ZeroDivisionError('division by zero')" in reasons["fault"]
     assert sorted(told) == sorted(f"skipped: {tmp_path}/{reason}" for reason in reasons.values())
     monkeypatch.setattr(builder, "build_part", build_part)
@@ -110,13 +110,28 @@ def test_a_crash_a_hang_and_a_fault_cost_their_own_scenes_only(
     assert {name for name in sound if whole[name] != sound[name]} == {"manifest.json"}
     assert manifest.fingerprint == read_manifest(tmp_path / "sound").fingerprint
 
-    # By default each of them stops the build; a fault of the program keeps its trace.
+    # By default each of them stops the build.
     monkeypatch.setattr(builder, "build_part", jobs.fragile_part)
     with pytest.raises(SceneError, match=rf"^{crash}: .*SIGABRT"):
         build({"train": [crash]}, tmp_path / "other", CONFIG, report=quiet)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_fault_of_the_program_stops_the_build_and_keeps_its_trace(
+    splits: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`test_workers` shows that errors come from other processes with the trace as a note."""
+
+    def faulty_part(*_: object) -> list[str]:
+        error = ZeroDivisionError()
+        error.add_note("in divide")
+        raise error
+
+    monkeypatch.setattr(builder, "build_part", faulty_part)
     with pytest.raises(ZeroDivisionError) as caught:
-        build({"train": [fault]}, tmp_path / "other", CONFIG, report=quiet)
-    assert any("in divide" in note for note in caught.value.__notes__)
+        build({"train": splits["val"]}, tmp_path / "other", CONFIG, report=quiet)
+    assert caught.value.__notes__ == ["in divide"]
     assert not (tmp_path / "other").exists()
 
 

@@ -98,11 +98,11 @@ def test_repairs_are_reported_and_polygons_elsewhere_left_out(tmp_path: Path) ->
     path = vector_chart(tmp_path / "a.shp", [BOW, shapely.box(100, 70, 110, 80)], codes, codes)
     path.with_suffix(".shx").unlink()
     made = chart_scene(geotiff(tmp_path / f"{NAME}.tif"), path, tmp_path / f"{NAME}.nc")
-    assert [note.split(":")[0] for note in made.notes[:2]] == ["mended", "mended"]
+    assert [note.split(":")[0] for note in made.notes[:2]] == ["repaired", "repaired"]
     assert ".shx" in made.notes[0]
     assert "feature 1: invalid (Self-intersection" in made.notes[1]
     with netCDF4.Dataset(made.path) as file:
-        assert len(file["polygon_codes"]) == 2  # the header, and the one polygon that is in the scene
+        assert len(file["polygon_codes"]) == 2  # the header, and the only polygon that is in the scene
         assert file["polygon_codes"][1].startswith("1;91;91;93;05")
 
 
@@ -136,7 +136,7 @@ def test_a_damaged_scene(tmp_path: Path, chart: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)  # amid HH, the only large variable
     path.write_bytes(data)
-    with pytest.raises(SceneError, match=f"{path}: nersc_sar_primary cannot be read .*get the file anew"):
+    with pytest.raises(SceneError, match=rf"^{path}: nersc_sar_primary "):
         chart_scene(path, chart, tmp_path / "own")
     assert list((tmp_path / "own").iterdir()) == []
 
@@ -145,7 +145,7 @@ def test_a_scene_never_replaces_itself(tmp_path: Path, chart: Path) -> None:
     path = scenes.write_raw(tmp_path / f"{scenes.RAW_NAME}.nc", lines=60, samples=60)
     before = path.read_bytes()
     for out in (path, tmp_path):
-        with pytest.raises(ConfigError, match=f"would replace {path}; choose another folder or name"):
+        with pytest.raises(ConfigError, match=rf"^--out is '{out}'.*{path}"):
             chart_scene(path, chart, out)
     assert path.read_bytes() == before
 
@@ -165,7 +165,7 @@ def test_a_simulated_scene_without_chart_stays_simulated(tmp_path: Path) -> None
 
 def test_names_keep_the_time(tmp_path: Path, chart: Path) -> None:
     tif = geotiff(tmp_path / f"{NAME}.tif")
-    with pytest.warns(UserWarning, match="the name does not say the time of the scene, 20200123T120618"):
+    with pytest.warns(UserWarning, match=rf"^{tmp_path}/mine\.nc: .*20200123T120618"):
         chart_scene(tif, chart, tmp_path / "mine.nc")
     bare = shutil.copy(tif, tmp_path / "bare_HV.tif")
     with rasterio.open(bare, "r+") as target:
@@ -177,12 +177,12 @@ def test_names_keep_the_time(tmp_path: Path, chart: Path) -> None:
 def test_what_cannot_be_charted(tmp_path: Path, chart: Path) -> None:
     tif = geotiff(tmp_path / f"{NAME}.tif")
     far = vector_chart(tmp_path / "far.gpkg", [shapely.box(100, 70, 110, 80)], {"CT": "91"})
-    with pytest.raises(SceneError, match=r"far\.gpkg: has no ice information within"):
+    with pytest.raises(SceneError, match=rf"^{far}: .*{tif}"):
         chart_scene(tif, far, tmp_path / "own")
     statistics = dict.fromkeys(("nersc_sar_primary", "nersc_sar_secondary", "sar_incidenceangle"), (0.0, 1.0))
     statistics |= dict.fromkeys((*scenes.COARSE_RANGE, "distance_map"), (0.0, 1.0))
     ready = scenes.write(tmp_path / "ready.nc", scenes.rtt(statistics)[0], scenes.RTT_ATTRIBUTES)
-    with pytest.raises(SceneError, match="is ready-to-train; give the raw scene"):
+    with pytest.raises(SceneError, match=rf"^{ready}: "):
         chart_scene(ready, chart, tmp_path / "own")
     assert not (tmp_path / "own").exists()
 
@@ -194,7 +194,7 @@ def test_the_command(tmp_path: Path, chart: Path, capsys: pytest.CaptureFixture[
     assert printed[-1] == str(tmp_path / "own" / f"{NAME}.nc")
     assert "SIC classes: 5 50.0%, 10 50.0%" in printed
     assert main(["chart", str(tif), str(tmp_path / "none.shp"), "--out", str(tmp_path / "own")]) == 2
-    assert "no such chart; give an existing .shp or .gpkg file" in capsys.readouterr().err
+    assert f"{tmp_path / 'none.shp'}: " in capsys.readouterr().err
 
 
 def test_a_projected_geotiff_and_a_projected_chart(tmp_path: Path) -> None:
@@ -221,8 +221,9 @@ def test_a_chart_on_real_sar(real_data: Path, tmp_path: Path) -> None:
     """Real crops, one of each reference system, under a chart of two halves; the real charts lie elsewhere."""
     for name in ("S1B_EW_GRDM_1SDH_20161005T101835", "S1B_EW_GRDM_1SDH_20200123T120618"):
         tif = real_data / "sar" / f"{name}.tif"
-        with pytest.raises(SceneError, match="has no ice information within"):
-            chart_scene(tif, real_data / "charts" / "cis" / "cis_SGRDREA_20201102T.gpkg", tmp_path)
+        elsewhere = real_data / "charts" / "cis" / "cis_SGRDREA_20201102T.gpkg"
+        with pytest.raises(SceneError, match=rf"^{elsewhere}: .*{tif}"):
+            chart_scene(tif, elsewhere, tmp_path)
         with open_scene(tif) as sar:
             middle = float(sar.geo.longitude.mean())
             _, longitude, _ = interpolate(sar.geo, np.arange(1000), np.arange(1000))

@@ -23,7 +23,7 @@ from tests.archive import PASSES, contents, scene_name
 
 ROOT = Path(shards.__file__).parents[1]
 KILLS = 20
-SCENES = 8
+SCENES = 6
 
 # Forks a build for each folder that it reads, so that all share the imports, and a kill meets a build at work. Workers
 # are forked, too, for the same reason; that they end with their parent when they are spawned is tested elsewhere.
@@ -143,7 +143,7 @@ def until_shards(build: Build, out: Path) -> None:
 def kill_again_and_again(
     start: Callable[[], Build], out: Path, longest: float, kinds: list[str], late: bool, expected: dict[str, bytes]
 ) -> Counter[str]:
-    """Start builds and kill ten times: a process of them, after up to `longest` seconds (of the second stage if late)."""
+    """Start builds and kill processes of theirs ten times, each after up to `longest` seconds (of the second stage)."""
     choice = random.Random(late)
     met: Counter[str] = Counter()
     while sum(met.values()) < KILLS // 2:

@@ -28,7 +28,7 @@ with folder_lock(Path(sys.argv[1]), print):
 
 def test_one_at_a_time_and_the_holder_is_named(tmp_path: Path) -> None:
     with folder_lock(tmp_path, print):
-        holder = rf"{tmp_path}: another build works here \(process {os.getpid()} on {socket.gethostname()}\); wait"
+        holder = rf"^{tmp_path}: .*process {os.getpid()} on {socket.gethostname()}"
         with pytest.raises(OutputError, match=holder), folder_lock(tmp_path, print):
             pass
         assert (tmp_path / LOCK).exists()
@@ -54,7 +54,7 @@ def test_a_lock_does_not_outlive_its_owner(tmp_path: Path) -> None:
 
 
 def test_a_lock_file_that_is_removed_meanwhile_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The owner before removes the file after it was opened here: others would then lock another file."""
+    """The previous owner removes the file after it was opened here: others would then lock another file."""
     real, calls = fcntl.flock, []
 
     def flock(file: int, how: int) -> None:
@@ -79,4 +79,6 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest
     told: list[str] = []
     with folder_lock(tmp_path, told.append):
         pass
-    assert told == [f"warning: {tmp_path}: this file system has no locks; see that no other build works here"]
+    (text,) = told
+    assert text.startswith(f"warning: {tmp_path}: ")
+    assert "no locks" in text

@@ -27,7 +27,7 @@ def scene_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ranges_are_what_webdataset_writes(scene_file: Path) -> None:
     with open_scene(scene_file) as scene:
         (layers,) = read_layers(scene, [3])
-    expected, found = io.BytesIO(), b""
+    expected, ranges = io.BytesIO(), b""
     with webdataset.TarWriter(expected, encoder=False, mtime=0) as writer:
         for layer in (layers, replace(layers, labels=None)):
             for tile in cut_tiles(layer, CONFIG):
@@ -35,20 +35,20 @@ def test_ranges_are_what_webdataset_writes(scene_file: Path) -> None:
                 writer.write({"__key__": tile.key, **members})
                 data, core = tar_range(tile.key, members)
                 assert data[core:].startswith(f"{tile.key}.{sample.CORE}".encode())
-                found += data
+                ranges += data
     tar = expected.getvalue()
-    assert len(found) > 100_000
-    assert tar.startswith(found)
-    assert not any(tar[len(found) :])
+    assert len(ranges) > 100_000
+    assert tar.startswith(ranges)
+    assert not any(tar[len(ranges) :])
 
 
 def test_entries_describe_their_samples(scene_file: Path) -> None:
     with open_scene(scene_file) as scene:
         (layers,) = read_layers(scene, [3])
     tiles = list(cut_tiles(layers, CONFIG))
-    found = list(samples(layers, CONFIG, n_threads=3))
-    assert [entry.key for entry, _ in found] == [tile.key for tile in tiles]
-    for (entry, data), tile in zip(found, tiles, strict=True):
+    pairs = list(samples(layers, CONFIG, n_threads=3))
+    assert [entry.key for entry, _ in pairs] == [tile.key for tile in tiles]
+    for (entry, data), tile in zip(pairs, tiles, strict=True):
         assert (entry.scene, entry.factor, entry.size) == (scenes.RAW_NAME, 3, len(data))
         assert entry.xxh3 == xxhash.xxh3_64_hexdigest(data)
         assert entry.core_xxh3 == xxhash.xxh3_64_hexdigest(data[entry.core :])
@@ -87,7 +87,7 @@ def test_stored_backscatter_is_the_exact_average(tmp_path: Path, average: str) -
         for layers in read_layers(scene, config.factors, config.layers):
             k = layers.factor
             for tile in cut_tiles(layers, config):
-                found = decode_sar(sample.decode(tile.key, sample.encode(tile)).hh)
+                stored = decode_sar(sample.decode(tile.key, sample.encode(tile)).hh)
                 for i, j in random.integers(0, 64, (40, 2)):
                     row, column = (tile.row + i) * k, (tile.col + j) * k
                     block = exact[row : row + k, column : column + k].ravel().tolist()
@@ -95,13 +95,13 @@ def test_stored_backscatter_is_the_exact_average(tmp_path: Path, average: str) -
                     if average == "db":
                         known = [value for value in known if not math.isinf(value)]
                     if 2 * len(known) < k * k:
-                        assert math.isnan(found[i, j])
+                        assert math.isnan(stored[i, j])
                         continue
                     if average == "db":
                         mean = math.fsum(known) / len(known)
                     else:
                         power = math.fsum(10 ** (value / 10) for value in known) / len(known)
                         mean = 10 * math.log10(power) if power else -math.inf
-                    assert found[i, j] == pytest.approx(min(max(mean, -60), 40), abs=0.026)
+                    assert stored[i, j] == pytest.approx(min(max(mean, -60), 40), abs=0.026)
                     seen += 1
     assert seen > 1000

@@ -198,7 +198,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 
 def test_real_chart_gives_real_polygons_and_codes(real_data: Path, tmp_path: Path) -> None:
     chart = real_data / "charts/cis/cis_SGRDREA_20201102T.gpkg"
-    path = simulate_scene(tmp_path, index=0, seed=0, size=1000, chart=chart)
+    path = simulate_scene(tmp_path, index=0, seed=0, size=600, chart=chart)
     # The day is in the chart's name.
     assert "_20201102T" in path.name
     assert "_icechart_cis_SGRDREA" in path.name

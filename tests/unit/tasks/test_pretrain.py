@@ -58,6 +58,8 @@ def test_validation_scores_the_first_samples_by_the_variance_explained(masked: t
     assert tally.tolist() == pytest.approx([float(task.sums(Zeros(2, 4), first)), float(task.counts(first))])
     assert task.scores(tally) == {"reconstruction": pytest.approx(1 - tally[0] / tally[1])}
     assert task.scores(np.zeros(2)) == {"reconstruction": None}
+    # A rank whose last batch holds no sample that counts takes part in the forward pass alone.
+    assert task.tally(Zeros(2, 4), inputs, 0).tolist() == [0, 0]
     assert (task.terms, task.best_by, task.learns) == (("reconstruction",), ("reconstruction",), False)
 
 

@@ -107,6 +107,6 @@ def test_a_network_of_some_charts_learns_from_their_labels_alone(kind: str, char
         loss = task.loss(task.sums(network, inputs), task.counts(inputs), 1)
         loss.backward()
         optimiser.step()
-        losses_seen.append(float(loss))
+        losses_seen.append(loss.item())
     assert losses_seen[-1] < losses_seen[0]
     assert [name for name, p in network.named_parameters() if p.grad is None] == []

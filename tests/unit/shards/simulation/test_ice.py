@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
 from shards.simulation.eggs import HEADER, Egg, Partial, code_row, egg_classes, month_weights, pool
 from shards.simulation.facts import ICE_SIC, ICE_SOD
-from shards.simulation.floes import BIG, FAST, KINDS, MEDIUM, MIXTURE, SMALL, VAST, Floes, floe_kind
+from shards.simulation.floes import BIG, FAST, KINDS, MEDIUM, MIXTURE, SMALL, VAST, FloeBlock, Floes, floe_kind
 from shards.simulation.under_chart import concentration, egg_of
 
 ALL = np.arange(1000.0)
@@ -34,8 +35,8 @@ def test_eggs_of_the_pool_are_consistent() -> None:
         assert len({partial.stage for partial in egg.partials}) == len(egg.partials) <= 3
     rows = [code_row(egg, number, "cis") for number, egg in enumerate(eggs) if egg.partials_written]
     written = np.array([egg.partials_written for egg in eggs])
-    found = polygon_classes(parse_polygon_codes([HEADER, *(f"{r}" for r in rows)], "pool"), strict=True)
-    assert np.array_equal(found, classes[written])
+    classes_of_rows = polygon_classes(parse_polygon_codes([HEADER, *rows], "pool"), strict=True)
+    assert np.array_equal(classes_of_rows, classes[written])
 
 
 def test_weights_give_the_published_frequencies() -> None:
@@ -53,14 +54,19 @@ def test_seasons() -> None:
     assert month_weights(5)[thick].sum() > 5 * month_weights(10)[thick].sum()
 
 
+@cache
+def whole_scene(index: int) -> FloeBlock:
+    """All of a scene of 1000 x 1000 pixels; it keeps the fields that it has computed."""
+    return Floes((1000, 1000), index, 0).block(ALL, ALL)
+
+
 @pytest.mark.parametrize("kind", [MIXTURE, SMALL, MEDIUM, BIG, VAST])
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.7, 0.9])
 def test_floes_cover_what_they_should(kind: int, share: float) -> None:
     # Vast floes are few in a scene of 40 km: the mean of several scenes counts.
     covers = []
     for index in range(6 if kind == VAST else 1):
-        block = Floes((1000, 1000), index, 0).block(ALL, ALL)
-        cover = block.cover(kind, 0, np.full((1000, 1000), share, np.float32))
+        cover = whole_scene(index).cover(kind, 0, np.full((1000, 1000), share, np.float32))
         assert cover.min() >= 0
         assert cover.max() <= 1
         covers.append(cover.mean())
@@ -75,7 +81,7 @@ def test_full_cover_has_no_water() -> None:
 
 def test_larger_floes_make_larger_patches() -> None:
     """The share of neighbours that differ falls from kind to kind."""
-    block = Floes((1000, 1000), 0, 0).block(ALL, ALL)
+    block = whole_scene(0)
     changes = []
     for kind in (SMALL, MEDIUM, BIG, VAST):
         ice = block.cover(kind, 0, np.full((1000, 1000), 0.6, np.float32)) > 0.5
