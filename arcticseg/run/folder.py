@@ -67,8 +67,11 @@ def weights_file(place: Path) -> Path:
     """
     if place.is_file():
         return place
-    best = [path for name in ("combined", "reconstruction") if (path := weights_path(place, f"best-{name}")).is_file()]
-    charts = best or list(weights_path(place, "best").parent.glob("best-*.safetensors"))
+    for name in ("combined", "reconstruction"):
+        path = weights_path(place, f"best-{name}")
+        if path.is_file():
+            return path
+    charts = list(weights_path(place, "best").parent.glob("best-*.safetensors"))
     if len(charts) == 1:
         return charts[0]
     if finished(place):
