@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.baselines import LOGISTIC, MAJORITY, LogisticBaseline, fit_logistic
+from arcticseg.data.manifest import read_manifest
 from arcticseg.errors import SceneError
 from arcticseg.files import make_folder, write_text
 from arcticseg.ice.channels import RAW_SPACING
@@ -25,9 +26,11 @@ from arcticseg.ice.score import Confusion, confusion, empty_confusions, majority
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.pictures.results import EVALUATION_FILE, FORMAT
 from arcticseg.products.charts import PRODUCT_FACTOR, chart_shape, fields_to_charts
+from arcticseg.products.outcome import Failure, Outcome
 from arcticseg.products.predictor import Predictor
 from arcticseg.products.product import Drawn, Product
-from arcticseg.products.write import Options, SceneHooks, write_scenes
+from arcticseg.products.records import Finished, Records
+from arcticseg.products.write import Options, SceneHooks, made_with, write_scenes
 
 
 def evaluate(
@@ -42,8 +45,15 @@ def evaluate(
     reference: Path | None = None,
     options: Options = Options(),
     report: Callable[[str], None] = lambda text: None,
+    failed: Callable[[Failure], None] = lambda failure: None,
+    outcome: Outcome | None = None,
+    imports: Mapping[str, str | None] = {},
+    again: bool = False,
 ) -> Path:
     """Score a network on whole scenes; write `evaluation.json`, and each product to a folder of its own in `out`.
+
+    A scene that fails is left out of the scores, and named in `evaluation.json`. The counts of scenes that are finished
+    are taken from their records.
 
     Args:
         scenes: files with charts, or without where `reference` has their charts.
@@ -52,21 +62,43 @@ def evaluate(
         baseline_shards: fit the logistic regression on these shards and score it, too; None: only the majority class.
         reference: folder of reference charts at 80 m, which go before a scene's own.
         report: takes a line with each scene's scores.
+        failed: takes a scene that is left out.
+        outcome: is filled, also where the evaluation is interrupted; None: a new outcome.
+        imports: modules from outside, and their checksums: scenes that were drawn with others are not finished.
+        again: draw finished scenes again, too.
 
     Returns:
         path of evaluation.json.
 
     Raises:
-        SceneError, ConfigError, ShardError, OutputError: see their messages.
+        SceneError: the only scene fails, or all do.
+        ConfigError, ShardError, OutputError: see their messages.
     """
     began = time.monotonic()
-    references = charts_of(scenes, reference, options.rules)
+    outcome = Outcome(len(scenes)) if outcome is None else outcome
+    references = charts_of(scenes, outcome, reference, options.rules, failed)
     make_folder(out)
     factor = predictor.network.factor
     baseline = None if baseline_shards is None else fit_logistic(baseline_shards, factor)
     scoring = Scoring(out, references, options.rules, baseline, report)
-    hooks = SceneHooks(labels=scoring.labels, scores=scoring.scores, written=scoring.written)
-    write_scenes(predictor, scenes, products, lambda scene, product: _file(out, scene, product), options, hooks)
+    hooks = SceneHooks(
+        labels=scoring.labels, scores=scoring.scores, written=scoring.written, kept=scoring.kept, failed=failed
+    )
+    records = None
+    if predictor.weights is not None:
+        fitted = None if baseline_shards is None else read_manifest(baseline_shards).fingerprint
+        facts = {"verb": "evaluate", "baseline": fitted, "imports": imports, **made_with(predictor, options)}
+        records = Records(out, facts, references.get, again)
+    write_scenes(
+        predictor,
+        list(references),
+        products,
+        lambda scene, product: _file(out, scene, product),
+        options,
+        hooks,
+        records,
+        outcome,
+    )
     result = {
         "format": FORMAT,
         "name": name or predictor.network.name,
@@ -74,6 +106,7 @@ def evaluate(
         "factor": factor,
         "pixel_spacing": round(RAW_SPACING * PRODUCT_FACTOR),
         **scoring.result(),
+        "failed": [{"scene": failure.path.stem, "error": failure.reason} for failure in outcome.failed],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(("arcticseg", "torch", "deepspeed", "timm", "numpy")),
         "seconds": round(time.monotonic() - began, 1),
@@ -99,6 +132,8 @@ class Scoring:
         self._baseline = baseline
         self._report = report
         self._total, self._logistic = empty_confusions(), empty_confusions()
+        # Of the scene that is being drawn: it counts when its files are written.
+        self._counts, self._logistic_counts = empty_confusions(), empty_confusions()
         self._records: list[dict[str, Any]] = []
 
     def labels(self, path: Path, scene: Scene) -> NDArray[np.uint8]:
@@ -111,31 +146,44 @@ class Scoring:
         return labels
 
     def scores(self, drawn: Drawn) -> dict[str, float | None]:
-        """Scores of a scene, whose counts are added to those of all scenes."""
+        """Scores of a scene."""
         assert drawn.labels is not None
-        counts = count(drawn.labels, drawn.charts, drawn.network.charts)
-        _add(self._total, counts)
+        self._counts = count(drawn.labels, drawn.charts, drawn.network.charts)
         if self._baseline is not None:
             fields = self._baseline.fields(drawn.seen)
             charts = fields_to_charts(fields, self._baseline.classes, self._baseline.factor, drawn.layers)
-            _add(self._logistic, count(drawn.labels, charts, drawn.network.charts))
-        return scores(counts)
+            self._logistic_counts = count(drawn.labels, charts, drawn.network.charts)
+        return scores(self._counts)
 
-    def written(self, drawn: Drawn, files: Mapping[str, Path]) -> None:
-        """Keep a record of a scene and report its scores."""
+    def written(self, drawn: Drawn, files: Mapping[str, Path]) -> dict[str, Any]:
+        """Add the counts of a scene to those of all, and report its scores; what `kept` needs to do the same."""
         assert drawn.scores is not None
-        reference = self._references[drawn.scene.path]
-        record = {
+        result = {
             "scene": drawn.scene.name,
             "simulated": drawn.scene.simulated,
-            "pooled": drawn.scores,
-            "reference": None if reference is None else str(reference),
+            "pooled": dict(drawn.scores),
+            "confusion": _lists(self._counts),
+            "logistic": _lists(self._logistic_counts),
         }
+        self._take(drawn.scene.path, result, files)
+        return result
+
+    def kept(self, path: Path, finished: Finished) -> None:
+        """The same for a scene that was finished before."""
+        self._take(path, finished.result, finished.files)
+
+    def _take(self, path: Path, result: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+        _add(self._total, result["confusion"])
+        if self._baseline is not None:
+            _add(self._logistic, result["logistic"])
+        reference = self._references[path]
+        record = {key: result[key] for key in ("scene", "simulated", "pooled")}
+        record["reference"] = None if reference is None else str(reference)
         for key, product in (("map", "map"), ("product", "netcdf")):
             record[key] = files[product].relative_to(self._out).as_posix() if product in files else None
         self._records.append(record)
-        values = (f"{key} {'-' if value is None else f'{value:.2f}'}" for key, value in drawn.scores.items())
-        self._report(f"{drawn.scene.name}: {'  '.join(values)}")
+        values = (f"{key} {'-' if value is None else f'{value:.2f}'}" for key, value in result["pooled"].items())
+        self._report(f"{result['scene']}: {'  '.join(values)}")
 
     def result(self) -> dict[str, Any]:
         """What `evaluation.json` says of all scenes."""
@@ -146,7 +194,7 @@ class Scoring:
             "simulated": any(record["simulated"] for record in self._records),
             "n_scenes": len(self._records),
             "pooled": scores(self._total),
-            "confusion": {chart: matrix.tolist() for chart, matrix in self._total.items()},
+            "confusion": _lists(self._total),
             "baselines": baselines,
             "scenes": self._records,
         }
@@ -173,37 +221,57 @@ def count(
     return counts
 
 
-def _add(total: dict[str, Confusion], counts: Mapping[str, Confusion]) -> None:
+def _add(total: dict[str, Confusion], counts: Mapping[str, Any]) -> None:
     for chart, matrix in counts.items():
-        total[chart] += matrix
+        total[chart] += np.array(matrix, np.int64)
+
+
+def _lists(counts: Mapping[str, Confusion]) -> dict[str, list[list[int]]]:
+    return {chart: matrix.tolist() for chart, matrix in counts.items()}
 
 
 def charts_of(
-    scenes: Iterable[Path], reference: Path | None, rules: LayerConfig = LayerConfig()
+    scenes: Iterable[Path],
+    outcome: Outcome,
+    reference: Path | None,
+    rules: LayerConfig = LayerConfig(),
+    failed: Callable[[Failure], None] = lambda failure: None,
 ) -> dict[Path, Path | None]:
     """Scene -> its reference file, or None where it is scored against its own chart.
 
+    A scene with neither, one that cannot be read, and one whose reference has another shape or other rules fail.
+
     Raises:
-        SceneError: a scene with neither, or that cannot be read; a reference of another shape, or for other rules.
+        SceneError: the references cannot be read, the only scene fails, or all do.
     """
     known = {} if reference is None else find_references(reference)
     references: dict[Path, Path | None] = {}
     for path in scenes:
-        with open_scene(path) as scene:
-            references[path] = chart = reference_of(scene.name, known)
-            if chart is not None:
-                if rules.rules != "autoice":
-                    raise SceneError(
-                        f"{chart}: reference charts follow the rules 'autoice'; {rules.rules!r} needs the raw chart"
-                    )
-                check_reference(chart, chart_shape(scene))
-            elif not scene.has_chart:
-                where = "" if reference is None else f" in it or in {reference}"
-                raise SceneError(
-                    f"{path}: has no ice chart{where} to score against; give its chart by --reference, leave the scene "
-                    "out, or use `arcticseg predict`"
-                )
+        try:
+            references[path] = _chart_of(path, reference, known, rules)
+        except Exception as error:
+            failed(outcome.fail(path, error))
+    if not references:
+        outcome.need_any()
     return references
+
+
+def _chart_of(path: Path, folder: Path | None, known: Mapping[str, Path], rules: LayerConfig) -> Path | None:
+    with open_scene(path) as scene:
+        chart = reference_of(scene.name, known)
+        if chart is not None:
+            if rules.rules != "autoice":
+                raise SceneError(
+                    f"{chart}: reference charts follow the rules 'autoice'; {rules.rules!r} needs the raw chart"
+                )
+            check_reference(chart, chart_shape(scene))
+        elif not scene.has_chart:
+            where = "" if folder is None else f" in it or in {folder}"
+            raise SceneError(
+                f"{path}: has no ice chart{where} to score against; give its chart by --reference, leave the scene "
+                "out, or use `arcticseg predict`"
+            )
+    return chart
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:

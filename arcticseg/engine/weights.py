@@ -9,6 +9,7 @@ import torch
 
 from arcticseg.engine.process_group import barrier
 from arcticseg.files import atomic_path, make_folder
+from arcticseg.models.weights import sealed
 from arcticseg.tasks.task import Objective
 
 
@@ -20,7 +21,7 @@ def save_weights(engine: Any, path: Path, metadata: dict[str, str]) -> None:
     if weights is not None:
         make_folder(path.parent)
         with atomic_path(path) as temporary:
-            save_file(weights, temporary, metadata=metadata)
+            save_file(weights, temporary, metadata=sealed(weights, metadata))
     barrier()
 
 

@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+import xxhash
 from torch import Tensor, nn
 
 from arcticseg.errors import ConfigError
+
+# Key of the metadata of a weights file; files of version 0.1 have none.
+CHECKSUM = "checksum"
 
 _PREFIX = "encoder."
 
@@ -46,11 +51,28 @@ def load_encoder(model: nn.Module, state_dict: Mapping[str, Tensor], path: str |
     return list(given)
 
 
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = {}) -> str:
+    """xxh3-128 over name, dtype, shape and bytes of each tensor and over the metadata, in order of names."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}\x1f{tensor.dtype}\x1f{list(tensor.shape)}\x1e".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    for key, value in sorted(metadata.items()):
+        if key != CHECKSUM:
+            digest.update(f"{key}\x1f{value}\x1e".encode())
+    return digest.hexdigest()
+
+
+def sealed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata to write beside tensors, with their checksum."""
+    return {**metadata, CHECKSUM: checksum(tensors, metadata)}
+
+
 def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Weights by name, and the metadata beside them.
 
     Raises:
-        ConfigError: the file is no weights file of this project.
+        ConfigError: the file is no weights file of this project, it is damaged, or a weight is NaN or infinite.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -62,4 +84,21 @@ def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise ConfigError(f"{path}: cannot be read as weights ({error}); give a .safetensors file of a run") from error
     if "config" not in metadata:
         raise ConfigError(f"{path}: holds no config; give a .safetensors file of a run")
+    if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(weights, metadata):
+        raise ConfigError(
+            f"{path}: is damaged: its checksum is not that of its tensors; copy the file again or use other weights of "
+            "the run"
+        )
+    for name, weight in weights.items():
+        _check_finite(path, name, weight)
     return weights, metadata
+
+
+def _check_finite(path: Path, name: str, weight: Tensor) -> None:
+    n_bad = int((~torch.isfinite(weight)).sum())
+    if n_bad:
+        number = "NaN" if weight.isnan().any() else "infinite"
+        raise ConfigError(
+            f"{path}: tensor '{name}' is {number} in {n_bad} of {weight.numel()} values; use other weights of the run, "
+            "or train again with a lower learning rate"
+        )

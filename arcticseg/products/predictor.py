@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import torch
 from arcticseg import config
 from arcticseg.data.batch import Batch, collate
 from arcticseg.data.config import DataConfig
+from arcticseg.data.manifest import hash_file
 from arcticseg.data.tile import cut
 from arcticseg.data.transforms import Assemble
-from arcticseg.errors import ConfigError
+from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice.channels import CHANNELS, COARSE
 from arcticseg.ice.layers import LayerConfig, Layers, read_layers
 from arcticseg.ice.scenes.scene import Scene
@@ -45,6 +46,7 @@ class Predictor:
     Attributes:
         assemble: makes its input planes.
         tile: edge of its windows in pixels.
+        weights: checksum of its weights file; None: it is not from a file.
     """
 
     network: Network
@@ -52,11 +54,16 @@ class Predictor:
     assemble: Assemble
     tile: int
     device: torch.device
+    weights: str | None = None
 
     @property
     def classes(self) -> dict[str, Classes]:
         """Chart -> what makes classes of its field."""
         return {chart: self.model.head(chart).field_classes for chart in self.model.charts}
+
+    def overlap(self, pixels: int | None) -> int:
+        """Pixels that windows share; None: a quarter of a tile."""
+        return self.tile // 4 if pixels is None else pixels
 
     def tiles(self, layers: Layers, overlap: int, batch_size: int) -> Iterator[tuple[list[tuple[int, int]], Batch]]:
         """Batches of the windows that cover a scene, with their first rows and columns; empty windows are left out."""
@@ -84,8 +91,11 @@ class Predictor:
 
         Returns:
             chart -> float32 [K, H, W]: class probabilities, or a regression in classes.
+
+        Raises:
+            SceneError: the network says NaN or infinity of a pixel.
         """
-        overlap = self.tile // 4 if overlap is None else overlap
+        overlap = self.overlap(overlap)
         weight = blend_weights(self.tile, overlap)
         height, width = layers.shape
         total = np.zeros((height, width), np.float32)
@@ -95,6 +105,7 @@ class Predictor:
         with torch.inference_mode():
             for corners, batch in self.tiles(layers, overlap, batch_size):
                 outputs = self.model(self.assemble(batch.to(self.device)).seen)
+                _check_finite(layers.scene, outputs, corners)
                 parts = {chart: self.model.head(chart).fields(out).cpu().numpy() for chart, out in outputs.items()}
                 for i, (row, column) in enumerate(corners):
                     rows, columns = min(self.tile, height - row), min(self.tile, width - column)
@@ -137,6 +148,19 @@ class Predictor:
         return [group for group in needed if not present[group]]
 
 
+def _check_finite(scene: str, outputs: Mapping[str, torch.Tensor], corners: list[tuple[int, int]]) -> None:
+    """Raise SceneError where the outputs [B, K, H, W] of windows with these first rows and columns are no numbers."""
+    for chart, output in outputs.items():
+        if not torch.isfinite(output).all():
+            bad = (~torch.isfinite(output)).flatten(1).any(1).tolist().index(True)
+            number = "NaN" if output[bad].isnan().any() else "infinite"
+            row, column = corners[bad]
+            raise SceneError(
+                f"{scene}: what the network says of {chart} is {number} in the window at row {row}, column {column}; "
+                "look for impossible values in the scene, or use other weights"
+            )
+
+
 def load_predictor(place: Path | str, factor: int | None = None, device: str | None = None) -> Predictor:
     """The network of a run folder or a weights file.
 
@@ -145,9 +169,10 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
         device: None: the GPU where there is one.
 
     Raises:
-        ConfigError: there are no weights, or those of a pretraining.
+        ConfigError: there are no weights, those of a pretraining, or damaged ones.
     """
     path = weights_file(Path(place))
+    identity = hash_file(path)
     weights, metadata = load_weights(path)
     sections = stored(json.loads(metadata["config"]))
     if sections["task"] != "segment":
@@ -165,4 +190,4 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
         simulated=bool(json.loads(metadata["simulated"])),
         charts=model.charts,
     )
-    return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen)
+    return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen, identity)

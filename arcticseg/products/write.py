@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +17,10 @@ from arcticseg.ice.layers import LayerConfig
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.products.charts import fields_to_charts
+from arcticseg.products.outcome import Failure, Outcome
 from arcticseg.products.predictor import Predictor, Progress, quiet
 from arcticseg.products.product import Drawn, Product
+from arcticseg.products.records import Finished, Records
 
 
 @dataclass(frozen=True)
@@ -40,40 +44,80 @@ class Options:
 class SceneHooks:
     """Called at the steps of each scene, in this order; by default nothing is added.
 
+    A scene that is finished already has the step `kept` alone; one that fails has `failed` as its last step.
+
     Attributes:
         progress: gives a context in which a scene is drawn, and which takes (windows done, windows in all).
         labels: charts at 80 m to compare with, uint8 [3, H, W]; None: those of the scene's layers, if it has any.
         missing: takes the channel groups that the network is trained with and the scene lacks, if there are any.
         scores: those of a drawn scene, before its products are written; None: it is not scored.
-        written: takes product -> file, when all are written and the scene is closed.
+        written: takes product -> file, when all are written and the scene is closed; gives what `kept` is to know.
+        kept: takes a scene that is finished already.
+        failed: takes a scene that the others go on without.
     """
 
     progress: Callable[[Scene], AbstractContextManager[Progress]] = lambda scene: nullcontext(quiet)
     labels: Callable[[Path, Scene], NDArray[np.uint8] | None] = lambda path, scene: None
     missing: Callable[[Scene, list[str]], None] = lambda scene, groups: None
     scores: Callable[[Drawn], Mapping[str, float | None] | None] = lambda drawn: None
-    written: Callable[[Drawn, Mapping[str, Path]], None] = lambda drawn, files: None
+    written: Callable[[Drawn, Mapping[str, Path]], Mapping[str, Any] | None] = lambda drawn, files: None
+    kept: Callable[[Path, Finished], None] = lambda path, finished: None
+    failed: Callable[[Failure], None] = lambda failure: None
+
+
+def made_with(predictor: Predictor, options: Options) -> dict[str, Any]:
+    """What decides, beside a scene, what is drawn of it; device and batch size change no more than roundings."""
+    try:
+        program = version("arcticseg")
+    except PackageNotFoundError:
+        program = None
+    return {
+        "arcticseg": program,
+        "weights": predictor.weights,
+        "network": predictor.network.name,
+        "factor": predictor.network.factor,
+        "overlap": predictor.overlap(options.overlap),
+        "polarisation": options.polarisation,
+        "rules": asdict(options.rules),
+    }
 
 
 def write_scenes(
     predictor: Predictor,
-    paths: Iterable[Path],
+    paths: Sequence[Path],
     products: Mapping[str, Product],
     place: Callable[[str, Product], Path],
     options: Options = Options(),
     hooks: SceneHooks = SceneHooks(),
-) -> None:
-    """Draw each scene once and write its products, scene by scene.
+    records: Records | None = None,
+    outcome: Outcome | None = None,
+) -> Outcome:
+    """Draw each scene once and write its products, scene by scene; a scene that fails does not end the others.
 
     Args:
         place: the file of a scene's name and a product; its folder is made.
+        records: which scenes are finished and not drawn again; None: all are drawn, and no record is kept.
+        outcome: is filled, also where the loop is interrupted; None: a new outcome.
 
     Raises:
-        SceneError, ConfigError, OutputError: a scene cannot be read, or a file cannot be written. The loop ends there.
+        ArcticSegError: the only scene fails, or all do.
+        OutputError: no file can be written any more; the loop ends there.
     """
+    outcome = Outcome(len(paths)) if outcome is None else outcome
     for path in paths:
-        # In a function of its own: the arrays of a scene are freed before the next is read.
-        _write_scene(predictor, path, products, place, options, hooks)
+        try:
+            finished = None if records is None else records.finished(path, products)
+            if finished is None:
+                # In a function of its own: the arrays of a scene are freed before the next is read.
+                _write_scene(predictor, path, products, place, options, hooks, records)
+                outcome.drawn.append(path)
+            else:
+                hooks.kept(path, finished)
+                outcome.kept.append(path)
+        except Exception as error:
+            hooks.failed(outcome.fail(path, error))
+    outcome.need_any()
+    return outcome
 
 
 def _write_scene(
@@ -83,7 +127,10 @@ def _write_scene(
     place: Callable[[str, Product], Path],
     options: Options,
     hooks: SceneHooks,
+    records: Records | None,
 ) -> None:
+    # A file that is not there has no state; opening it says so.
+    before = [] if records is None or not path.is_file() else records.state(path)
     with open_scene(path, options.polarisation) as scene, hooks.progress(scene) as progress:
         drawn = _draw(predictor, path, scene, options, hooks, progress)
         drawn = replace(drawn, scores=hooks.scores(drawn))
@@ -92,7 +139,9 @@ def _write_scene(
             files[name] = place(scene.name, product)
             make_folder(files[name].parent)
             product.write(files[name], drawn)
-    hooks.written(drawn, files)
+    result = hooks.written(drawn, files)
+    if records is not None:
+        records.keep(path, before, files, result or {})
 
 
 def _draw(

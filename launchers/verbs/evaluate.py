@@ -1,5 +1,8 @@
 """Score a trained network on whole scenes at 80 m, with maps, products and baselines.
 
+A scene that cannot be used is left out of the scores and named, and the status is 1. Scenes that are finished, with the
+same weights and options, are not drawn again.
+
 arcticseg evaluate runs/vit scenes --list lists/test.txt --out runs/vit/evaluation --baseline shards
 arcticseg evaluate runs/vit test_scenes --reference test_references
 """
@@ -7,10 +10,16 @@ arcticseg evaluate runs/vit test_scenes --reference test_references
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arcticseg.choice import import_modules
 from launchers.imports import add_import_argument
+from launchers.scenes import contents, ended, left_out
+
+if TYPE_CHECKING:
+    from arcticseg.products.outcome import Outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,26 +47,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)"
     )
     add_import_argument(parser)
+    parser.add_argument("--again", action="store_true", help="draw finished scenes again, too")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Evaluate."""
-    from arcticseg.ice.layers import LayerConfig
-    from arcticseg.products.table import DEFAULT, PRODUCTS
-    from launchers.terminal import note, plain_warnings
+def main(arguments: argparse.Namespace) -> int:
+    """Evaluate; PROBLEMS when some scenes failed."""
+    from arcticseg.products.outcome import Outcome
     from shards.lists import pick_scenes
 
     import_modules(arguments.imports)
     scenes = pick_scenes(arguments.scenes, arguments.names)
-    names = [name for name in DEFAULT if not (arguments.no_maps if name == "map" else arguments.no_products)]
+    outcome = Outcome(len(scenes))
+    return ended(outcome, lambda: _evaluate(arguments, scenes, outcome))
 
+
+def _evaluate(arguments: argparse.Namespace, scenes: Sequence[Path], outcome: Outcome) -> None:
     # torch takes seconds to load: errors in the arguments are reported before.
     from arcticseg.evaluate import evaluate
+    from arcticseg.ice.layers import LayerConfig
     from arcticseg.pictures.report import score_table
     from arcticseg.products.predictor import load_predictor
+    from arcticseg.products.table import DEFAULT, PRODUCTS
     from arcticseg.products.write import Options
+    from launchers.terminal import note, plain_warnings
 
+    names = [name for name in DEFAULT if not (arguments.no_maps if name == "map" else arguments.no_products)]
     rules = LayerConfig(rules=arguments.rules)
     with plain_warnings():
         path = evaluate(
@@ -71,6 +86,10 @@ def main(arguments: argparse.Namespace) -> None:
             reference=arguments.reference,
             options=Options(rules=rules, overlap=arguments.overlap, batch_size=arguments.batch_size),
             report=note,
+            failed=left_out,
+            outcome=outcome,
+            imports=contents(arguments.imports),
+            again=arguments.again,
         )
     print(score_table([path]))
     print(path)

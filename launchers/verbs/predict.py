@@ -3,7 +3,11 @@
 Takes raw and ready-to-train netCDF, with or without a chart, and Sentinel-1 GeoTIFFs (sigma0) with control points or a
 projection; channels that a scene lacks are given to the network as missing.
 
+A scene that cannot be used does not end the others: it is named, and the status is 1. Scenes whose files are there,
+whole and made by the same weights and options from the same scene, are not drawn again.
+
     arcticseg predict runs/vit scene.nc --out charts
+    arcticseg predict runs/vit new_scenes --out charts
     arcticseg predict runs/vit crop.tif --out charts --products geotiff,map
 """
 
@@ -15,10 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcticseg.choice import import_modules
-from arcticseg.errors import ConfigError
+from arcticseg.errors import ConfigError, SceneError
 from launchers.imports import add_import_argument
+from launchers.scenes import contents, ended, left_out
 
 if TYPE_CHECKING:
+    from arcticseg.products.outcome import Outcome
     from arcticseg.products.product import Product
 
 
@@ -37,36 +43,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlap", type=int, help="pixels that windows share (default: a quarter of a tile)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows at a time (default 8)")
     parser.add_argument("--polarisation", choices=("hh", "hv"), help="of a GeoTIFF that does not name it")
+    parser.add_argument("--again", action="store_true", help="draw finished scenes again, too")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Predict."""
+def main(arguments: argparse.Namespace) -> int:
+    """Predict; PROBLEMS when some scenes failed."""
     from arcticseg.files import make_folder
-    from arcticseg.ice.scenes.open import list_scenes
+    from arcticseg.products.outcome import Outcome
     from arcticseg.products.table import choose
-    from launchers.terminal import plain_warnings, progress
 
     import_modules(arguments.imports)
     names = [name.strip() for name in arguments.products.split(",")]
     products = choose(name for name in names if not (name == "map" and arguments.no_map))
-    paths = [path for place in arguments.scenes for path in list_scenes(place)]
+    outcome = Outcome(len(arguments.scenes))
+    paths = _scenes(arguments.scenes, outcome)
     _check_names(paths, arguments.out, products)
-    out = make_folder(arguments.out)
+    make_folder(arguments.out)
+    return ended(outcome, lambda: _predict(arguments, paths, products, outcome))
 
+
+def _predict(
+    arguments: argparse.Namespace, paths: Sequence[Path], products: Mapping[str, Product], outcome: Outcome
+) -> None:
     # torch takes seconds to load: errors in the arguments are reported before.
     from arcticseg.products.predictor import load_predictor
-    from arcticseg.products.write import Options, SceneHooks, write_scenes
+    from arcticseg.products.records import Records
+    from arcticseg.products.write import Options, SceneHooks, made_with, write_scenes
+    from launchers.terminal import plain_warnings, progress
 
     predictor = load_predictor(arguments.run, arguments.factor, arguments.device)
     options = Options(polarisation=arguments.polarisation, overlap=arguments.overlap, batch_size=arguments.batch_size)
+    facts = {"verb": "predict", "imports": contents(arguments.imports), **made_with(predictor, options)}
+    out: Path = arguments.out
     hooks = SceneHooks(
         progress=lambda scene: progress(scene.name),
         missing=lambda scene, groups: print(f"{scene.name}: the scene has no {', '.join(groups)}"),
         written=lambda drawn, files: print(next(iter(files.values()))),
+        kept=lambda path, finished: print(next(iter(finished.files.values()))),
+        failed=left_out,
     )
     with plain_warnings():
-        write_scenes(predictor, paths, products, lambda scene, product: _file(out, scene, product), options, hooks)
+        write_scenes(
+            predictor,
+            paths,
+            products,
+            lambda scene, product: _file(out, scene, product),
+            options,
+            hooks,
+            Records(out, facts, again=arguments.again),
+            outcome,
+        )
+
+
+def _scenes(places: Sequence[Path], outcome: Outcome) -> list[Path]:
+    """The scene files of all places; a place that holds none is a failure.
+
+    Raises:
+        SceneError: it is the only place, or no place holds a scene.
+    """
+    from arcticseg.ice.scenes.open import list_scenes
+
+    paths: list[Path] = []
+    for place in places:
+        try:
+            paths += list_scenes(place)
+        except SceneError as error:
+            left_out(outcome.fail(place, error))
+    if not paths:
+        outcome.need_any()
+    outcome.total = len(paths) + len(outcome.failed)
+    return paths
 
 
 def _file(out: Path, scene: str, product: Product) -> Path:

@@ -92,7 +92,7 @@ def test_each_file_of_a_prediction_is_whole_or_absent(
     scene = good(tmp_path)
     done = run("predict", weights, scene, "--out", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
-    whole = {path.name: path.stat().st_size for path in (tmp_path / "whole").iterdir()}
+    whole = {path.name: path.stat().st_size for path in (tmp_path / "whole").iterdir() if path.is_file()}
     order = ["good.nc", "good.charts.tif", "good.png"]
     assert set(whole) == set(order)
     pages = [-(-whole[name] // 4096) for name in order]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import netCDF4
 import numpy as np
 import pytest
 
@@ -16,13 +17,14 @@ from torch import Tensor, nn
 from arcticseg.data.transforms import Assemble
 from arcticseg.errors import SceneError
 from arcticseg.evaluate import count, evaluate
-from arcticseg.ice.layers import LayerConfig
+from arcticseg.ice.layers import LayerConfig, Layers
 from arcticseg.ice.sigrid import CHARTS
 from arcticseg.models.heads import Classification
 from arcticseg.models.segmenter import Segmenter
 from arcticseg.products.map import Map
+from arcticseg.products.outcome import Failure
 from arcticseg.products.predictor import Predictor
-from arcticseg.products.product import Network
+from arcticseg.products.product import Drawn, Network, Product
 from arcticseg.products.table import PRODUCTS
 from arcticseg.products.write import Options
 from shards.rtt import write_ready
@@ -130,8 +132,91 @@ def test_a_scene_with_neither_is_reported_before_any_work(archive: tuple[Path, P
     other = Path(shutil.copy(bare, tmp_path / "20190101T000000_dmi.nc"))
     for reference, named in ((None, "--reference"), (references, f"{references}.*--reference")):
         with pytest.raises(SceneError, match=f"20190101T000000_dmi.nc: .*{named}"):
-            evaluate(PREDICTOR, [charted, other], tmp_path / "out", products={}, reference=reference)
+            evaluate(PREDICTOR, [other], tmp_path / "out", products={}, reference=reference)
+        assert not (tmp_path / "out").exists()
+    told: list[object] = []
+    evaluate(PREDICTOR, [charted, other], tmp_path / "out", products={}, failed=told.append, report=told.append)
+    assert len(told) == 2
+    assert isinstance(told[0], Failure)
+    assert told[0].path == other
+
+
+class Broken(Product):
+    """Cannot be written for a scene `a`."""
+
+    extension = ".txt"
+
+    def write(self, path: Path, drawn: Drawn) -> None:
+        if drawn.scene.name == "a":
+            raise ValueError("no text")
+        path.write_text("text")
+
+
+def test_scenes_that_fail_are_left_out_and_named(tmp_path: Path) -> None:
+    paths = [scenes.write_raw(tmp_path / f"{name}.nc", **SHAPE | {"seed": ord(name)}) for name in "abc"]
+    paths[1].write_bytes(paths[1].read_bytes()[:2000])
+    told: list[Failure] = []
+    path = evaluate(PREDICTOR, paths, tmp_path / "out", products={"broken": Broken()}, failed=told.append)
+    record, only = json.loads(path.read_text()), run(paths[2], tmp_path / "only")
+    assert [failure["scene"] for failure in record["failed"]] == ["b", "a"]
+    assert [failure["error"] for failure in record["failed"]] == [failure.reason for failure in told]
+    assert str(paths[1]) in told[0].reason
+    assert [scene["scene"] for scene in record["scenes"]] == ["c"]
+    # The counts of a scene whose files cannot be written are not among them either.
+    assert (record["confusion"], record["pooled"], record["n_scenes"]) == (only["confusion"], only["pooled"], 1)
+    assert only["failed"] == []
+
+
+def test_where_no_scene_can_be_scored(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.nc", tmp_path / "b.nc"]
+    with pytest.raises(SceneError, match=rf"none of 2 scenes.*{paths[0]}"):
+        evaluate(PREDICTOR, paths, tmp_path / "out", products={})
     assert not (tmp_path / "out").exists()
+
+
+def test_finished_scenes_are_scored_by_their_records(
+    archive: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charted, bare, references = archive
+    other = scenes.write_raw(tmp_path / "other.nc", **SHAPE | {"seed": 2})
+    paths, out = [charted, other], tmp_path / "out"
+    products = {"netcdf": PRODUCTS["netcdf"]}
+    drawn: list[str] = []
+    fields = Predictor.fields
+
+    def counted(self: Predictor, layers: Layers, *rest: Any) -> Any:
+        drawn.append(layers.scene)
+        return fields(self, layers, *rest)
+
+    monkeypatch.setattr(Predictor, "fields", counted)
+
+    def scored(weights: str | None = "w", of: list[Path] = paths, **options: Any) -> tuple[dict[str, Any], int]:
+        """The evaluation without its times, and how many scenes were drawn for it."""
+        drawn.clear()
+        options = {"products": products, **options}
+        record = json.loads(evaluate(replace(PREDICTOR, weights=weights), of, out, **options).read_text())
+        return {key: value for key, value in record.items() if key not in ("created", "seconds")}, len(drawn)
+
+    first, n = scored(of=paths[:1])
+    assert n == 1
+    whole, n = scored()
+    assert n == 1
+    assert scored() == (whole, 0)
+    assert [scene["product"] for scene in whole["scenes"]] == [f"products/{path.stem}.nc" for path in paths]
+    assert scored(weights=None) == (whole, 2)
+    assert scored(again=True) == (whole, 2)
+    bare_record, n = scored(products={})
+    assert (bare_record["pooled"], n) == (whole["pooled"], 0)
+    assert bare_record["scenes"][0]["product"] is None
+    assert scored(weights="others")[1] == 2
+    assert scored(options=Options(rules=LayerConfig(rules="corrected")), weights="others")[1] == 2
+    # Another chart to score against.
+    own = {"of": [bare], "reference": references}
+    assert [scored(**own)[1] for _ in range(2)] == [1, 0]
+    chart = next(references.iterdir())
+    with netCDF4.Dataset(chart, "a") as file:
+        file["SIC"][:5] = 255
+    assert [scored(**own)[1] for _ in range(2)] == [1, 0]
 
 
 def test_references_that_do_not_fit(archive: tuple[Path, Path, Path], tmp_path: Path) -> None:

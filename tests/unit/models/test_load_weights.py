@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from arcticseg.errors import ConfigError
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.segmenter import Segmenter
-from arcticseg.models.weights import load_encoder, load_weights
+from arcticseg.models.weights import checksum, load_encoder, load_weights, sealed
 from tests.networks import VIT, small
 
 
@@ -72,3 +72,54 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("text", "bare", "nowhere"):
         with pytest.raises(ConfigError, match=rf"{name}\.safetensors: .*a run"):
             load_weights(tmp_path / f"{name}.safetensors")
+
+
+TENSORS = {
+    "scalar": torch.tensor(3),
+    "bias": torch.arange(3.0),
+    "half": torch.ones(2, 2, dtype=torch.bfloat16),
+    "none": torch.zeros(0, 4),
+}
+
+
+def test_a_checksum_is_of_names_types_shapes_bytes_and_metadata() -> None:
+    whole = checksum(TENSORS, {"tile": "32"})
+    assert whole == checksum(dict(reversed(TENSORS.items())), {"tile": "32", "checksum": "of itself"})
+    others = [
+        TENSORS | {"bias": torch.tensor([0.0, 1.0, 2.0000002])},
+        TENSORS | {"bias": TENSORS["bias"].view(torch.int32)},
+        TENSORS | {"bias": TENSORS["bias"][None]},
+        TENSORS | {"none": torch.zeros(4, 0)},
+        TENSORS | {"more": torch.zeros(0)},
+        {("weight" if name == "bias" else name): tensor for name, tensor in TENSORS.items()},
+    ]
+    sums = [checksum(tensors, {"tile": "32"}) for tensors in others]
+    assert len({whole, checksum(TENSORS), checksum(TENSORS, {"tile": "64"}), *sums}) == 3 + len(others)
+
+
+def test_a_flipped_bit_is_seen_wherever_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(TENSORS, path, metadata=sealed(TENSORS, {"config": "{}", "tile": "32"}))
+    weights, _ = load_weights(path)
+    assert weights.keys() == TENSORS.keys()
+    data = path.read_bytes()
+    # The header ends where the tensors begin: 8 + 4 x 4 + 3 x 4 bytes from the end.
+    places = [*range(len(data) - 28, len(data)), data.index(b'"tile":"32"') + 8, data.index(b"bias")]
+    for place in places:
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"w\.safetensors: is damaged.*;"):
+            load_weights(path)
+    path.write_bytes(data[:-5])
+    with pytest.raises(ConfigError, match=r"w\.safetensors"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(("number", "told"), [("nan", "NaN"), ("inf", "infinite"), ("-inf", "infinite")])
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path, number: str, told: str) -> None:
+    tensors = TENSORS | {"head.bias": torch.tensor([1.0, float(number), 2.0])}
+    for metadata in ({"config": "{}"}, sealed(tensors, {"config": "{}"})):
+        save_file(tensors, tmp_path / "w.safetensors", metadata=metadata)
+        with pytest.raises(ConfigError, match=rf"w\.safetensors: tensor 'head\.bias' is {told} in 1 of 3 values; "):
+            load_weights(tmp_path / "w.safetensors")

@@ -89,10 +89,10 @@ def drawn(scene: Scene, charts: NDArray[np.uint8]) -> Drawn:
     return Drawn(scene, seen, layers, {}, charts, None, None, Network("test", 4, simulated=True, charts=CHARTS))
 
 
-def write_weights(path: Path) -> None:
+def write_weights(path: Path, seed: int = 0) -> None:
     """Weights of a small UNet of HH and HV, with what a run writes beside them."""
     keys = {"encoder": {"name": "unet", "filters": [4, 8]}}
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = build_segmenter(config.build(ModelConfig, keys), in_chans=2, tile=32)
     metadata = {
         "config": {"task": "segment", "model": keys, "data": {"channels": ["hh", "hv"], "valid_plane": False}},

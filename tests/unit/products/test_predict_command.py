@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from drawing import write_weights
 
 from arcticseg.products import table
 from arcticseg.products.map import Map
+from arcticseg.products.netcdf import NetCDF
+from arcticseg.products.product import Drawn
 from launchers import cli
 from tests import scenes
 
@@ -38,7 +42,7 @@ def predict(*arguments: object) -> int:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
 def test_files_of_a_scene(
@@ -106,3 +110,114 @@ def test_charts_replace_no_scene(scene: Path, tmp_path: Path, capsys: pytest.Cap
     printed = capsys.readouterr().err
     assert str(scene) in printed
     assert str(twin) in printed
+
+
+@pytest.fixture
+def three(scene: Path, tmp_path: Path) -> list[Path]:
+    """Three copies of a scene, in a folder of their own."""
+    (tmp_path / "in").mkdir()
+    return [Path(shutil.copy(scene, tmp_path / "in" / f"{name}.nc")) for name in "abc"]
+
+
+NETCDF = ("--products", "netcdf")
+
+
+def test_ctrl_c_keeps_what_is_done(
+    weights: Path,
+    three: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = NetCDF.write
+
+    def interrupted(self: NetCDF, path: Path, drawn: Drawn) -> None:
+        if path.stem == "b":
+            raise KeyboardInterrupt
+        write(self, path, drawn)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(NetCDF, "write", interrupted)
+        assert predict(weights, three[0].parent, "--out", out, *NETCDF) == 130
+    assert "1 of 3 scenes are done" in capsys.readouterr().err
+    assert names(out) == ["a.nc"]
+    first = (out / "a.nc").stat().st_mtime_ns
+    assert predict(weights, three[0].parent, "--out", out, *NETCDF) == 0
+    printed = capsys.readouterr()
+    assert printed.out.split() == [str(out / f"{name}.nc") for name in "abc"]
+    assert "1 of 3 scenes were finished before" in printed.err
+    assert (out / "a.nc").stat().st_mtime_ns == first
+
+
+def test_what_draws_a_scene_again(weights: Path, three: list[Path], tmp_path: Path) -> None:
+    out, scene = tmp_path / "out", three[0]
+    own = Path(shutil.copy(weights, tmp_path / "own.safetensors"))
+
+    def drawn(*options: object, products: str = "netcdf,geotiff") -> set[str]:
+        """Suffixes of the files that a call writes."""
+        before = {path: path.stat().st_mtime_ns for path in out.glob("a.*")}
+        assert predict(own, scene, "--out", out, "--products", products, *options) == 0
+        return {path.suffix for path in out.glob("a.*") if path.stat().st_mtime_ns != before.get(path)}
+
+    both = {".nc", ".tif"}
+    assert drawn() == both
+    assert drawn() == set()
+    # The same file at another place and time.
+    os.utime(scene, ns=(0, 0))
+    (tmp_path / "moved").mkdir()
+    own = Path(shutil.move(own, tmp_path / "moved"))
+    assert drawn() == set()
+    assert drawn("--batch-size", 3, "--overlap", 8, "--device", "cpu") == set()
+    assert drawn(products="geotiff") == set()
+    assert drawn("--again") == both
+    assert drawn("--factor", 8) == both
+    assert drawn("--overlap", 4) == both
+    assert drawn() == both
+    # Products that were made before stay finished when others are added.
+    (out / "a.nc").unlink()
+    assert drawn(products="geotiff") == set()
+    assert drawn(products="netcdf") == {".nc"}
+    assert drawn() == set()
+    # Not whole, or damaged.
+    whole = (out / "a.nc").read_bytes()
+    (out / "a.nc").write_bytes(whole[:-1])
+    assert drawn() == both
+    data = bytearray((out / "a.nc").read_bytes())
+    data[len(data) // 2] ^= 1
+    (out / "a.nc").write_bytes(data)
+    assert drawn() == both
+    for damage in (b"", b"[]", b"{}", (out / ".made" / "a.record").read_bytes().replace(b"made_with", b"made_wIth")):
+        (out / ".made" / "a.record").write_bytes(damage)
+        assert drawn() == both
+    write_weights(own, seed=1)
+    assert drawn() == both
+    scenes.write_raw(scene, lines=200, samples=220, seed=5)
+    assert drawn() == both
+    assert drawn() == set()
+
+
+def test_a_scene_that_changes_while_it_is_drawn_is_not_finished(
+    weights: Path, three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = NetCDF.write
+
+    def changing(self: NetCDF, path: Path, drawn: Drawn) -> None:
+        write(self, path, drawn)
+        os.utime(drawn.scene.path, ns=(0, 1))
+
+    monkeypatch.setattr(NetCDF, "write", changing)
+    assert predict(weights, three[0], "--out", tmp_path / "out", *NETCDF) == 0
+    assert names(tmp_path / "out") == ["a.nc"]
+    assert not (tmp_path / "out" / ".made").exists()
+
+
+def test_a_place_without_a_scene_does_not_end_the_others(
+    weights: Path, three: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, absent = tmp_path / "out", tmp_path / "absent.nc"
+    assert predict(weights, absent, three[0], "--out", out, *NETCDF) == 1
+    assert names(out) == ["a.nc"]
+    assert f"left out: {absent}: " in capsys.readouterr().err
+    assert predict(weights, absent, tmp_path / "other", "--out", out, *NETCDF) == 2
+    assert str(absent) in capsys.readouterr().err.splitlines()[-1]

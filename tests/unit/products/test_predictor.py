@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from drawing import layers_of, predictor, write_weights
+from drawing import Pointwise, layers_of, predictor, write_weights
 
-from arcticseg.errors import ConfigError
+from arcticseg.errors import ConfigError, SceneError
 from arcticseg.products.charts import fields_to_charts
 from arcticseg.products.predictor import load_predictor
 
@@ -43,6 +43,27 @@ def test_windows_without_data_are_left_out_and_stay_masked() -> None:
     charts = fields_to_charts(drawer.fields(layers), drawer.classes, 2, layers)
     assert (charts[:, :, 20:] == 255).all()
     assert (charts[:, :, :20] != 255).all()
+
+
+@pytest.mark.parametrize(("number", "told"), [(np.nan, "NaN"), (np.inf, "infinite")])
+@pytest.mark.parametrize("chart", ["SIC", "FLOE"])
+def test_an_output_that_is_no_number_is_refused(
+    number: float, told: str, chart: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawer = predictor(16, 4)
+    forward = Pointwise.forward
+    calls: list[int] = []
+
+    def broken(self: Pointwise, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        outputs = forward(self, x)
+        calls.append(len(x))
+        if len(calls) == 2:
+            outputs[chart][1, 0, 3, 3] = number
+        return outputs
+
+    monkeypatch.setattr(Pointwise, "forward", broken)
+    with pytest.raises(SceneError, match=rf"scene: .*{chart} is {told} .*row 16, column 16;"):
+        drawer.fields(layers_of(np.full((32, 48), -10.0), 4), 0, batch_size=3)
 
 
 def test_missing_groups_are_those_of_the_network(tmp_path: Path) -> None:
