@@ -63,7 +63,7 @@ class Outcome:
             SceneError: they did.
         """
         if self.failed and not self.drawn and not self.kept:
-            raise SceneError(f"none of {self.total} scenes can be used, the first because {self.failed[0].reason}")
+            raise SceneError(f"none of {self.total} scenes can be used; the first: {self.failed[0].reason}")
 
     def __str__(self) -> str:
         return f"{len(self.drawn) + len(self.kept)} of {self.total} scenes are done"

@@ -14,7 +14,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.failing import BAD_SCENES, assert_fails, assert_no_debris, good, not_netcdf, truncated
+from tests.failing import BAD_SCENES, assert_fails, assert_no_debris, good, not_netcdf, of_wrong_shape, truncated
 from tests.forked import Forked, Result, run
 
 NETCDF = ("--products", "netcdf")
@@ -70,10 +70,10 @@ def test_scenes_that_cannot_be_opened(tmp_path: Path, weights: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["predict", "evaluate"])
 def test_where_all_scenes_are_bad(tmp_path: Path, weights: Path, verb: str) -> None:
-    bad = [truncated(tmp_path / "in"), not_netcdf(tmp_path / "in")]
+    bad = [of_wrong_shape(tmp_path / "in"), not_netcdf(tmp_path / "in")]
     done = run(verb, weights, tmp_path / "in", "--out", tmp_path / "out")
-    assert_fails(done, "none of 2 scenes", bad[1])
-    assert str(bad[0]) in done.stderr
+    assert_fails(done, "none of 2 scenes", bad[0])
+    assert f"left out: {bad[1]}: " in done.stderr
     assert_no_debris(tmp_path / "out")
 
 

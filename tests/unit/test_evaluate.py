@@ -197,8 +197,7 @@ def test_finished_scenes_are_scored_by_their_records(
         record = json.loads(evaluate(replace(PREDICTOR, weights=weights), of, out, **options).read_text())
         return {key: value for key, value in record.items() if key not in ("created", "seconds")}, len(drawn)
 
-    first, n = scored(of=paths[:1])
-    assert n == 1
+    assert scored(of=paths[:1])[1] == 1
     whole, n = scored()
     assert n == 1
     assert scored() == (whole, 0)
