@@ -57,17 +57,25 @@ def finished(folder: Path) -> bool:
 
 
 def weights_file(place: Path) -> Path:
-    """The weights that a run folder or a file stands for: the best by combined score, else the best, else the last.
+    """The weights that a run folder or a file stands for.
+
+    Of a run: the best by combined score or by reconstruction; the best by a chart where that is the only score; else
+    the last.
 
     Raises:
         ConfigError: there are none.
     """
     if place.is_file():
         return place
-    for name in ("best-combined", "best-reconstruction", "last"):
-        path = weights_path(place, name)
+    for name in ("combined", "reconstruction"):
+        path = weights_path(place, f"best-{name}")
         if path.is_file():
             return path
+    charts = list(weights_path(place, "best").parent.glob("best-*.safetensors"))
+    if len(charts) == 1:
+        return charts[0]
+    if finished(place):
+        return last_weights(place)
     raise ConfigError(f"{place}: holds no weights; give a run folder that has trained, or a .safetensors file")
 
 

@@ -150,7 +150,7 @@ def test_a_task_that_owns_parameters_is_trained_with_the_network(batch: list[Inp
     engine, sums = trained(task, batch, 0.01)
     # d/d scale is the mean itself.
     mean = float(sums) / sum(item.x.numel() for item in batch)
-    assert float(task.scale) == pytest.approx(2.0 - 0.01 * mean, rel=1e-5)
+    assert task.scale.item() == pytest.approx(2.0 - 0.01 * mean, rel=1e-5)
     assert not torch.equal(next(engine.module.network.parameters()), next(network().parameters()))
 
 

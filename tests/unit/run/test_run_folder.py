@@ -107,3 +107,13 @@ def test_a_key_of_another_kind_is_a_difference_too() -> None:
     assert told["model.encoder.name"] == ("vit_tiny_patch16_224", "unet")
     assert told["model.encoder.filters"] == (None, [4])
     assert differences(unet, vit)[0] == ("model.encoder.name", "unet", "vit_tiny_patch16_224")
+
+
+def test_the_best_of_a_single_chart_goes_before_the_last(tmp_path: Path) -> None:
+    for name in ("last", "best-SIC"):
+        path = weights_path(tmp_path, name)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert weights_file(tmp_path) == weights_path(tmp_path, "best-SIC")
+    weights_path(tmp_path, "best-SOD").touch()
+    assert weights_file(tmp_path) == last_weights(tmp_path)
