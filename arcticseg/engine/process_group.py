@@ -57,7 +57,7 @@ def start() -> Ranks:
     """Join the process group that the launcher describes, or a group of one.
 
     Raises:
-        ConfigError: no C++ compiler, without which DeepSpeed does not start on CPU; or a variable of the launcher is missing.
+        ConfigError: no C++ compiler, without which DeepSpeed does not start on CPU; or the launcher set no MASTER_PORT.
     """
     _environment()
     cuda = torch.cuda.is_available()
