@@ -22,7 +22,7 @@ from arcticseg.engine.step import Step
 from arcticseg.engine.weights import check_finite
 from arcticseg.errors import ArcticSegError, ConfigError
 from arcticseg.files import atomic_path, output_errors, sync_folder, write_text
-from arcticseg.run.folder import CHECKPOINTS, finished, had_checkpoint, note_checkpoint
+from arcticseg.run.folder import CHECKPOINTS, finished, had_checkpoint, holds_run, note_checkpoint
 from arcticseg.run.migrate import hook_states
 
 _LAST = "last"
@@ -67,7 +67,9 @@ def newest(run: Path, report: Callable[[str], None]) -> Path | None:
     if damaged:
         raise ConfigError(f"{folder}: no checkpoint is whole ({', '.join(map(str, damaged))}); {remedy}")
     last = folder / _LAST
-    if had_checkpoint(run) or finished(run) or (last.is_file() and last.stat().st_size):
+    # Who empties a folder may leave the hidden note.
+    noted = had_checkpoint(run) and holds_run(run)
+    if noted or finished(run) or (last.is_file() and last.stat().st_size):
         raise ConfigError(f"{folder}: the run had checkpoints, which are missing; {remedy}")
     return None
 

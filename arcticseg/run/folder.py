@@ -102,6 +102,13 @@ def note_checkpoint(folder: Path) -> None:
             (folder / TRAINING).write_text("this run has had a checkpoint\n")
 
 
+def forget_checkpoint(folder: Path) -> None:
+    """Note that the run begins, and has no checkpoint yet."""
+    if had_checkpoint(folder):
+        with output_errors(folder / TRAINING):
+            os.truncate(folder / TRAINING, 0)
+
+
 def had_checkpoint(folder: Path) -> bool:
     """Whether the run has noted that it had a checkpoint."""
     path = folder / TRAINING
@@ -111,10 +118,8 @@ def had_checkpoint(folder: Path) -> bool:
 def holds_run(folder: Path) -> bool:
     """Whether anything of a run is in a folder."""
     parts = (folder / CHECKPOINTS, last_weights(folder).parent)
-    return (
-        any((folder / name).exists() for name in (METRICS, CONFIG))
-        or any(part.is_dir() and any(part.iterdir()) for part in parts)
-        or had_checkpoint(folder)
+    return any((folder / name).exists() for name in (METRICS, CONFIG)) or any(
+        part.is_dir() and any(part.iterdir()) for part in parts
     )
 
 

@@ -29,7 +29,7 @@ from arcticseg.errors import ArcticSegError, ConfigError
 from arcticseg.files import write_text
 from arcticseg.run import build
 from arcticseg.run.config import RunConfig
-from arcticseg.run.folder import CONFIG, differences, held, holds_run, may_change
+from arcticseg.run.folder import CONFIG, differences, forget_checkpoint, held, holds_run, may_change
 from arcticseg.run.migrate import stored
 from arcticseg.tasks.task import Objective, Task
 
@@ -111,6 +111,8 @@ def _run_folder(cfg: RunConfig, resume: bool, ranks: Ranks) -> Iterator[Path | N
             try:
                 stack.enter_context(held(Path(cfg.out), _warn))
                 start = _start_of(cfg, resume)
+                if start is None:
+                    forget_checkpoint(Path(cfg.out))
             except ArcticSegError as caught:
                 error = caught
         process_group.agree(error, ranks.device)
@@ -157,7 +159,7 @@ def _config_before(out: Path, start: Path | None) -> RunConfig | None:
         if kept is None:
             raise ConfigError(f"{path}: is damaged ({error}); restore it from a copy, or set another 'out'") from error
         _warn(f"{path}: is damaged ({error}); {start} has the config, too")
-    return before if kept is None else config.build(RunConfig, kept)
+    return before if kept is None else config.build(RunConfig, stored(kept))
 
 
 def _threads(cfg: RunConfig, ranks: Ranks) -> int:

@@ -207,6 +207,7 @@ def test_the_pointer_is_a_hint(tmp_path: Path, harm: Callable[[Path], None]) -> 
 def test_a_run_that_had_a_checkpoint_is_not_one_without(tmp_path: Path, lost: str) -> None:
     assert checkpoint.newest(tmp_path, [].append) is None
     save(tmp_path, 3)
+    (tmp_path / "metrics.jsonl").touch()
     shutil.rmtree(tmp_path / lost)
     with pytest.raises(ConfigError, match=r"checkpoints: .*missing.*'out'"):
         checkpoint.newest(tmp_path, [].append)

@@ -17,6 +17,7 @@ from arcticseg.run.folder import (
     CHANGEABLE,
     differences,
     finished,
+    forget_checkpoint,
     had_checkpoint,
     held,
     holds_run,
@@ -165,4 +166,6 @@ def test_a_run_notes_that_it_had_a_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(ConfigError), held(tmp_path, [].append, seconds=0):
             pass
     assert had_checkpoint(tmp_path)
-    assert holds_run(tmp_path)
+    assert not holds_run(tmp_path)
+    forget_checkpoint(tmp_path)
+    assert not had_checkpoint(tmp_path)
