@@ -57,7 +57,7 @@ def start() -> Ranks:
     """Join the process group that the launcher describes, or a group of one.
 
     Raises:
-        ConfigError: no C++ compiler, without which DeepSpeed does not start on CPU; or a launcher's variables lack.
+        ConfigError: no C++ compiler, without which DeepSpeed does not start on CPU; or a variable of the launcher is missing.
     """
     _environment()
     cuda = torch.cuda.is_available()
@@ -65,7 +65,7 @@ def start() -> Ranks:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++")):
             raise ConfigError(
-                "g++ is not found; DeepSpeed compiles a part of itself on CPU; install g++ (apt-get install g++)"
+                "g++ is missing; DeepSpeed compiles a part of itself on CPU; install g++ (apt-get install g++)"
             )
     # DeepSpeed calls ninja by name; in an environment that is not activated it is beside the interpreter only.
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
@@ -75,7 +75,7 @@ def start() -> Ranks:
     if cuda:
         torch.cuda.set_device(local_rank)
     if not dist.is_initialized():
-        # It prints to stdout that it has compiled a part of itself, which is no output of ours.
+        # It prints to stdout that it has compiled a part of itself, which is not output of ours.
         with contextlib.redirect_stdout(io.StringIO()):
             deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
     world_size = int(os.environ["WORLD_SIZE"])
