@@ -78,19 +78,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with output_errors(path):
         try:
             yield temporary
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
+            sync_file(temporary)
             # Some libraries make their files private; here the user's umask counts, so that a group can read them.
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Flush a file to the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
     """Flush a new name in a folder to the disk, where the file system can do that."""
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -38,7 +38,7 @@ class Jsonl:
 
     def __init__(self, folder: Path, keep_until: int = 0) -> None:
         self.path = folder / METRICS
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         kept = [line for line in lines if (values := _parse(line)) is not None and values["step"] <= keep_until]
         write_text(self.path, "".join(f"{line}\n" for line in kept))
         with output_errors(self.path):
@@ -58,12 +58,12 @@ class Jsonl:
 
 
 def _parse(line: str) -> dict[str, Any] | None:
-    """A line of metrics.jsonl; None for a line that a kill left half written."""
+    """A line of metrics.jsonl; None for a line that a kill left half written, or that is damaged."""
     try:
         values = json.loads(line)
     except ValueError:
         return None
-    return values if isinstance(values, dict) and "step" in values else None
+    return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None
 
 
 class Wandb:

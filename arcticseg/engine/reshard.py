@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from arcticseg.engine.checkpoint import copy_state, read_state
+from arcticseg.engine.checkpoint import copy_hooks
+from arcticseg.engine.checksums import DamagedError, read_state, remove, seal, sync_tree, verify
 from arcticseg.engine.process_group import Ranks, agree
 from arcticseg.errors import ArcticSegError, ConfigError, OutputError
-from arcticseg.files import output_errors
+from arcticseg.files import output_errors, sync_folder
 from arcticseg.ranks import without_rank_variables
 
 
@@ -41,13 +41,21 @@ def suited(checkpoint: Path, zero_stage: int, ranks: Ranks) -> tuple[Path, bool]
         )
     universal = checkpoint.with_name(f"{checkpoint.name}-universal")
     error = None
-    if ranks.is_main and not universal.exists():
+    if ranks.is_main and not _whole(universal):
         try:
             _make_universal(checkpoint, universal)
         except ArcticSegError as caught:
             error = caught
     agree(error, ranks.device)
     return universal, True
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        verify(folder)
+    except DamagedError:
+        return False
+    return True
 
 
 def _make_universal(checkpoint: Path, universal: Path) -> None:
@@ -57,18 +65,22 @@ def _make_universal(checkpoint: Path, universal: Path) -> None:
         OutputError: with what the program said last.
     """
     half = universal.with_name(f".{universal.name}.tmp")
-    shutil.rmtree(half, ignore_errors=True)
+    remove(half)
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
     command += ["--input_folder", str(checkpoint), "--output_folder", str(half)]
     # Not a rank of the training, and not to be taken for one.
     done = subprocess.run(command, env=without_rank_variables(os.environ), capture_output=True, text=True, check=False)
     if done.returncode:
-        shutil.rmtree(half, ignore_errors=True)
+        remove(half)
         reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         raise OutputError(
             f"{checkpoint}: cannot be brought to another number of ranks ({reason}); see that the disk has room, or "
             "start as many ranks as before"
         )
     with output_errors(universal):
-        copy_state(checkpoint, half)
+        copy_hooks(checkpoint, half)
+        sync_tree(half)
+        seal(half, read_state(checkpoint))
+        remove(universal)
         half.rename(universal)
+        sync_folder(universal.parent)

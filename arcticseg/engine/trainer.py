@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from arcticseg.engine.hooks.hook import Hook, Training, Values
 from arcticseg.engine.length import Length
 from arcticseg.engine.optim import learning_rate
 from arcticseg.engine.process_group import agree, gather, sum_array, sum_over_ranks
-from arcticseg.engine.weights import save_weights
+from arcticseg.engine.weights import check_engine, save_weights
 from arcticseg.errors import ArcticSegError
 from arcticseg.run.folder import last_weights
 
@@ -115,7 +116,8 @@ class Trainer:
         self._tell("summary", self._summary())
         if self.position.step < total:
             return False
-        save_weights(self.training.engine, last_weights(self.training.out), self.training.metadata)
+        path = last_weights(self.training.out)
+        save_weights(self.training.engine, path, self.training.metadata, self.position.step)
         return True
 
     def _seed(self, step: int) -> None:
@@ -210,7 +212,9 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         self.position.loader = self.loader.state_dict()
-        checkpoint.save(self.step, self.engine.zero_stage, self.training.out, self.position, self.hooks, self.ranks)
+        check_engine(self.training.engine, self.position.step)
+        out, config = self.training.out, json.loads(self.training.metadata["config"])
+        checkpoint.save(self.step, self.engine.zero_stage, out, self.position, self.hooks, self.ranks, config)
 
 
 def _due(step: int, every: int) -> bool:

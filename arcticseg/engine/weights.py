@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from arcticseg.engine.process_group import barrier
+from arcticseg.engine.process_group import barrier, sum_over_ranks
+from arcticseg.errors import ArcticSegError
 from arcticseg.files import atomic_path, make_folder
 from arcticseg.models.weights import sealed
 from arcticseg.tasks.task import Objective
 
 
-def save_weights(engine: Any, path: Path, metadata: dict[str, str]) -> None:
-    """Write the whole model's weights with the config that they need; every rank must call it."""
+def save_weights(engine: Any, path: Path, metadata: dict[str, str], step: int) -> None:
+    """Write the whole model's weights with the config that they need; every rank must call it.
+
+    Raises:
+        ArcticSegError: a weight is NaN or infinite.
+    """
     from safetensors.torch import save_file
 
+    check_engine(engine, step)
     weights = full_state_dict(engine)
     if weights is not None:
         make_folder(path.parent)
@@ -25,7 +33,7 @@ def save_weights(engine: Any, path: Path, metadata: dict[str, str]) -> None:
     barrier()
 
 
-def full_state_dict(engine: Any) -> dict[str, torch.Tensor] | None:
+def full_state_dict(engine: Any) -> dict[str, Tensor] | None:
     """The network's weights in float32 on the CPU of rank 0, None on the others; every rank must call it."""
     if engine.zero_optimization_stage() < 3:
         weights = engine.module.state_dict()
@@ -37,3 +45,52 @@ def full_state_dict(engine: Any) -> dict[str, torch.Tensor] | None:
         prefix = "network."
         weights = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     return {name: value.detach().float().cpu().contiguous() for name, value in weights.items()}
+
+
+def check_engine(engine: Any, step: int) -> None:
+    """See that weights and optimiser hold numbers on all ranks; every rank must call it.
+
+    Raises:
+        ArcticSegError: some are NaN or infinite.
+    """
+    device = next((p.device for p in engine.module.parameters()), torch.device("cpu"))
+    check_finite(_tensors_of(engine), "weights or moments of the optimiser", step, device)
+
+
+def _tensors_of(engine: Any) -> Iterator[Any]:
+    """What an engine learns and keeps: weights, buffers, float32 masters, moments; under ZeRO this rank's parts."""
+    for value in (*engine.module.parameters(), *engine.module.buffers()):
+        yield getattr(value, "ds_tensor", value)
+    optimizer = getattr(engine, "optimizer", None)
+    # ZeRO and mixed precision wrap the optimiser; that inside steps the masters.
+    inner = getattr(optimizer, "optimizer", optimizer)
+    if inner is not None:
+        for group in inner.param_groups:
+            yield from group["params"]
+        for master, state in inner.state.items():
+            yield from (master, *state.values())
+
+
+def check_finite(values: Iterable[Any], what: str, step: int, device: torch.device) -> None:
+    """See that all floating-point tensors are finite on all ranks; every rank must call it.
+
+    They are looked at where they are; the host waits once.
+
+    Args:
+        values: what is not a tensor is left out.
+        what: they are, for the message.
+        device: of the sum over ranks.
+
+    Raises:
+        ArcticSegError: some are NaN or infinite; the same on all ranks.
+    """
+    bad = torch.zeros((), dtype=torch.float64, device=device)
+    for value in values:
+        if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+            # Smallest and largest of a tensor with NaN are NaN; unlike a mask they take no memory.
+            bad += torch.stack(value.detach().aminmax()).isfinite().all().logical_not().to(device)
+    if sum_over_ranks(bad).item():
+        raise ArcticSegError(
+            f"{what} are NaN or infinite at step {step}, so they are not saved, and what was saved before stays; check "
+            "the data, lower optim.lr or set engine.precision to fp32, and train in another 'out'"
+        )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from arcticseg import config
 from arcticseg.errors import ConfigError
+from arcticseg.files import make_folder, output_errors
 
 # The resolved config.
 CONFIG = "config.yaml"
@@ -16,6 +22,8 @@ METRICS = "metrics.jsonl"
 # Under a sweep: what the training prints, and the file that is locked while a process of it lives.
 LOG = "train.log"
 LOCK = ".lock"
+# Locked by the training that works in the folder; it holds a line once a checkpoint was written.
+TRAINING = ".training"
 # Folder of the checkpoints.
 CHECKPOINTS = "checkpoints"
 
@@ -39,6 +47,80 @@ CHANGEABLE: dict[str, bool] = {
     "data.patience": True,
     "data.retries": True,
 }
+
+
+# Seconds that a training which was killed has to end.
+_ENDING = 5.0
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+@contextlib.contextmanager
+def held(folder: Path, report: Callable[[str], None], seconds: float = _ENDING) -> Iterator[None]:
+    """Keep other trainings out of a run folder; the system ends this when the process ends, however it ends.
+
+    Args:
+        report: is told where the file system has no locks.
+        seconds: to wait for a training that holds it.
+
+    Raises:
+        ConfigError: another training works in the folder.
+        OutputError: the folder cannot be written to.
+    """
+    path = make_folder(folder) / TRAINING
+    with output_errors(path):
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with output_errors(path):
+            until = time.monotonic() + seconds
+            while not _locked(file, folder, report):
+                if time.monotonic() > until:
+                    raise ConfigError(
+                        f"key 'out' is '{folder}', where another training works; wait for its end, or set another"
+                    )
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(file)
+
+
+def _locked(file: int, folder: Path, report: Callable[[str], None]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        report(f"{folder}: this file system has no locks; see that no other training works here")
+    return True
+
+
+def note_checkpoint(folder: Path) -> None:
+    """Note that the run has had a checkpoint, so that none is missed when all are lost."""
+    if not had_checkpoint(folder):
+        with contextlib.suppress(OSError):
+            (folder / TRAINING).write_text("this run has had a checkpoint\n")
+
+
+def forget_checkpoint(folder: Path) -> None:
+    """Note that the run begins, and has no checkpoint yet."""
+    if had_checkpoint(folder):
+        with output_errors(folder / TRAINING):
+            os.truncate(folder / TRAINING, 0)
+
+
+def had_checkpoint(folder: Path) -> bool:
+    """Whether the run has noted that it had a checkpoint."""
+    path = folder / TRAINING
+    return path.is_file() and path.stat().st_size > 0
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether anything of a run is in a folder."""
+    parts = (folder / CHECKPOINTS, last_weights(folder).parent)
+    return any((folder / name).exists() for name in (METRICS, CONFIG)) or any(
+        part.is_dir() and any(part.iterdir()) for part in parts
+    )
 
 
 def weights_path(folder: Path, name: str) -> Path:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +13,23 @@ import torch
 from torch import nn
 
 from arcticseg import config
+from arcticseg.data.select import Selection, ShardSet
 from arcticseg.data.transforms import Assemble
 from arcticseg.engine import checkpoint, process_group
 from arcticseg.engine.checkpoint import Position
+from arcticseg.engine.checksums import read_state
 from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
 from arcticseg.engine.hooks.hook import Training
+from arcticseg.engine.length import Length
+from arcticseg.engine.process_group import Ranks
 from arcticseg.engine.reshard import suited
 from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.engine.trainer import Every, Trainer
-from arcticseg.errors import ConfigError
-from arcticseg.files import make_folder, write_text
+from arcticseg.errors import ArcticSegError, ConfigError
+from arcticseg.files import write_text
 from arcticseg.run import build
 from arcticseg.run.config import RunConfig
-from arcticseg.run.folder import CONFIG, METRICS, differences, may_change
+from arcticseg.run.folder import CONFIG, differences, forget_checkpoint, held, holds_run, may_change
 from arcticseg.run.migrate import stored
 from arcticseg.tasks.task import Objective, Task
 
@@ -39,73 +46,127 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
     sets = build.open_sets(cfg)
     selection = build.selection_of(cfg, sets, "train")
     length = build.length_of(cfg, len(selection))
-    start = _check_folder(cfg, resume)
     ranks = process_group.start()
     try:
-        tile = sets[0].manifest.tile
-        share = build.share_of(cfg, ranks)
-        torch.set_num_threads(_threads(cfg, ranks))
-        task, engine, start = _engine(cfg, tile, ranks, start)
-        step = DeepSpeedStep(engine, task, DTYPES[cfg.engine.precision], ranks.world_size)
-        loader = build.loader_of(cfg, selection, tile, share, pin_memory=ranks.device.type == "cuda")
-        position = Position()
-        if start is not None:
-            position = checkpoint.load(step, start)
-            loader.load_state_dict(position.loader)
-        statistics = build.statistics_of(cfg, sets)
-        if ranks.is_main:
-            write_text(Path(cfg.out) / CONFIG, config.dump(cfg))
-        hooks = build.build_hooks(cfg, ranks, position.step)
-        if start is not None:
-            checkpoint.load_hooks(start, hooks)
-        metadata = build.metadata_of(cfg, sets, selection, statistics)
-        last = length.last_step(position.step, loader.consumed)
-        trainer = Trainer(
-            training=Training(Path(cfg.out), engine, step, task, ranks, metadata, position.step, last),
-            engine=cfg.engine,
-            optim=cfg.optim,
-            assemble=Assemble(cfg.data.names, cfg.data.valid_plane, statistics),
-            loader=loader,
-            validation=build.validation_of(cfg, sets, tile, share),
-            length=length,
-            every=Every(cfg.validate_every, cfg.checkpoint_every, cfg.tracking.every),
-            hooks=hooks,
-            position=position,
-            seed=cfg.seed,
-        )
-        try:
-            return trainer.train()
-        finally:
-            loader.close()
+        with _run_folder(cfg, resume, ranks) as start:
+            return _train(cfg, sets, selection, length, ranks, start)
     finally:
         process_group.stop()
 
 
-def _check_folder(cfg: RunConfig, resume: bool) -> Path | None:
-    """The checkpoint to go on from, in a run folder that may be written to.
+def _train(
+    cfg: RunConfig, sets: Sequence[ShardSet], selection: Selection, length: Length, ranks: Ranks, start: Path | None
+) -> bool:
+    """Put the parts together and train, from a checkpoint or from the beginning."""
+    tile = sets[0].manifest.tile
+    share = build.share_of(cfg, ranks)
+    torch.set_num_threads(_threads(cfg, ranks))
+    task, engine, start = _engine(cfg, tile, ranks, start)
+    step = DeepSpeedStep(engine, task, DTYPES[cfg.engine.precision], ranks.world_size)
+    loader = build.loader_of(cfg, selection, tile, share, pin_memory=ranks.device.type == "cuda")
+    position = Position()
+    if start is not None:
+        position = checkpoint.load(step, start)
+        loader.load_state_dict(position.loader)
+    statistics = build.statistics_of(cfg, sets)
+    if ranks.is_main:
+        write_text(Path(cfg.out) / CONFIG, config.dump(cfg))
+    hooks = build.build_hooks(cfg, ranks, position.step)
+    if start is not None:
+        checkpoint.load_hooks(start, hooks)
+    metadata = build.metadata_of(cfg, sets, selection, statistics)
+    last = length.last_step(position.step, loader.consumed)
+    trainer = Trainer(
+        training=Training(Path(cfg.out), engine, step, task, ranks, metadata, position.step, last),
+        engine=cfg.engine,
+        optim=cfg.optim,
+        assemble=Assemble(cfg.data.names, cfg.data.valid_plane, statistics),
+        loader=loader,
+        validation=build.validation_of(cfg, sets, tile, share),
+        length=length,
+        every=Every(cfg.validate_every, cfg.checkpoint_every, cfg.tracking.every),
+        hooks=hooks,
+        position=position,
+        seed=cfg.seed,
+    )
+    try:
+        return trainer.train()
+    finally:
+        loader.close()
+
+
+@contextlib.contextmanager
+def _run_folder(cfg: RunConfig, resume: bool, ranks: Ranks) -> Iterator[Path | None]:
+    """Hold the run folder for this training; give the checkpoint to go on from, the same on all ranks.
 
     Raises:
-        ConfigError: the folder holds a run and `--resume` is not given, or another run is to be resumed.
+        ConfigError: the folder holds a run and `--resume` is not given, another run is to be resumed, no checkpoint of
+            the run is whole, another training works in the folder, or a rank does not see it.
         OutputError: it cannot be written to.
     """
+    with contextlib.ExitStack() as stack:
+        start: Path | None = None
+        error: ArcticSegError | None = None
+        if ranks.is_main:
+            try:
+                stack.enter_context(held(Path(cfg.out), _warn))
+                start = _start_of(cfg, resume)
+                if start is None:
+                    forget_checkpoint(Path(cfg.out))
+            except ArcticSegError as caught:
+                error = caught
+        process_group.agree(error, ranks.device)
+        start = process_group.gather(start)[0]
+        if start is not None and not start.is_dir():
+            error = ConfigError(f"{start}: rank {ranks.rank} does not see it; set an 'out' that all machines share")
+        process_group.agree(error, ranks.device)
+        yield start
+
+
+def _warn(text: str) -> None:
+    print(f"arcticseg: warning: {text}", file=sys.stderr, flush=True)
+
+
+def _start_of(cfg: RunConfig, resume: bool) -> Path | None:
+    """The checkpoint to go on from; None: from the beginning."""
     out = Path(cfg.out)
-    used = (out / METRICS).exists()
-    if used and not resume:
-        raise ConfigError(f"key 'out' is '{out}', which holds a run; go on with it by --resume, or set another folder")
-    make_folder(out)
-    if used and (out / CONFIG).is_file():
-        before = config.build(RunConfig, stored(config.read(out / CONFIG)))
-        for key, old, new in differences(before, cfg):
-            if not may_change(key):
-                raise ConfigError(f"key '{key}' is {new!r}; the run in {out} has {old!r}: set that, or another 'out'")
-    return checkpoint.newest(out) if resume else None
+    if not resume:
+        if holds_run(out):
+            raise ConfigError(
+                f"key 'out' is '{out}', which holds a run; go on with it by --resume, or set another folder"
+            )
+        return None
+    start = checkpoint.newest(out, _warn)
+    before = _config_before(out, start)
+    for key, old, new in differences(before, cfg) if before is not None else ():
+        if not may_change(key):
+            raise ConfigError(f"key '{key}' is {new!r}; the run in {out} has {old!r}: set that, or another 'out'")
+    return start
 
 
-def _threads(cfg: RunConfig, ranks: process_group.Ranks) -> int:
+def _config_before(out: Path, start: Path | None) -> RunConfig | None:
+    """The config of the run so far: that of the checkpoint, which is verified, else `config.yaml`.
+
+    Raises:
+        ConfigError: there is `config.yaml` only, and it is damaged.
+    """
+    kept = read_state(start).get("config") if start is not None else None
+    before, path = None, out / CONFIG
+    try:
+        if path.exists():
+            before = config.build(RunConfig, stored(config.read(path)))
+    except ConfigError as error:
+        if kept is None:
+            raise ConfigError(f"{path}: is damaged ({error}); restore it from a copy, or set another 'out'") from error
+        _warn(f"{path}: is damaged ({error}); {start} has the config, too")
+    return before if kept is None else config.build(RunConfig, stored(kept))
+
+
+def _threads(cfg: RunConfig, ranks: Ranks) -> int:
     return cfg.engine.threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size)
 
 
-def _engine(cfg: RunConfig, tile: int, ranks: process_group.Ranks, start: Path | None) -> tuple[Task, Any, Path | None]:
+def _engine(cfg: RunConfig, tile: int, ranks: Ranks, start: Path | None) -> tuple[Task, Any, Path | None]:
     """Task, DeepSpeed engine, and the checkpoint in a form that the engine can load."""
     model: nn.Module = build.build_model(cfg, tile)
     if start is None:

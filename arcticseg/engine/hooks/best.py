@@ -27,7 +27,7 @@ class Best(Hook):
             if value is not None and value > self.scores.get(name, float("-inf")):
                 self.scores[name] = value
                 path = weights_path(self._training.out, f"best-{name}")
-                save_weights(self._training.engine, path, self._training.metadata)
+                save_weights(self._training.engine, path, self._training.metadata, step)
 
     def state(self) -> dict[str, Any]:
         return {"scores": self.scores}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,16 @@ from torch import Tensor
 
 from arcticseg.engine import checkpoint
 from arcticseg.engine.checkpoint import Position
+from arcticseg.engine.checksums import DamagedError, read_state
 from arcticseg.engine.hooks.hook import Hook
-from arcticseg.errors import OutputError
+from arcticseg.errors import ArcticSegError, ConfigError, OutputError
 from tests.unit.engine.trainings import ALONE, trainer_of
 
 
 class Keeps(Hook):
     """Has a state and tensors under a name."""
 
-    def __init__(self, name: str, number: int | None = None) -> None:
+    def __init__(self, name: str, number: float | None = None) -> None:
         self.name, self.number = name, number
 
     def state(self) -> dict[str, Any]:
@@ -38,71 +42,212 @@ class Keeps(Hook):
         self.loaded = dict(tensors)
 
 
+CONFIG = {"steps": 9}
+
+
 def save(run: Path, step: int, *hooks: Hook) -> Path:
     trainer = trainer_of(run, hooks)
-    checkpoint.save(trainer.step, 1, run, Position(step, {"consumed": 4 * step}), hooks, ALONE)
-    newest = checkpoint.newest(run)
-    assert newest is not None
-    return newest
+    checkpoint.save(trainer.step, 1, run, Position(step, {"consumed": 4 * step}), hooks, ALONE, CONFIG)
+    return newest(run)
+
+
+def newest(run: Path, said: Sequence[str] = ()) -> Path:
+    """The newest whole checkpoint; `said`: parts of what is reported on the way."""
+    reported: list[str] = []
+    path = checkpoint.newest(run, reported.append)
+    assert path is not None
+    assert len(reported) == len(said)
+    assert all(part in line for part, line in zip(said, reported, strict=True))
+    return path
+
+
+def steps(run: Path) -> list[str]:
+    """Names of what stands in the folder of checkpoints, beside the pointer."""
+    return sorted(path.name for path in (run / "checkpoints").iterdir() if path.name != "last")
 
 
 def test_state_and_tensors_of_each_hook_come_back(tmp_path: Path) -> None:
-    newest = save(tmp_path, 3, Keeps("first", 1), Keeps("second", 2), Keeps("none"))
-    state = json.loads((newest / "state.json").read_text())
+    whole = save(tmp_path, 3, Keeps("first", 1), Keeps("second", 2), Keeps("none"))
+    state = json.loads((whole / "state.json").read_text())
     assert state["hooks"] == {"first": {"number": 1}, "second": {"number": 2}}
     assert (state["step"], state["world_size"], state["zero_stage"]) == (3, 1, 1)
     hooks = [Keeps("second"), Keeps("first"), Keeps("new")]
-    checkpoint.load_hooks(newest, hooks)
+    checkpoint.load_hooks(whole, hooks)
     assert [hook.number for hook in hooks] == [2, 1, None]
     assert hooks[0].loaded["a/b"].tolist() == [2, 2]
     assert hooks[1].loaded["c"].tolist() == [[1, 0]]
     assert not hasattr(hooks[2], "loaded")
-    position = checkpoint.load(trainer_of(tmp_path, hooks).step, newest)
+    position = checkpoint.load(trainer_of(tmp_path, hooks).step, whole)
     assert position == Position(3, {"consumed": 12})
 
 
 def test_a_checkpoint_of_no_hooks_holds_none(tmp_path: Path) -> None:
-    newest = save(tmp_path, 3)
-    assert not (newest / "hooks.safetensors").exists()
+    whole = save(tmp_path, 3)
+    assert not (whole / "hooks.safetensors").exists()
     hook = Keeps("first", 5)
-    checkpoint.load_hooks(newest, [hook])
+    checkpoint.load_hooks(whole, [hook])
     assert hook.number == 5
 
 
-def test_the_one_before_goes_when_the_next_is_complete(tmp_path: Path) -> None:
-    save(tmp_path, 3)
-    newest = save(tmp_path, 6, Keeps("first", 1))
-    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000006"] == [newest.name]
+def test_the_last_two_stay(tmp_path: Path) -> None:
+    for step in (3, 6, 9):
+        whole = save(tmp_path, step, Keeps("first", 1))
+    assert steps(tmp_path) == ["step-00000006", "step-00000009"]
+    assert whole.name == "step-00000009"
+    assert (tmp_path / "checkpoints" / "last").read_text() == "step-00000009\n"
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+def fail(folder: Path, tag: str) -> None:
+    (folder / tag).mkdir()
+    raise OSError(28, "No space left on device")
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_those_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newest = save(tmp_path, 3)
+    whole = save(tmp_path, 3)
     trainer = trainer_of(tmp_path, [])
-
-    def fail(folder: Path, tag: str) -> None:
-        (folder / tag).mkdir()
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(trainer.step, "save", fail)
     with pytest.raises(OutputError, match=r"checkpoints.*No space left"):
-        checkpoint.save(trainer.step, 1, tmp_path, Position(6), [], ALONE)
-    assert checkpoint.newest(tmp_path) == newest
-    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000003"]
+        checkpoint.save(trainer.step, 1, tmp_path, Position(6), [], ALONE, CONFIG)
+    assert newest(tmp_path) == whole
+    assert steps(tmp_path) == ["step-00000003"]
 
 
-def test_an_incomplete_checkpoint_is_none(tmp_path: Path) -> None:
-    assert checkpoint.newest(tmp_path) is None
-    (save(tmp_path, 3) / "state.json").unlink()
-    assert checkpoint.newest(tmp_path) is None
+@pytest.mark.parametrize("name", ["state.json", "hooks.safetensors"])
+def test_a_full_disk_at_the_end_leaves_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    whole = save(tmp_path, 3)
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match=r"No space left"):
+        save(tmp_path, 6, Keeps("first", 1))
+    assert newest(tmp_path) == whole
+    assert steps(tmp_path) == ["step-00000003"]
 
 
-def test_what_is_copied_to_another_form_is_ours(tmp_path: Path) -> None:
-    newest = save(tmp_path, 3, Keeps("first", 1))
+def flip(path: Path) -> None:
+    """Turn a bit in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def become_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+HARMS = [flip, cut, empty, Path.unlink, become_a_folder]
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("name", ["network.pt", "hooks.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
+    tmp_path: Path, name: str, harm: Callable[[Path], None]
+) -> None:
+    before = save(tmp_path, 3, Keeps("first", 1))
+    harm(save(tmp_path, 6, Keeps("first", 1)) / name)
+    checksum = "checksum of " if harm is flip and name != "state.json" else ""
+    reported: list[str] = []
+    assert checkpoint.newest(tmp_path, reported.append) == before
+    assert f"step-00000006: is damaged: {checksum}" in reported[0]
+    assert name in reported[0]
+    assert str(before) in reported[1]
+    # The next save takes its place.
+    again = save(tmp_path, 6, Keeps("first", 1))
+    assert again.name == "step-00000006"
+    assert steps(tmp_path) == ["step-00000003", "step-00000006"]
+
+
+def test_each_bit_of_the_state_counts(tmp_path: Path) -> None:
+    """No bit turned in `state.json` gives another state, or one that is taken for that of version 0.1."""
+    path = save(tmp_path, 3) / "state.json"
+    data, state = path.read_bytes(), read_state(path.parent)
+    for place in range(len(data)):
+        for bit in range(8):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            with contextlib.suppress(DamagedError):
+                assert read_state(path.parent) == state
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_no_whole_checkpoint_is_an_error_that_names_all(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    for step in (3, 6):
+        save(tmp_path, step)
+    for step in (3, 6):
+        harm(tmp_path / "checkpoints" / f"step-0000000{step}" / "network.pt")
+    with pytest.raises(ConfigError, match=r"step-00000006.*network\.pt.*step-00000003.*network\.pt.*'out'"):
+        checkpoint.newest(tmp_path, [].append)
+
+
+@pytest.mark.parametrize("harm", [empty, Path.unlink, lambda path: path.write_text("step-00000099\n")])
+def test_the_pointer_is_a_hint(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    whole = save(tmp_path, 3)
+    harm(tmp_path / "checkpoints" / "last")
+    assert newest(tmp_path) == whole
+
+
+@pytest.mark.parametrize("lost", ["checkpoints", "checkpoints/step-00000003"])
+def test_a_run_that_had_a_checkpoint_is_not_one_without(tmp_path: Path, lost: str) -> None:
+    assert checkpoint.newest(tmp_path, [].append) is None
+    save(tmp_path, 3)
+    (tmp_path / "metrics.jsonl").touch()
+    shutil.rmtree(tmp_path / lost)
+    with pytest.raises(ConfigError, match=r"checkpoints: .*missing.*'out'"):
+        checkpoint.newest(tmp_path, [].append)
+
+
+def test_what_a_kill_leaves_of_a_save_is_no_checkpoint(tmp_path: Path) -> None:
+    half = tmp_path / "checkpoints" / ".step-00000003.tmp"
+    half.mkdir(parents=True)
+    (half / "network.pt").touch()
+    assert checkpoint.newest(tmp_path, [].append) is None
+    (tmp_path / "checkpoints" / "step-00000004-universal").mkdir()
+    save(tmp_path, 6)
+    assert steps(tmp_path) == ["step-00000006"]
+
+
+def test_a_checkpoint_of_version_0_1_is_taken_unverified(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "step-00000002"
+    folder.mkdir(parents=True)
+    (folder / "network.pt").write_bytes(b"cut")
+    state = {"step": 2, "loader": {}, "best": {"SIC": 12.5}, "world_size": 1, "zero_stage": 0}
+    (folder / "state.json").write_text(json.dumps(state))
+    assert newest(tmp_path, [f"{folder}: is of version 0.1"]) == folder
+    with pytest.raises(ConfigError, match=r"step-00000002: cannot be read"):
+        checkpoint.load(trainer_of(tmp_path, []).step, folder)
+
+
+def test_the_hooks_go_into_another_form(tmp_path: Path) -> None:
+    whole = save(tmp_path, 3, Keeps("first", 1))
     (tmp_path / "other").mkdir()
-    checkpoint.copy_state(newest, tmp_path / "other")
-    assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["hooks.safetensors", "state.json"]
+    checkpoint.copy_hooks(whole, tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["hooks.safetensors"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_hook_with_bad_numbers_is_not_saved(tmp_path: Path, number: float) -> None:
+    whole = save(tmp_path, 3)
+    with pytest.raises(ArcticSegError, match=r"hooks.*step 6"):
+        save(tmp_path, 6, Keeps("first", number))
+    assert newest(tmp_path) == whole
+    assert steps(tmp_path) == ["step-00000003"]
 
 
 def test_best_scores_of_version_0_1_come_back(tmp_path: Path) -> None:

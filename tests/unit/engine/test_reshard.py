@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
+from arcticseg.engine.checksums import seal
 from arcticseg.engine.process_group import Ranks
 from arcticseg.engine.reshard import suited
 from arcticseg.errors import ConfigError, OutputError
@@ -19,7 +19,7 @@ def checkpoint_of(folder: Path, world_size: int, zero_stage: int) -> Path:
     """A checkpoint's folder without DeepSpeed's files."""
     checkpoint = folder / "step-00000003"
     checkpoint.mkdir()
-    (checkpoint / "state.json").write_text(json.dumps({"world_size": world_size, "zero_stage": zero_stage}))
+    seal(checkpoint, {"step": 3, "loader": {}, "hooks": {}, "world_size": world_size, "zero_stage": zero_stage})
     return checkpoint
 
 

@@ -71,7 +71,7 @@ def test_a_hook_may_stop_a_training_which_goes_on_later(tmp_path: Path) -> None:
     # One more step is done: ranks agree on the wish together with what counts in the step.
     assert notes.told[-3:] == [("validation", 2, "halving"), ("summary", 2), ("end", 2)]
     assert not last_weights(tmp_path).exists()
-    newest = checkpoint.newest(tmp_path)
+    newest = checkpoint.newest(tmp_path, [].append)
     assert newest is not None
     assert newest.name == "step-00000002"
 
@@ -94,7 +94,7 @@ def test_a_mean_of_weights_goes_through_a_stop_and_a_checkpoint(tmp_path: Path, 
     whole = Mean()
     trainer_of(tmp_path / "whole", [whole]).train()
     assert not trainer_of(tmp_path / "parts", [Mean(), StopAt(stop)]).train()
-    newest = checkpoint.newest(tmp_path / "parts")
+    newest = checkpoint.newest(tmp_path / "parts", [].append)
     assert newest is not None
     state = json.loads((newest / "state.json").read_text())
     assert state["hooks"] == {"mean": {"count": stop + 1}}
@@ -125,5 +125,26 @@ def test_hooks_end_with_an_error_too(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_a_number_ends_the_training(tmp_path: Path) -> None:
     with pytest.raises(ArcticSegError, match=r"NaN at step \d; .*optim\.lr.*1e\+200"):
-        trainer_of(tmp_path, [], lr=1e200).train()
+        trainer_of(tmp_path, [], lr=1e200, log=1).train()
+    assert not last_weights(tmp_path).exists()
+
+
+def test_weights_that_are_not_numbers_are_not_saved(tmp_path: Path) -> None:
+    """They become so behind the first checkpoint, and no log line tells it before the next."""
+
+    class Spoil(Hook):
+        def on_start(self, training: Training) -> None:
+            self.weight = training.engine.module.weight
+
+        def on_step(self, step: int, values: Any) -> None:
+            if step == 5:
+                self.weight.data.fill_(float("inf"))
+
+    trainer = trainer_of(tmp_path, [Spoil()], log=100)
+    trainer.validation = None
+    with pytest.raises(ArcticSegError, match=r"NaN .*step 6.*optim\.lr"):
+        trainer.train()
+    newest = checkpoint.newest(tmp_path, [].append)
+    assert newest is not None
+    assert newest.name == "step-00000003"
     assert not last_weights(tmp_path).exists()

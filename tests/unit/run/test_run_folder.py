@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,14 @@ from arcticseg.run.folder import (
     CHANGEABLE,
     differences,
     finished,
+    forget_checkpoint,
+    had_checkpoint,
+    held,
+    holds_run,
     last_weights,
     may_change,
     no_effect,
+    note_checkpoint,
     weights_file,
     weights_path,
 )
@@ -117,3 +123,49 @@ def test_the_best_of_a_single_chart_goes_before_the_last(tmp_path: Path) -> None
     assert weights_file(tmp_path) == weights_path(tmp_path, "best-SIC")
     weights_path(tmp_path, "best-SOD").touch()
     assert weights_file(tmp_path) == last_weights(tmp_path)
+
+
+def test_a_folder_is_held_by_a_single_training(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with held(folder, [].append):
+        with pytest.raises(ConfigError, match=f"'out' is '{folder}'"), held(folder, [].append, seconds=0.2):
+            pass
+        with held(tmp_path / "other", [].append):
+            pass
+    with held(folder, [].append, seconds=0):
+        assert not holds_run(folder)
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    told: list[str] = []
+    with held(tmp_path, told.append):
+        pass
+    assert str(tmp_path) in told[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "metrics.jsonl", "checkpoints/step-00000003", "weights/best-SIC.safetensors"]
+)
+def test_any_part_of_a_run_is_a_run(tmp_path: Path, name: str) -> None:
+    for folder in ("checkpoints", "weights"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "train.log").touch()
+    assert not holds_run(tmp_path)
+    touch(tmp_path / name)
+    assert holds_run(tmp_path)
+
+
+def test_a_run_notes_that_it_had_a_checkpoint(tmp_path: Path) -> None:
+    with held(tmp_path, [].append):
+        assert not had_checkpoint(tmp_path)
+        note_checkpoint(tmp_path)
+        with pytest.raises(ConfigError), held(tmp_path, [].append, seconds=0):
+            pass
+    assert had_checkpoint(tmp_path)
+    assert not holds_run(tmp_path)
+    forget_checkpoint(tmp_path)
+    assert not had_checkpoint(tmp_path)
