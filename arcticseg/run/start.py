@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from arcticseg import config
+from arcticseg.data.select import Selection, ShardSet
 from arcticseg.data.transforms import Assemble
 from arcticseg.engine import checkpoint, process_group
 from arcticseg.engine.checkpoint import Position
 from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
 from arcticseg.engine.hooks.hook import Training
+from arcticseg.engine.length import Length
 from arcticseg.engine.reshard import suited
 from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.engine.trainer import Every, Trainer
@@ -36,11 +38,7 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
     Raises:
         ArcticSegError: with a message for the user.
     """
-    sets = build.open_sets(cfg)
-    selection = build.selection_of(cfg, sets, "train")
-    length = build.length_of(cfg, len(selection))
-    start = _check_folder(cfg, resume)
-    ranks = process_group.start()
+    ranks, (sets, selection, length, start) = process_group.start_agreed(lambda: _open(cfg, resume))
     try:
         tile = sets[0].manifest.tile
         share = build.share_of(cfg, ranks)
@@ -79,6 +77,13 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
             loader.close()
     finally:
         process_group.stop()
+
+
+def _open(cfg: RunConfig, resume: bool) -> tuple[list[ShardSet], Selection, Length, Path | None]:
+    """What each rank finds on its own machine: the shards, the samples, the length, and where to go on."""
+    sets = build.open_sets(cfg)
+    selection = build.selection_of(cfg, sets, "train")
+    return sets, selection, build.length_of(cfg, len(selection)), _check_folder(cfg, resume)
 
 
 def _check_folder(cfg: RunConfig, resume: bool) -> Path | None:
