@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from arcticseg.bar import ProgressBar
 from arcticseg.ranks import is_main_rank
@@ -38,9 +38,16 @@ def plain_warnings() -> Iterator[None]:
     shown: set[str] = set()
     theirs = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if _foreign(filename):
-            theirs(message, category, filename, lineno, *rest)
+            theirs(message, category, filename, lineno, file, line)
         elif str(message) not in shown and is_main_rank():
             print(f"arcticseg: warning: {message}", file=sys.stderr, flush=True)
         shown.add(str(message))
