@@ -115,12 +115,12 @@ class Wandb:
             )
             if variable not in environment
         }
-        # What is as by default gives way to wandb's own variables; None: wandb reads them itself.
+        # What is as by default gives way to wandb's own variables.
         arguments: dict[str, Any] = {
-            "project": None if "WANDB_PROJECT" in environment and cfg.project == _PROJECT else cfg.project,
-            "group": cfg.group,
-            "name": None if "WANDB_NAME" in environment else name,
-            "dir": None if "WANDB_DIR" in environment else str(folder),
+            "project": environment.get("WANDB_PROJECT", _PROJECT) if cfg.project == _PROJECT else cfg.project,
+            "group": cfg.group or environment.get("WANDB_RUN_GROUP"),
+            "name": environment.get("WANDB_NAME", name),
+            "dir": environment.get("WANDB_DIR", str(folder)),
             "config": dict(config),
             "settings": wandb.Settings(**settings),
         }
