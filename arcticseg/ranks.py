@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+
+from arcticseg.errors import ConfigError
 
 # What torch and DeepSpeed read -> what SLURM's srun sets in its place.
 SLURM_VARIABLES = {
@@ -52,6 +55,36 @@ def several_ranks() -> bool:
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, os.environ.get(SLURM_VARIABLES[name], ""))
     return int(text) if text.isdecimal() else default
+
+
+def find_master(environment: MutableMapping[str, str]) -> None:
+    """Where the tasks of a SLURM step meet, if MASTER_ADDR does not say: on its first node.
+
+    Raises:
+        ConfigError: there are several tasks, of SLURM or MPI, and this cannot be told; each would train by itself.
+    """
+    if "MASTER_ADDR" not in environment and _tasks(environment, "SLURM_STEP_NUM_TASKS") > 1:
+        nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_JOB_NODELIST", ""))
+        first = re.match(r"([^,\[\]]+)(?:\[(\w+))?", nodes)
+        job = environment.get("SLURM_JOB_ID", "")
+        if first is None or not job.isdecimal():
+            raise ConfigError(
+                f"SLURM_STEP_NUM_TASKS is {environment['SLURM_STEP_NUM_TASKS']}, and MASTER_ADDR is not set; set it to "
+                "the first node's name, and MASTER_PORT to a free port"
+            )
+        environment["MASTER_ADDR"] = first[1] + (first[2] or "")
+        environment.setdefault("MASTER_PORT", str(10000 + int(job) % 20000))
+    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        if "SLURM_PROCID" not in environment and _tasks(environment, name) > 1:
+            raise ConfigError(
+                f"{name} is {environment[name]}, and RANK is not set; set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR "
+                "and MASTER_PORT for each task, or start the ranks with torchrun"
+            )
+
+
+def _tasks(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "")
+    return int(text) if text.isdecimal() else 1
 
 
 def lost_peer(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from arcticseg.engine import compiled, rendezvous
 from arcticseg.errors import ArcticSegError, ConfigError
-from arcticseg.ranks import SLURM_VARIABLES, free_port, several_ranks
+from arcticseg.ranks import SLURM_VARIABLES, find_master, free_port, several_ranks
 
 T = TypeVar("T")
 # Seconds that a rank with an error waits for the others, to tell them, before it tells the error itself.
@@ -44,6 +44,8 @@ class Ranks:
 
 def _environment() -> None:
     """Fill in what the launcher did not set: from SLURM under srun, else for a single process."""
+    if "RANK" not in os.environ:
+        find_master(os.environ)
     if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ:
         for name, source in SLURM_VARIABLES.items():
             if source in os.environ:
@@ -146,11 +148,14 @@ def _take_gpu(ranks: Ranks) -> None:
         ConfigError: there are too few.
     """
     devices = torch.cuda.device_count()
-    if max(ranks.local_rank + 1, ranks.local_world_size) > devices:
+    # SLURM's count may be that of other steps of the job, and without any it is that of all machines.
+    counted = "SLURM_PROCID" not in os.environ and {"LOCAL_WORLD_SIZE", "LOCAL_SIZE"} & os.environ.keys()
+    wanted = max(ranks.local_rank + 1, ranks.local_world_size if counted else 0)
+    if wanted > devices:
         named = os.environ.get("CUDA_VISIBLE_DEVICES")
         told = "the machine" if named is None else f"CUDA_VISIBLE_DEVICES '{named}'"
         raise ConfigError(
-            f"{ranks.local_world_size} ranks on this machine, and {told} has {devices} GPUs for them; start at most "
+            f"{wanted} or more ranks on this machine, and {told} has {devices} GPUs for them; start at most "
             f"{devices} ranks, or name more GPUs"
         )
     torch.cuda.set_device(ranks.local_rank)
