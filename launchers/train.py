@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from launchers import orphan
 from launchers.imports import add_import_argument
 from launchers.status import DONE, PATIENCE, STOPPED, guarded
 from launchers.terminal import plain_warnings
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # DeepSpeed's launcher adds this to the arguments unless told --no_local_rank; the environment says it, too.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_intermixed_args(argv)
+    orphan.watch()
     return guarded(lambda: start(arguments), PATIENCE)
 
 
