@@ -73,7 +73,7 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 
 # Seconds for wandb's server to answer, for a run to begin there, and for what is left to be sent at the end.
-_ANSWER, _INIT, _FINISH = 10.0, 60.0, 120.0
+_ANSWER, _INIT, _FINISH = 10.0, 30.0, 120.0
 _SERVER = "https://api.wandb.ai"
 
 

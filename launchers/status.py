@@ -36,9 +36,9 @@ _EXTRAS = {
 
 # Seconds that ranks other than 0 wait before they tell an error, since most errors are those of all ranks: rank 0 tells
 # it, and its launcher ends the others.
-PATIENCE = 3.0
+PATIENCE = 5.0
 # Seconds before a rank tells that it has lost another, whose own error is the one to read first.
-_LOST_PATIENCE = 6.0
+_LOST_PATIENCE = 8.0
 
 
 def guarded(body: Callable[[], int | None], patience: float = 0.0) -> int:
