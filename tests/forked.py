@@ -59,7 +59,9 @@ def _context() -> ForkServerContext:
 
 
 def stop() -> None:
-    """End the server, and wait for it: its time on the CPU is that of the tests."""
+    """End the server and what it runs, and wait for it: its time on the CPU is that of the tests."""
+    for command in list(_running):
+        command.send_signal(signal.SIGKILL)
     if _context.cache_info().currsize:
         multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
         _context.cache_clear()
@@ -122,12 +124,8 @@ class Forked:
 
 
 _running: set[Forked] = set()
-
-
-@atexit.register
-def _kill() -> None:
-    for command in list(_running):
-        command.send_signal(signal.SIGKILL)
+# Not left to what waits for processes at exit, should a test leave a training behind.
+atexit.register(stop)
 
 
 def run(*arguments: object, timeout: float = 300) -> Result:

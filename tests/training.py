@@ -16,6 +16,9 @@ from arcticseg.run.folder import METRICS
 from launchers.command import command
 from tests.forked import Forked
 
+# To --import: a hook `slow`. By its path, since what is imported here would add to the tables of all tests.
+SLOW = Path(__file__).parent / "slow.py"
+
 # Small enough for seconds on one core; the learning rate moves the weights well in a few steps.
 COMMON = {
     "optim.lr": 3e-3,

@@ -31,7 +31,7 @@ def load() -> None:
     os.environ.setdefault(_FOLDER, str(_own_folder()))
     from deepspeed.comm.torch import build_shm_op
 
-    # It prints to stdout that it has compiled, which is no output of ours.
+    # It prints to stdout that it has compiled, which is not output of ours.
     with _watched(Path(os.environ[_FOLDER]) / _NAME / "lock"), contextlib.redirect_stdout(io.StringIO()):
         build_shm_op()
 

@@ -106,7 +106,7 @@ def start(seconds: float | None = None) -> Ranks:
         seconds: to wait for other ranks.
 
     Raises:
-        ConfigError: no C++ compiler, without which DeepSpeed does not start on CPU; a launcher's variables lack; there
+        ConfigError: no C++ compiler, without which DeepSpeed does not start on CPU; the launcher set no MASTER_PORT; there
             are more ranks than GPUs; or the others do not come.
     """
     _environment()
@@ -135,7 +135,7 @@ def start(seconds: float | None = None) -> Ranks:
         compiled.load()
     if not dist.is_initialized():
         _join(ranks, rendezvous.longest_wait() if seconds is None else seconds)
-        # It prints to stdout that it has compiled a part of itself, which is no output of ours.
+        # It prints to stdout that it has compiled a part of itself, which is not output of ours.
         with contextlib.redirect_stdout(io.StringIO()):
             deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
     return ranks

@@ -172,7 +172,7 @@ def find_run(evaluation: Evaluation) -> Path | None:
         return None
     folder = evaluation.path.absolute().parent
     candidates = [base / evaluation.run for base in (folder, *folder.parents)]
-    return next((c for c in [*candidates, Path(evaluation.run)] if (c / "config.yaml").is_file()), None)
+    return next((c for c in [*candidates, Path(evaluation.run)] if (c / CONFIG).is_file()), None)
 
 
 def points(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:

@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 
 from arcticseg.errors import ConfigError
+from launchers.status import DONE, PROBLEMS
 
 Actions = argparse._SubParsersAction  # type of what `add_subparsers` returns, which argparse does not publish
 
@@ -245,7 +246,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     print(f"{arguments.shards}: {len(problems)} problems" if problems else f"{arguments.shards}: whole")
-    return 1 if problems else 0
+    return PROBLEMS if problems else DONE
 
 
 def run_info(arguments: argparse.Namespace) -> None:

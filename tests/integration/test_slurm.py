@@ -15,8 +15,7 @@ import pytest
 
 import launchers.slurm
 from arcticseg.run.folder import CHECKPOINTS, METRICS
-from tests import slow
-from tests.training import UNET, empty_config, lines, overrides
+from tests.training import SLOW, UNET, empty_config, lines, overrides
 
 SCRIPT = Path(launchers.slurm.__file__).parent / "train.sbatch"
 
@@ -120,7 +119,7 @@ def state(slurm: dict[str, str], job: str) -> dict[str, str]:
 def arguments(folder: Path, shards: Path, steps: int) -> list[str]:
     """Arguments of a tiny training whose steps take 0.1 s and longer."""
     settings = UNET | {"steps": steps, "hooks": "[slow]"}
-    return ["--import", slow.__file__, "--config", empty_config(folder), *overrides(shards, folder / "run", settings)]
+    return ["--import", str(SLOW), "--config", empty_config(folder), *overrides(shards, folder / "run", settings)]
 
 
 def wait_for_end(slurm: dict[str, str], job: str, folder: Path) -> dict[str, str]:

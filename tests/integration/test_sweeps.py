@@ -18,8 +18,7 @@ import yaml
 
 from arcticseg.run.folder import CHECKPOINTS, LOG
 from launchers.sweep.standings import RESULTS, TABLE
-from tests import slow
-from tests.training import lines
+from tests.training import SLOW, lines
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'arcticseg[sweep]'")
 pytestmark = pytest.mark.slow
@@ -123,7 +122,7 @@ def test_goes_on_after_sigkill_and_without_what_fails(sweep, study: dict, tmp_pa
     steps = 40
     study["common"] |= {"checkpoint_every": 5}
     # A module beside the study, which trials find by its name, makes the pretraining long enough to be ended.
-    shutil.copy(slow.__file__, tmp_path / "slow_steps.py")
+    shutil.copy(str(SLOW), tmp_path / "slow_steps.py")
     study["pretrain"]["mae"] |= {"steps": steps, "hooks": ["slow"]}
     study["grid"] = {"data.label_fraction": [1.0]}
     # A scheduler reads a score in every report, and a trial that fails has none.
