@@ -32,8 +32,8 @@ _FORWARDED = {
     signal.SIGINT: signal.SIGTERM,
     signal.SIGHUP: signal.SIGTERM,
 }
-# Seconds that the others have, once a rank has ended badly, to tell what they know; less than `status.PATIENCE`, so that
-# an error of all is told once.
+# Seconds that the others have, once a rank has ended badly, to tell what they know; less than `status.PATIENCE`, so
+# that an error of all is told once.
 _AFTER_FIRST = 2.5
 _POLL = 0.05
 _PR_SET_PDEATHSIG = 1

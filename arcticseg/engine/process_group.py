@@ -106,8 +106,8 @@ def start(seconds: float | None = None) -> Ranks:
         seconds: to wait for other ranks.
 
     Raises:
-        ConfigError: no C++ compiler, without which DeepSpeed does not start on CPU; the launcher set no MASTER_PORT; there
-            are more ranks than GPUs; or the others do not come.
+        ConfigError: no C++ compiler, without which DeepSpeed does not start on CPU; the launcher set no MASTER_PORT;
+            there are more ranks than GPUs; or the others do not come.
     """
     _environment()
     cuda = torch.cuda.is_available()
