@@ -11,6 +11,9 @@ from __future__ import annotations
 class ArcticSegError(Exception):
     """Base of all errors that the user can remove; the message is one line."""
 
+    # The first rank that met it, where ranks have told each other; None: they have not.
+    met_by: int | None = None
+
 
 class ConfigError(ArcticSegError):
     """A config key, value or combination that cannot work."""
@@ -22,6 +25,10 @@ class BadValueError(ConfigError):
     def __init__(self, key: str, value: object, remedy: str) -> None:
         super().__init__(f"key '{key}' is {value!r}; {remedy}")
         self.key, self.value, self.remedy = key, value, remedy
+
+    def __reduce__(self) -> tuple[type[BadValueError], tuple[str, object, str]]:
+        """Ranks send it to each other."""
+        return type(self), (self.key, self.value, self.remedy)
 
 
 def need(condition: bool, key: str, value: object, remedy: str) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+
+from arcticseg.errors import ConfigError
 
 # What torch and DeepSpeed read -> what SLURM's srun sets in its place.
 SLURM_VARIABLES = {
@@ -17,14 +20,77 @@ SLURM_VARIABLES = {
 RANK_VARIABLES = (*SLURM_VARIABLES, "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
+# How errors of gloo, NCCL and torch's store begin when another rank has gone.
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "/gloo/transport/",
+    "DistBackendError",
+    "DistNetworkError",
+    "NCCL communicator was aborted",
+)
+
+
 def without_rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that is not a rank of the training around it."""
     return {name: value for name, value in environment.items() if name not in RANK_VARIABLES}
 
 
+def rank() -> int:
+    """Number of this process among all; known before the process group is."""
+    return _number("RANK", 0)
+
+
 def is_main_rank() -> bool:
-    """Whether this process is rank 0, or the only one; known before the process group is."""
-    return os.environ.get("RANK", os.environ.get(SLURM_VARIABLES["RANK"], "0")) == "0"
+    """Whether this process is rank 0, or the only one."""
+    return rank() == 0
+
+
+def several_ranks() -> bool:
+    """Whether a launcher says that there are other ranks."""
+    return _number("WORLD_SIZE", 1) > 1
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, os.environ.get(SLURM_VARIABLES[name], ""))
+    return int(text) if text.isdecimal() else default
+
+
+def find_master(environment: MutableMapping[str, str]) -> None:
+    """Where the tasks of a SLURM step meet, if MASTER_ADDR does not say: on its first node.
+
+    Raises:
+        ConfigError: there are several tasks, of SLURM or MPI, and this cannot be told; each would train by itself.
+    """
+    if "MASTER_ADDR" not in environment and _tasks(environment, "SLURM_STEP_NUM_TASKS") > 1:
+        nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_JOB_NODELIST", ""))
+        first = re.match(r"([^,\[\]]+)(?:\[(\w+))?", nodes)
+        job = environment.get("SLURM_JOB_ID", "")
+        if first is None or not job.isdecimal():
+            raise ConfigError(
+                f"SLURM_STEP_NUM_TASKS is {environment['SLURM_STEP_NUM_TASKS']}, and MASTER_ADDR is not set; set it to "
+                "the first node's name, and MASTER_PORT to a free port"
+            )
+        environment["MASTER_ADDR"] = first[1] + (first[2] or "")
+        environment.setdefault("MASTER_PORT", str(10000 + int(job) % 20000))
+    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        if "SLURM_PROCID" not in environment and _tasks(environment, name) > 1:
+            raise ConfigError(
+                f"{name} is {environment[name]}, and RANK is not set; set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR "
+                "and MASTER_PORT for each task, or start the ranks with torchrun"
+            )
+
+
+def _tasks(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "")
+    return int(text) if text.isdecimal() else 1
+
+
+def lost_peer(error: BaseException) -> bool:
+    """Whether an error of torch.distributed says that another rank has gone."""
+    text = f"{type(error).__name__}: {error}"
+    return any(sign in text for sign in _LOST)
 
 
 def free_port() -> int:

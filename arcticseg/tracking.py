@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
+import sys
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +17,8 @@ from typing import Any, Literal, Protocol
 from arcticseg.errors import need
 from arcticseg.files import output_errors, write_text
 from arcticseg.run.folder import METRICS
+
+_PROJECT = "arcticseg"
 
 
 class Tracker(Protocol):
@@ -66,22 +72,71 @@ def _parse(line: str) -> dict[str, Any] | None:
     return values if isinstance(values, dict) and isinstance(values.get("step"), int) else None
 
 
+# Seconds for wandb's server to answer, for a run to begin there, and for what is left to be sent at the end.
+_ANSWER, _INIT, _FINISH = 10.0, 30.0, 120.0
+_SERVER = "https://api.wandb.ai"
+
+
+def wandb_mode(cfg: TrackingConfig) -> Literal["online", "offline", "off"]:
+    """How wandb logs: as the config says, less where WANDB_MODE or WANDB_DISABLED do; online needs a key."""
+    mode = os.environ.get("WANDB_MODE", "").strip().lower()
+    if cfg.wandb == "off" or mode == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
+        return "off"
+    if cfg.wandb == "offline" or mode in ("offline", "dryrun"):
+        return "offline"
+    return "online" if mode in ("online", "run") or os.environ.get("WANDB_API_KEY") else "offline"
+
+
+def _answers(address: str, seconds: float) -> bool:
+    """Whether a server says anything within so many seconds."""
+    try:
+        with urllib.request.urlopen(address, timeout=seconds):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+
+
 class Wandb:
-    """A wandb run in the run's folder: online with a key in WANDB_API_KEY, else offline."""
+    """A wandb run, in the run's folder unless WANDB_DIR names another; offline where the server does not answer."""
 
     def __init__(self, folder: Path, cfg: TrackingConfig, config: Mapping[str, Any], name: str) -> None:
         import wandb
 
-        online = cfg.wandb == "auto" and bool(os.environ.get("WANDB_API_KEY"))
-        self._run = wandb.init(
-            project=cfg.project,
-            group=cfg.group,
-            name=name,
-            dir=str(folder),
-            config=dict(config),
-            mode="online" if online else "offline",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        environment = os.environ
+        settings: dict[str, Any] = {
+            key: value
+            for key, value, variable in (
+                ("silent", True, "WANDB_SILENT"),
+                ("console", "off", "WANDB_CONSOLE"),
+                ("init_timeout", _INIT, "WANDB_INIT_TIMEOUT"),
+                ("finish_timeout", _FINISH, "WANDB_FINISH_TIMEOUT"),
+            )
+            if variable not in environment
+        }
+        # What is as by default gives way to wandb's own variables.
+        arguments: dict[str, Any] = {
+            "project": environment.get("WANDB_PROJECT", _PROJECT) if cfg.project == _PROJECT else cfg.project,
+            "group": cfg.group or environment.get("WANDB_RUN_GROUP"),
+            "name": environment.get("WANDB_NAME", name),
+            "dir": environment.get("WANDB_DIR", str(folder)),
+            "config": dict(config),
+            "settings": wandb.Settings(**settings),
+        }
+        server = environment.get("WANDB_BASE_URL", _SERVER)
+        online = wandb_mode(cfg) == "online"
+        if online and not _answers(server, _ANSWER):
+            _note(f"wandb's server {server} does not answer; the run is logged offline, send it later by `wandb sync`")
+            online = False
+        if online:
+            try:
+                self._run = wandb.init(mode="online", **arguments)
+                return
+            except (wandb.Error, OSError, TimeoutError) as error:
+                reason = " ".join(str(error).split())[:200]
+                _note(f"wandb does not begin online ({reason}); the run is logged offline")
+        self._run = wandb.init(mode="offline", **arguments)
 
     def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Log numbers under `kind/`."""
@@ -94,12 +149,16 @@ class Wandb:
         self._run.finish()
 
 
+def _note(text: str) -> None:
+    print(f"arcticseg: {text}", file=sys.stderr, flush=True)
+
+
 def make_trackers(
     folder: Path, cfg: TrackingConfig, config: Mapping[str, Any], name: str, keep_until: int = 0
 ) -> list[Tracker]:
     """metrics.jsonl, and wandb unless it is off."""
     trackers: list[Tracker] = [Jsonl(folder, keep_until)]
-    if cfg.wandb != "off":
+    if wandb_mode(cfg) != "off":
         trackers.append(Wandb(folder, cfg, config, name))
     return trackers
 
@@ -108,9 +167,9 @@ def make_trackers(
 class TrackingConfig:
     """Logs besides metrics.jsonl."""
 
-    # auto: online with a key in WANDB_API_KEY, else offline.
+    # auto: online with a key in WANDB_API_KEY, else offline; WANDB_MODE can only make it less.
     wandb: Literal["auto", "offline", "off"] = "auto"
-    project: str = "arcticseg"
+    project: str = _PROJECT
     group: str | None = None
     # Steps between log lines.
     every: int = 10

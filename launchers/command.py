@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
-from arcticseg.ranks import free_port
 from launchers.imports import absolute
 
 
@@ -18,15 +16,8 @@ def command(
     Args:
         imports: modules that the training imports first, as of `--import`.
     """
+    how = ["launchers.train"] if ranks == 1 else ["launchers.local", "--ranks", str(ranks)]
     tail = ["--config", config, *(["--resume"] if resume else [])]
     for name in absolute(imports):
         tail += ["--import", name]
-    tail += overrides
-    if ranks == 1:
-        return [sys.executable, "-m", "launchers.train", *tail]
-    # Several launchers on a machine must not all use DeepSpeed's default port.
-    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", str(free_port()), "--no_local_rank"]
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    # DeepSpeed counts its devices from the machine's first, unless they are named.
-    where = ["--include", f"localhost:{devices}"] if devices else ["--num_accelerators", str(ranks)]
-    return [*launcher, *where, "--module", "launchers.train", *tail]
+    return [sys.executable, "-m", *how, *tail, *overrides]

@@ -4,7 +4,7 @@ A training is a tree of processes: DeepSpeed's launcher, ranks, loaders, logging
 GPUs that others believe free; and Ray kills a worker together with its children, and nothing below. So a trial starts
 this guard, which leaves the worker's family at once and holds one end of a pipe: however the worker ends, even by
 SIGKILL, the pipe closes, and the guard asks the group to stop (SIGTERM: the trainer writes a checkpoint), waits, and
-kills it.
+kills it. A second process waits for the guard's own death, and then does the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 # Seconds that a training has for its checkpoint between SIGTERM and SIGKILL.
@@ -68,7 +68,7 @@ class Guarded:
                 pipe.close()
 
 
-def _alive(group: int) -> bool:
+def _group_alive(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -78,17 +78,40 @@ def _alive(group: int) -> bool:
     return True
 
 
-def _end(child: subprocess.Popen[bytes], grace: float) -> None:
-    """Ask a process group to stop, wait, kill it."""
+def _end(group: int, grace: float, poll: Callable[[], object] = lambda: None) -> None:
+    """Ask a process group to stop, wait, kill it; a child that is not waited for, by `poll`, stays in its group."""
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, grace)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, number)
+            os.killpg(group, number)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            child.poll()  # a child that is not waited for stays in its group
-            if not _alive(child.pid):
+            poll()
+            if not _group_alive(group):
                 return
             time.sleep(_POLL)
+
+
+def _second(grace: float) -> int:
+    """Fork a process that ends the command when the guard dies; the pipe that it reads the
+    command's group from.
+
+    It holds the lock as long as it lives, as the guard does. The guard's last word is a zero: there is nothing to end.
+    """
+    told, tell = os.pipe()
+    if os.fork():
+        os.close(told)
+        return tell
+    os.close(tell)
+    # Nobody must wait for the pipes and the log of the guard because of this process.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nowhere, number)
+    groups = [0]
+    with open(told) as pipe:
+        groups += [int(line) for line in pipe]
+    if groups[-1]:
+        _end(groups[-1], grace)
+    os._exit(0)
 
 
 def _lock(path: str, seconds: float) -> int | None:
@@ -109,17 +132,20 @@ def _guard(lock: str, log: str, grace: float, command: Sequence[str]) -> str:
     """Run the command to its end, or to that of the pipe at standard input; its exit status as text."""
     if _lock(lock, 1.5 * grace) is None:
         return LOCKED
+    second = _second(grace)
     with open(log, "ab") as file:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, process_group=0
         )
+    os.write(second, f"{child.pid}\n".encode())
     while child.poll() is None:
         ready, _, _ = select.select([0], [], [], _POLL)
         if ready and not os.read(0, 1):
-            _end(child, grace)
+            _end(child.pid, grace, child.poll)
             break
     status = child.wait()
-    _end(child, _DEBRIS_GRACE)
+    _end(child.pid, _DEBRIS_GRACE)
+    os.write(second, b"0\n")
     return str(status)
 
 

@@ -6,9 +6,20 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 from arcticseg.bar import ProgressBar
 from arcticseg.ranks import is_main_rank
+
+_OURS = ("arcticseg", "launchers", "shards")
+
+
+def _foreign(filename: str) -> bool:
+    """Whether a file belongs to a package of others."""
+    parts = Path(filename).parts
+    places = [place for place, part in enumerate(parts[:-1]) if part in ("site-packages", "dist-packages")]
+    return bool(places) and parts[places[-1] + 1] not in _OURS
 
 
 @contextmanager
@@ -23,11 +34,23 @@ def progress(name: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Show a warning as a line on stderr (of rank 0), without the place in the code that gave it."""
+    """Show a warning of ours as a line on stderr, once, on rank 0, without the place in the code that gave it."""
+    shown: set[str] = set()
+    theirs = warnings.showwarning
 
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        if is_main_rank():
-            print(f"arcticseg: warning: {message}", file=sys.stderr)
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if _foreign(filename):
+            theirs(message, category, filename, lineno, file, line)
+        elif str(message) not in shown and is_main_rank():
+            print(f"arcticseg: warning: {message}", file=sys.stderr, flush=True)
+        shown.add(str(message))
 
     with warnings.catch_warnings():
         warnings.showwarning = show

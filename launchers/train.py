@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from launchers import orphan
 from launchers.imports import add_import_argument
-from launchers.status import DONE, STOPPED, guarded
+from launchers.status import DONE, PATIENCE, STOPPED, guarded
 from launchers.terminal import plain_warnings
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def start(arguments: argparse.Namespace) -> int:
         return DONE
     from arcticseg.run.start import run
 
-    return DONE if run(cfg, arguments.resume) else STOPPED
+    with plain_warnings():
+        return DONE if run(cfg, arguments.resume) else STOPPED
 
 
 def _check_parts(cfg: RunConfig) -> None:
@@ -65,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # DeepSpeed's launcher adds this to the arguments unless told --no_local_rank; the environment says it, too.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_intermixed_args(argv)
-    return guarded(lambda: start(arguments))
+    orphan.watch()
+    return guarded(lambda: start(arguments), PATIENCE)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ same batches on any number of ranks.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import tarfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import xxhash
@@ -24,7 +26,7 @@ from arcticseg.data.select import Selection
 from arcticseg.data.share import Share
 from arcticseg.data.source import is_remote
 from arcticseg.data.tile import Tile
-from arcticseg.errors import ArcticSegError, ConfigError
+from arcticseg.errors import ArcticSegError, ConfigError, ShardError
 
 # Samples among which the next is drawn; a shard's own order is shuffled already when it is built.
 _BUFFER = 256
@@ -47,27 +49,111 @@ class _IsSelected:
         return xxhash.xxh3_64_intdigest(item["__key__"].encode()) in self.keys
 
 
+class _Damaged:
+    """webdataset's handler of errors: those of a shard, which it names behind what they say, become ours.
+
+    Raises:
+        ShardError: always.
+    """
+
+    def __init__(self, shards: Iterable[str]) -> None:
+        self.shards = frozenset(shards)
+
+    def __call__(self, error: Exception) -> bool:
+        if isinstance(error, ArcticSegError):
+            # On its way webdataset adds arguments, which would show.
+            error.args = error.args[:1]
+            raise error
+        named = [part for part in error.args if isinstance(part, str) and part in self.shards]
+        if not named:
+            # It comes again, with the shard's name.
+            raise error
+        raise _damaged(named[-1], error) from None
+
+
+class _Counted:
+    """A stage that lets samples pass, and sees that shards have as many as their manifest says.
+
+    tarfile takes a damaged header in the middle of a file for its end.
+
+    Raises:
+        ShardError: a shard has fewer.
+    """
+
+    def __init__(self, samples: Mapping[str, int]) -> None:
+        self.samples = samples
+
+    def __call__(self, items: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        shard, first, count = "", "", 0
+        for item in items:
+            if item["__url__"] != shard or item["__key__"] == first:
+                self._check(shard, count)
+                shard, first, count = item["__url__"], item["__key__"], 0
+            count += 1
+            yield item
+
+    def _check(self, shard: str, count: int) -> None:
+        if shard and count < self.samples[shard]:
+            raise _damaged(shard, f"{count} of {self.samples[shard]} samples")
+
+
+def _damaged(shard: str, why: object) -> ShardError:
+    said = why.args[0] if isinstance(why, Exception) and why.args else why
+    reason = " ".join(str(said).split(" @ ")[0].split()) or type(why).__name__
+    return ShardError(
+        f"{shard}: cannot be read to its end ({reason}); copy or build it again, or set data.reader to index"
+    )
+
+
+def _errors_as_items(items: Iterable[Any]) -> Iterator[Any]:
+    """Items, and at last the error that ended them: a worker's exception would come with its whole traceback."""
+    try:
+        yield from items
+    except ArcticSegError as error:
+        yield error
+    except (tarfile.TarError, OSError, ValueError) as error:
+        yield _damaged("a shard", error)
+
+
+def _check_sizes(selection: Selection, shards: Sequence[str]) -> None:
+    """Raise ShardError where a local shard is shorter or longer than its manifest says."""
+    for shard, (_, entry) in zip(shards, selection.shards, strict=True):
+        if is_remote(shard):
+            continue
+        try:
+            size = os.path.getsize(shard)
+        except OSError as error:
+            raise ShardError(f"{shard}: {error.strerror}; copy or build it again") from error
+        if size != entry.bytes:
+            raise ShardError(f"{shard}: {size} bytes, where the manifest says {entry.bytes}; copy or build it again")
+
+
 def _as_list(tiles: Sequence[Tile]) -> list[Tile]:
     return list(tiles)
 
 
 def pipeline(selection: Selection, micro_batch: int, seed: int, workers: int) -> Any:
-    """A webdataset pipeline that gives lists of `micro_batch` tiles without end.
+    """A webdataset pipeline that gives lists of `micro_batch` tiles without end, or at last an ArcticSegError.
 
     Raises:
         ConfigError: shards are on a server, and curl is not installed.
+        ShardError: a shard is shorter or longer than its manifest says.
     """
     import webdataset
 
     shards = [selection.address(shard) for shard in range(len(selection.shards))]
     if any(map(is_remote, shards)) and shutil.which("curl") is None:
         raise ConfigError("curl is not installed, and webdataset reads http with it; install it (apt-get install curl)")
+    _check_sizes(selection, shards)
+    damaged = _Damaged(shards)
     data = (
-        webdataset.WebDataset(shards, resampled=True, shardshuffle=False, seed=seed)
+        webdataset.WebDataset(shards, resampled=True, shardshuffle=False, seed=seed, handler=damaged)
+        .compose(_Counted({name: entry.samples for name, (_, entry) in zip(shards, selection.shards, strict=True)}))
         .select(_IsSelected(frozenset(selection.key.tolist())))
         .shuffle(_BUFFER, initial=min(_BUFFER, len(selection)), rng=random.Random(seed))
-        .map(_Decode())
+        .map(_Decode(), handler=damaged)
         .batched(micro_batch, collation_fn=_as_list, partial=False)
+        .compose(_errors_as_items)
     )
     return webdataset.WebLoader(data, batch_size=None, num_workers=workers)
 
@@ -105,6 +191,8 @@ class WebDatasetLoader:
         seed = hash((self.augment.seed, share.rank, self.consumed)) & 0x7FFFFFFF
         first = self.consumed + share.rank * share.micro_batch
         for tiles in pipeline(self.selection, share.micro_batch, seed, self.workers):
+            if isinstance(tiles, ArcticSegError):
+                raise tiles
             yield collate(tiles, range(first, first + len(tiles)), self.augment)
             first += share.micro_batch * share.world_size
 

@@ -7,8 +7,9 @@ import io
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +17,13 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from arcticseg.engine import compiled, rendezvous
 from arcticseg.errors import ArcticSegError, ConfigError
-from arcticseg.ranks import SLURM_VARIABLES, free_port
+from arcticseg.ranks import SLURM_VARIABLES, find_master, free_port, several_ranks
+
+T = TypeVar("T")
+# Seconds that a rank with an error waits for the others, to tell them, before it tells the error itself.
+_LAST_WAIT = 20.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Ranks:
 
 def _environment() -> None:
     """Fill in what the launcher did not set: from SLURM under srun, else for a single process."""
+    if "RANK" not in os.environ:
+        find_master(os.environ)
     if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ:
         for name, source in SLURM_VARIABLES.items():
             if source in os.environ:
@@ -53,11 +61,53 @@ def _environment() -> None:
         os.environ["MASTER_PORT"] = str(free_port())
 
 
-def start() -> Ranks:
-    """Join the process group that the launcher describes, or a group of one.
+def start_agreed(prepare: Callable[[], T]) -> tuple[Ranks, T]:
+    """Prepare on each rank, and join; all ranks go on with what they have prepared, or all end.
 
     Raises:
-        ConfigError: no C++ compiler, without which DeepSpeed does not start on CPU; or the launcher set no MASTER_PORT.
+        ArcticSegError: `prepare` failed on a rank: the first such error, the same on all; or as `start`.
+    """
+    _environment()
+    try:
+        prepared = prepare()
+    except ArcticSegError as error:
+        if several_ranks():
+            _tell_others(error)
+        raise
+    ranks = start()
+    try:
+        agree(None, ranks.device)
+    except ArcticSegError:
+        stop()
+        raise
+    return ranks, prepared
+
+
+def _tell_others(error: ArcticSegError) -> None:
+    """Give the other ranks an error, if they come soon.
+
+    Raises:
+        ArcticSegError: that of the first rank which has one.
+    """
+    try:
+        ranks = start(min(_LAST_WAIT, rendezvous.longest_wait()))
+    except ArcticSegError:
+        return
+    try:
+        agree(error, ranks.device)
+    finally:
+        stop()
+
+
+def start(seconds: float | None = None) -> Ranks:
+    """Join the process group that the launcher describes, or a group of one.
+
+    Args:
+        seconds: to wait for other ranks.
+
+    Raises:
+        ConfigError: no C++ compiler, without which DeepSpeed does not start on CPU; the launcher set no MASTER_PORT;
+            there are more ranks than GPUs; or the others do not come.
     """
     _environment()
     cuda = torch.cuda.is_available()
@@ -65,26 +115,63 @@ def start() -> Ranks:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++")):
             raise ConfigError(
-                "g++ is missing; DeepSpeed compiles a part of itself on CPU; install g++ (apt-get install g++)"
+                "g++ is not found; DeepSpeed compiles a part of itself on CPU; install g++ (apt-get install g++)"
             )
     # DeepSpeed calls ninja by name; in an environment that is not activated it is beside the interpreter only.
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     import deepspeed
 
-    local_rank = int(os.environ["LOCAL_RANK"])
-    if cuda:
-        torch.cuda.set_device(local_rank)
-    if not dist.is_initialized():
-        # It prints to stdout that it has compiled a part of itself, which is not output of ours.
-        with contextlib.redirect_stdout(io.StringIO()):
-            deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
-    world_size = int(os.environ["WORLD_SIZE"])
-    return Ranks(
+    local_rank, world_size = int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
+    ranks = Ranks(
         rank=int(os.environ["RANK"]),
         local_rank=local_rank,
         world_size=world_size,
         local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", world_size))),
         device=torch.device("cuda", local_rank) if cuda else torch.device("cpu"),
+    )
+    if cuda:
+        _take_gpu(ranks)
+    else:
+        compiled.load()
+    if not dist.is_initialized():
+        _join(ranks, rendezvous.longest_wait() if seconds is None else seconds)
+        # It prints to stdout that it has compiled a part of itself, which is not output of ours.
+        with contextlib.redirect_stdout(io.StringIO()):
+            deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+    return ranks
+
+
+def _take_gpu(ranks: Ranks) -> None:
+    """Choose the rank's GPU: of those in CUDA_VISIBLE_DEVICES, however it names them, the rank's own in their order.
+
+    Raises:
+        ConfigError: there are too few.
+    """
+    devices = torch.cuda.device_count()
+    # SLURM's count may be that of other steps of the job, and without any it is that of all machines.
+    counted = "SLURM_PROCID" not in os.environ and {"LOCAL_WORLD_SIZE", "LOCAL_SIZE"} & os.environ.keys()
+    wanted = max(ranks.local_rank + 1, ranks.local_world_size if counted else 0)
+    if wanted > devices:
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        told = "the machine" if named is None else f"CUDA_VISIBLE_DEVICES '{named}'"
+        raise ConfigError(
+            f"{wanted} or more ranks on this machine, and {told} has {devices} GPUs for them; start at most "
+            f"{devices} ranks, or name more GPUs"
+        )
+    torch.cuda.set_device(ranks.local_rank)
+
+
+def _join(ranks: Ranks, seconds: float) -> None:
+    """Make the process group, once all ranks are there."""
+    if ranks.world_size == 1:
+        # Nobody else is to come.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store = rendezvous.meet(ranks.rank, ranks.world_size, seconds)
+    cuda = ranks.device.type == "cuda"
+    # As DeepSpeed makes it.
+    device = ranks.device if cuda and ranks.world_size > 1 else None
+    dist.init_process_group(
+        "nccl" if cuda else "gloo", store=store, rank=ranks.rank, world_size=ranks.world_size, device_id=device
     )
 
 
@@ -119,6 +206,10 @@ def gather(value: Any) -> list[Any]:
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
+    for rank, of_rank in enumerate(values):
+        for part in of_rank if isinstance(of_rank, tuple) else (of_rank,):
+            if isinstance(part, ArcticSegError):
+                part.met_by = rank
     return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,9 @@ from arcticseg.errors import ArcticSegError
 from arcticseg.run.folder import last_weights
 
 # Numbers of the signals that ask for a checkpoint and a clean end: SLURM sends them before it kills.
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# Seconds in which a terminal's and a launcher's SIGINT are the same wish.
+_SAME_WISH = 0.3
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.ranks, self.task, self.step = self.training.ranks, self.training.task, self.training.step
-        self._stop_asked = False
+        self._stop_asked, self._interrupted = False, float("inf")
 
     def train(self) -> bool:
         """Train to the end; return False when a signal or a hook stopped it early, with a checkpoint to go on from."""
@@ -82,8 +85,15 @@ class Trainer:
             for hook in self.hooks:
                 hook.on_end(self.position.step)
 
-    def _ask_stop(self, *_: object) -> None:
+    def _ask_stop(self, number: int, _: object) -> None:
         self._stop_asked = True
+        if number == signal.SIGINT:
+            now = time.monotonic()
+            if now > self._interrupted + _SAME_WISH:
+                # The second ends at once.
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            self._interrupted = min(self._interrupted, now)
 
     def _train(self) -> bool:
         self.step.train()

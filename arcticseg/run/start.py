@@ -43,15 +43,19 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
     Raises:
         ArcticSegError: with a message for the user.
     """
-    sets = build.open_sets(cfg)
-    selection = build.selection_of(cfg, sets, "train")
-    length = build.length_of(cfg, len(selection))
-    ranks = process_group.start()
+    ranks, (sets, selection, length) = process_group.start_agreed(lambda: _open(cfg))
     try:
         with _run_folder(cfg, resume, ranks) as start:
             return _train(cfg, sets, selection, length, ranks, start)
     finally:
         process_group.stop()
+
+
+def _open(cfg: RunConfig) -> tuple[list[ShardSet], Selection, Length]:
+    """What each rank finds on its own machine: the shards, the samples, the length."""
+    sets = build.open_sets(cfg)
+    selection = build.selection_of(cfg, sets, "train")
+    return sets, selection, build.length_of(cfg, len(selection))
 
 
 def _train(

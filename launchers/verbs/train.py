@@ -1,7 +1,7 @@
 """Pretrain (task: pretrain) or fine-tune (task: segment) a network, as a config says.
 
-In one process by default; --ranks N starts N on this machine through the deepspeed launcher. For several nodes see
-launchers/slurm/train.sbatch, or start launchers/train.py with deepspeed or torchrun: all take the same arguments.
+In one process by default; --ranks N starts N on this machine. For several nodes see launchers/slurm/train.sbatch, or
+start launchers/train.py with deepspeed or torchrun: all take the same arguments.
 
     arcticseg train --config finetune_vit data.shards=shards out=runs/vit optim.lr=1e-4
     arcticseg train --config finetune_vit --dry-run
@@ -10,21 +10,18 @@ launchers/slurm/train.sbatch, or start launchers/train.py with deepspeed or torc
 from __future__ import annotations
 
 import argparse
-import subprocess
 
-from launchers import train
-from launchers.command import command
+from launchers import local, train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg train`."""
     train.add_arguments(parser)
-    parser.add_argument("--ranks", type=int, default=1, metavar="N", help="processes on this machine (default 1)")
+    local.add_ranks_argument(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Train."""
     if arguments.ranks == 1 or arguments.dry_run:
         return train.start(arguments)
-    command_line = command(arguments.config, arguments.overrides, arguments.resume, arguments.ranks, arguments.imports)
-    return subprocess.run(command_line, check=False).returncode
+    return local.start(arguments)

@@ -125,6 +125,8 @@ def test_goes_on_after_sigkill_and_without_what_fails(sweep, study: dict, tmp_pa
     shutil.copy(str(SLOW), tmp_path / "slow_steps.py")
     study["pretrain"]["mae"] |= {"steps": steps, "hooks": ["slow"]}
     study["grid"] = {"data.label_fraction": [1.0]}
+    # A scheduler reads a score in every report, and a trial that fails has none.
+    study |= {"scheduler": "asha", "asha": {"grace": 1000, "reduction": 4}, "max_concurrent": 1}
     study["finetune"]["vit"]["optim"] = {"lr": 1e30, "clip": 0.0}
     study["finetune"]["vit"]["steps"] = 4
     first, run = sweep("--import", "slow_steps"), tmp_path / "study" / "pretrain" / "mae"

@@ -6,7 +6,16 @@ import socket
 
 import pytest
 
-from arcticseg.ranks import RANK_VARIABLES, free_port, is_main_rank, without_rank_variables
+from arcticseg.errors import ConfigError
+from arcticseg.ranks import (
+    RANK_VARIABLES,
+    find_master,
+    free_port,
+    is_main_rank,
+    lost_peer,
+    several_ranks,
+    without_rank_variables,
+)
 
 
 def test_a_process_beside_a_training_is_not_a_rank_of_it() -> None:
@@ -39,3 +48,47 @@ def test_the_main_rank_is_known_from_torchrun_and_srun(
 def test_a_free_port_can_be_listened_on() -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", free_port()))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("n07", "n07"), ("n[07-08]", "n07"), ("gpu-[1,4-6],cpu2", "gpu-1"), ("a1,b2", "a1"), ("node-3a", "node-3a")],
+)
+def test_tasks_of_slurm_meet_on_the_first_node(nodes: str, first: str) -> None:
+    environment = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "20007"}
+    find_master(environment)
+    assert (environment["MASTER_ADDR"], environment["MASTER_PORT"]) == (first, "10007")
+
+
+@pytest.mark.parametrize("variables", [{}, {"SLURM_NTASKS": "8"}, {"SLURM_STEP_NUM_TASKS": "1", "PMI_SIZE": "1"}])
+def test_a_task_alone_meets_nobody(variables: dict[str, str]) -> None:
+    environment = dict(variables)
+    find_master(environment)
+    assert environment == variables
+
+
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_tasks_that_would_train_apart_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is 4"):
+        find_master({name: "4"})
+
+
+def test_several_ranks_are_known_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    assert not several_ranks()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert several_ranks()
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[/p/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"), True),
+        (RuntimeError("Connection reset by peer"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("seed"), False),
+    ],
+)
+def test_the_loss_of_another_rank_is_known(error: Exception, lost: bool) -> None:
+    assert lost_peer(error) == lost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 import time
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from arcticseg.tracking import Jsonl, TrackingConfig, Wandb, make_trackers
+from arcticseg import tracking
+from arcticseg.tracking import Jsonl, TrackingConfig, Wandb, make_trackers, wandb_mode
 
 
 def test_jsonl_keeps_what_a_checkpoint_covers_and_drops_half_lines(tmp_path: Path) -> None:
@@ -89,3 +91,51 @@ def test_wandb_can_be_switched_off(tmp_path: Path) -> None:
     for tracker in trackers:
         tracker.close()
     assert not (tmp_path / "wandb").exists()
+
+
+VARIABLES = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED", "WANDB_DIR", "WANDB_BASE_URL")
+
+
+@pytest.mark.parametrize(
+    ("config", "variables", "mode"),
+    [
+        ("auto", {}, "offline"),
+        ("auto", {"WANDB_API_KEY": "k"}, "online"),
+        ("auto", {"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
+        ("auto", {"WANDB_API_KEY": "k", "WANDB_MODE": "dryrun"}, "offline"),
+        ("auto", {"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}, "off"),
+        ("auto", {"WANDB_API_KEY": "k", "WANDB_DISABLED": "true"}, "off"),
+        ("auto", {"WANDB_MODE": "online"}, "online"),
+        ("offline", {"WANDB_API_KEY": "k", "WANDB_MODE": "online"}, "offline"),
+        ("offline", {"WANDB_MODE": "disabled"}, "off"),
+        ("off", {"WANDB_API_KEY": "k", "WANDB_MODE": "online"}, "off"),
+    ],
+)
+def test_wandb_own_variables_are_obeyed(
+    config: Any, variables: dict[str, str], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert wandb_mode(TrackingConfig(wandb=config)) == mode
+
+
+def test_wandb_in_another_folder_offline_as_its_server_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setattr(tracking, "_ANSWER", 0.3)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    (tmp_path / "logs").mkdir()
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "logs"))
+    # It takes connections, and says nothing.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        tracker = Wandb(tmp_path / "run", TrackingConfig(), {}, "run")
+    tracker.log("train", 1, {"loss": 1.0})
+    tracker.close()
+    assert "does not answer" in capsys.readouterr().err
+    assert list(tmp_path.glob("logs/wandb/offline-run-*"))
+    assert not (tmp_path / "run").exists()

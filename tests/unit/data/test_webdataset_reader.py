@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import made
@@ -52,3 +53,68 @@ def test_a_damaged_sample_is_an_error_of_all_ranks(folder: Path, monkeypatch: py
     assert loader.trouble
     with pytest.raises(ShardError, match=r"schema version 2, .* 99"):
         loader.settle(lambda value: [None, value])
+
+
+def first_error(folder: Path, workers: int = 0, steps: int = 40) -> str:
+    """What reading comes to."""
+    loader = WebDatasetLoader(select_from([open_set(str(folder))], "train"), Share(0, 1, 4, 4), workers)
+    try:
+        for _ in range(steps):
+            if not loader.step():
+                break
+        with pytest.raises(ShardError) as caught:
+            loader.settle(lambda value: [value])
+    finally:
+        loader.close()
+    return str(caught.value)
+
+
+def rewrite(folder: Path, copy: Path, change: Callable[[bytes], bytes], hide_size: bool = False) -> Path:
+    """Copy shards, the first changed; `hide_size`: the manifest agrees with the new size. Its path."""
+    shutil.copytree(folder, copy)
+    shard = min(copy.glob("train-*.tar"))
+    size = shard.stat().st_size
+    shard.write_bytes(change(shard.read_bytes()))
+    if hide_size:
+        manifest = copy / "manifest.json"
+        manifest.write_text(manifest.read_text().replace(str(size), str(shard.stat().st_size), 1))
+    return shard
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("change", "hide_size"),
+    [
+        pytest.param(lambda data: data[: len(data) * 7 // 10], False, id="cut"),
+        pytest.param(lambda data: data[: len(data) * 7 // 10], True, id="cut-unnoticed"),
+        pytest.param(lambda data: data[: len(data) // 1024 * 512], True, id="cut-at-a-block"),
+        pytest.param(lambda data: b"", True, id="emptied"),
+        pytest.param(lambda data: b"\xff" * 512 + data[512:], False, id="first-header"),
+        pytest.param(lambda data: data.replace(b"ustar", b"\xff" * 5)[: len(data)], False, id="all-headers"),
+    ],
+)
+def test_a_damaged_shard_is_named_in_one_line(
+    change: Callable[[bytes], bytes], hide_size: bool, workers: int, folder: Path, tmp_path: Path
+) -> None:
+    shard = rewrite(folder, tmp_path / "set", change, hide_size)
+    error = first_error(tmp_path / "set", workers)
+    assert error.startswith(f"{shard}: ") or ": member " in error
+    assert "\n" not in error
+    assert "Traceback" not in error
+
+
+def test_a_shard_that_ends_early_for_tarfile_is_noticed(folder: Path, tmp_path: Path) -> None:
+    def damage_a_header(data: bytes) -> bytes:
+        """The header of the first member of the fourth sample."""
+        place = data.index(b"made-3" if b"made-3" in data else made.tile(3).key.encode())
+        return data[:place] + b"\xff" * 512 + data[place + 512 :]
+
+    shard = rewrite(folder, tmp_path / "set", damage_a_header)
+    assert first_error(tmp_path / "set").startswith(f"{shard}: cannot be read to its end (3 of ")
+
+
+def test_a_missing_shard_is_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "set")
+    shard = min((tmp_path / "set").glob("train-*.tar"))
+    shard.unlink()
+    assert first_error(tmp_path / "set").startswith(f"{shard}: ")

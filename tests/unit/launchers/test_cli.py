@@ -151,9 +151,6 @@ def test_an_error_that_the_user_can_repair_is_one_line(
     monkeypatch.delenv("RANK", raising=False)
     assert guarded(fail) == USER_ERROR == 2
     assert capsys.readouterr().err == "arcticseg: error: a.nc: is cut; get it again\n"
-    monkeypatch.setenv("RANK", "1")
-    assert guarded(fail) == USER_ERROR
-    assert capsys.readouterr().err == ""
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,16 @@ def test_the_owner_killed_without_a_word_ends_the_whole_tree(tmp_path: Path) -> 
     assert_gone(tree)
 
 
+def test_the_guard_killed_without_a_word_ends_the_whole_tree(tmp_path: Path) -> None:
+    command = guarded(tmp_path, TREE.format(folder=tmp_path, rest="wait"))
+    tree = wait_for_tree(tmp_path)
+    guard_process = int(Path(f"/proc/{tree[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(guard_process, signal.SIGKILL)
+    assert command.wait(20) == ""
+    assert_gone(tree)
+    command.close()
+
+
 def test_what_outlives_the_command_is_ended(tmp_path: Path) -> None:
     command = guarded(
         tmp_path, TREE.format(folder=tmp_path, rest=f"while [ ! -s {tmp_path}/child ]; do sleep 0.05; done; exit 3")

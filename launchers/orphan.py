@@ -1,0 +1,78 @@
+"""Ranks of `deepspeed` and `torchrun` end when these do: both leave their ranks behind when they are killed.
+
+`deepspeed` itself ends at SIGTERM without a word to its ranks. So each rank looks whether the processes that have
+started it still live; if not, it gets SIGTERM (a checkpoint), and later SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_POLL = 1.0
+# Seconds for the checkpoint.
+_GRACE = 120.0
+# A word with which their command lines begin, behind the interpreter's.
+_LAUNCHERS = re.compile(
+    r"(.*/)?(deepspeed|torchrun|torch/distributed/run\.py|deepspeed/launcher/\w+\.py)"
+    r"|torch\.distributed\.run|deepspeed\.launcher\.\w+"
+)
+
+
+def watch(poll: float = _POLL, grace: float = _GRACE) -> None:
+    """Begin to watch the launchers above this process, if there are any."""
+    above = launchers(os.getpid()) if "RANK" in os.environ else {}
+    if above:
+        threading.Thread(target=_watch, args=(above, poll, grace), daemon=True).start()
+
+
+def launchers(process: int, command: Callable[[int], list[str]] | None = None) -> dict[int, str]:
+    """The launchers directly above a process, with the time at which each began.
+
+    Args:
+        command: gives the first words of a process's command line.
+    """
+    command = command or _command
+    above: dict[int, str] = {}
+    while (status := _status(process)) is not None:
+        process = int(status[1])
+        started = _status(process)
+        if started is None or not any(map(_LAUNCHERS.fullmatch, command(process))):
+            break
+        above[process] = started[19]
+    return above
+
+
+def _watch(above: dict[int, str], poll: float, grace: float) -> None:
+    while all(_lives(process, started) for process, started in above.items()):
+        time.sleep(poll)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _lives(process: int, started: str) -> bool:
+    status = _status(process)
+    return status is not None and status[0] != "Z" and status[19] == started
+
+
+def _status(process: int) -> list[str] | None:
+    """The fields of /proc/N/stat from the state on; None: the process has gone."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _command(process: int) -> list[str]:
+    """The first words of a command line: interpreter, its options, program; the rest may be anything."""
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+    return [word.decode(errors="replace") for word in words[:4]]

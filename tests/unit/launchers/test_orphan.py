@@ -1,0 +1,72 @@
+"""Ranks whose launcher has gone, with a shell script in the launcher's place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launchers.orphan import launchers
+
+RANK = """
+import pathlib, signal, sys, time
+from launchers import orphan
+folder = pathlib.Path(sys.argv[1])
+def saved(*_):
+    (folder / "saved").touch()
+    sys.exit(3)
+signal.signal(signal.SIGTERM, saved if sys.argv[2] == "saves" else signal.SIG_IGN)
+orphan.watch(poll=0.05, grace=0.5)
+(folder / "rank").write_text(str(__import__("os").getpid()))
+time.sleep(60)
+"""
+
+
+def wait(what: object, seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not what():  # type: ignore[operator]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("manner", ["saves", "hangs"])
+def test_a_rank_ends_after_its_launcher(manner: str, tmp_path: Path) -> None:
+    script = tmp_path / "torchrun"
+    script.write_text('"$@" & wait')
+    (tmp_path / "rank.py").write_text(RANK)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "RANK": "0"}
+    command = ["sh", script, sys.executable, tmp_path / "rank.py", tmp_path, manner]
+    launcher = subprocess.Popen(command, env=environment)
+    wait(lambda: (tmp_path / "rank").exists() and (tmp_path / "rank").read_text())
+    rank = int((tmp_path / "rank").read_text())
+    time.sleep(0.3)
+    assert lives(rank)
+    launcher.send_signal(signal.SIGKILL)
+    launcher.wait()
+    wait(lambda: not lives(rank))
+    assert (tmp_path / "saved").exists() == (manner == "saves")
+
+
+def test_launchers_are_known_by_their_command_lines() -> None:
+    parent = os.getppid()
+    assert launchers(os.getpid(), lambda _: ["bash", "run_deepspeed.sh"]) == {}
+    for line in (
+        "python -u -m deepspeed.launcher.launch",
+        "python -m torch.distributed.run --nproc-per-node",
+        "/v/bin/python /v/bin/torchrun --standalone",
+        "/v/bin/deepspeed --num_gpus 4",
+    ):
+        words = {parent: line.split()}
+        assert list(launchers(os.getpid(), lambda process, words=words: words.get(process, ["bash"]))) == [parent]
