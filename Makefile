@@ -12,7 +12,7 @@ PYTEST := -m pytest --numprocesses 2 --dist loadfile --durations 20
 help:
 	@echo "make demo       the whole chain on simulated scenes; results in $(OUT)"
 	@echo "make test       all tests"
-	@echo "make test-base  the tests of the half without torch, in an environment without it"
+	@echo "make test-base  the tests of the half without torch, less the slow ones, in an environment without it"
 	@echo "make lint types contract wheel clean"
 
 $(VENV)/.train: pyproject.toml $(PINS)
@@ -37,7 +37,7 @@ test: $(VENV)/.all
 	$(BIN)/python $(PYTEST)
 
 test-base: $(VENV)-base/.base
-	$(VENV)-base/bin/python $(PYTEST) tests/unit
+	$(VENV)-base/bin/python $(PYTEST) -m "not slow" tests/unit
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .

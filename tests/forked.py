@@ -143,6 +143,8 @@ def _command(
 ) -> None:
     """What the forked process does."""
     os.setsid()
+    # Tests may run in the background of a shell, where Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     for number, path in zip((1, 2), files, strict=True):

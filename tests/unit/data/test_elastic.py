@@ -22,6 +22,8 @@ from arcticseg.data.select import open_set, select_from
 from arcticseg.data.share import Share
 from arcticseg.ice.channels import expand
 
+pytestmark = pytest.mark.slow
+
 GLOBAL, STEPS, SAMPLES = 24, 6, 50
 # Ranks, workers of each, micro batch.
 MACHINES = [(1, 0, 24), (1, 2, 8), (2, 1, 12), (2, 3, 4), (4, 2, 3)]

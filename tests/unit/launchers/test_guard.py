@@ -14,6 +14,8 @@ import pytest
 from launchers import guard
 from launchers.guard import LOCKED, Guarded
 
+pytestmark = pytest.mark.slow
+
 # A command with a child of its own, which ignores a polite request; both write down who they are.
 TREE = """
 trap '' TERM

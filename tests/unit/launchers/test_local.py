@@ -17,6 +17,8 @@ from arcticseg.errors import ConfigError
 from launchers import local
 from launchers.status import INTERRUPTED, STOPPED, USER_ERROR
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[[str], subprocess.Popen[str]]
 
 # A trainer: notes who it is, and ends with a status of its own when asked to.

@@ -120,7 +120,7 @@ def test_a_flipped_bit_is_seen_wherever_it_is(tmp_path: Path) -> None:
 
 def test_the_weights_of_a_run_carry_their_checksum(tmp_path: Path) -> None:
     engine = SimpleNamespace(module=torch.nn.Linear(2, 3), global_rank=0, zero_optimization_stage=lambda: 0)
-    save_weights(engine, tmp_path / "w.safetensors", {"config": "{}"})
+    save_weights(engine, tmp_path / "w.safetensors", {"config": "{}"}, step=1)
     weights, metadata = load_weights(tmp_path / "w.safetensors")
     assert metadata["checksum"] == checksum(weights, {"config": "{}"})
 

@@ -16,6 +16,8 @@ from shards.part import BuildConfig
 from tests import scenes
 from tests.archive import NAMES, InThisProcess, quiet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,8 @@ from shards import build as builder
 from shards.build import Machine, build
 from tests.archive import CONFIG, NAMES, contents, quiet, telling
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_workers_write_the_same_bytes(built: Path, splits: dict[str, list[Path]], tmp_path: Path) -> None:
     build(splits, tmp_path / "out", CONFIG, Machine(workers=2), report=quiet)

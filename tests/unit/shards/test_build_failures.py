@@ -16,6 +16,8 @@ from shards.part import BuildConfig, build_part
 from tests import scenes
 from tests.archive import CONFIG, NAMES, InThisProcess, contents, quiet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.usefixtures("in_this_process")
 def test_a_bad_scene_stops_the_build_and_leaves_nothing(splits: dict[str, list[Path]], tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from shards.part import BuildConfig
 from shards.workers import Job, Workers
 from tests import scenes
 
+pytestmark = pytest.mark.slow
+
 CONFIG = BuildConfig(tile=16, factors=(4, 10), shard_bytes=300_000)
 Variables = dict[str, scenes.Variable]
 Random = np.random.Generator

@@ -21,6 +21,8 @@ from shards.check import check
 from tests import scenes
 from tests.archive import PASSES, contents, scene_name
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(shards.__file__).parents[1]
 KILLS = 20
 SCENES = 6

@@ -19,6 +19,8 @@ from shards.rtt import make_ready, ready_name, write_ready
 from tests import scenes
 from tests.archive import InThisProcess
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (61, 73)
 READY = "20180721T120156_cis_prep.nc"
 

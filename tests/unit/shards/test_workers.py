@@ -14,6 +14,8 @@ from arcticseg.errors import ArcticSegError, SceneError
 from shards import workers
 from shards.workers import Job, LostError, Outcome, Workers
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(shards.__file__).parents[1]
 
 
