@@ -140,7 +140,9 @@ class Cache:
                     try:
                         self._reserve(file, shard)
                         _fill(file, source, shard)
-                        os.replace(part, path)
+                        # Who counts what is here must meet it under the one name or the other.
+                        with _locked(self.folder / "lock"):
+                            os.replace(part, path)
                     except BaseException:
                         part.unlink(missing_ok=True)
                         raise

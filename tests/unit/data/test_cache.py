@@ -5,14 +5,17 @@ import os
 import pickle
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import made
 import numpy as np
 import pytest
 
+from arcticseg.data import cache as caches
 from arcticseg.data.cache import Cache, Prefetch
 from arcticseg.data.manifest import ShardEntry, hash_file, read_manifest
 from arcticseg.data.reader import SampleReader
@@ -153,6 +156,31 @@ def test_room_for_fewer_than_are_used_in_turn(
     for path in (tmp_path / "cache").glob("*.tar"):
         os.utime(path, (time.time() - 61, time.time() - 61))
     assert cache.read_range(source, entry(source, 2), 3, 3) == content(source, 2)[3:6]
+
+
+def test_a_shard_gets_its_name_while_nobody_counts(
+    source: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a process that lists the folder and then looks at the files would miss the bytes of a renamed file."""
+    shards, fill = Cache(tmp_path / "cache"), caches._fill
+    named: list[bool] = []
+
+    def count(counting: threading.Event) -> None:
+        with caches._locked(tmp_path / "cache" / "lock"):
+            counting.set()
+            time.sleep(0.2)
+            named.append(shards.path(entry(source, 0)).exists())
+
+    def filled(*arguments: Any) -> None:
+        fill(*arguments)
+        counting = threading.Event()
+        threading.Thread(target=count, args=(counting,)).start()
+        counting.wait()
+
+    monkeypatch.setattr(caches, "_fill", filled)
+    assert shards.fetch(source, entry(source, 0))
+    assert named == [False]
+    assert held(tmp_path / "cache") == [shards.path(entry(source, 0)).name]
 
 
 def test_a_shard_in_use_by_another_process_stays(source: Counting, tmp_path: Path) -> None:
