@@ -48,8 +48,15 @@ class Task(nn.Module, ABC):
             counted: float64 [terms], what counts in the whole global batch.
             parts: micro batches of the global batch, on all ranks; for what is added once a step and not once a sample.
         """
-        weights = torch.tensor(self.weights, dtype=torch.float64, device=counted.device)
-        return (sums * (weights / counted.clamp(min=1)).float()).sum()
+        return (sums * (self._weights_beside(counted) / counted.clamp(min=1)).float()).sum()
+
+    def _weights_beside(self, counted: Tensor) -> Tensor:
+        """The fixed weights, float64 [terms], where `counted` is; copied there once, not for each micro batch."""
+        kept: Tensor | None = getattr(self, "_kept_weights", None)
+        if kept is None or kept.device != counted.device:
+            kept = torch.tensor(self.weights, dtype=torch.float64, device=counted.device)
+            self._kept_weights = kept
+        return kept
 
     def weighted(self, means: Sequence[Tensor]) -> Tensor:
         """The loss of a step from the means of its terms, float64, 0-d; for logs."""
