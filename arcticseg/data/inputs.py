@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from arcticseg.ice.sigrid import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,14 @@ class Content(Protocol):
     """What a task counts: full inputs, or a batch's codes, which are there before any input.
 
     Attributes:
+        place: int64 [B], on the CPU.
         size: H and W.
         labels: uint8 [B, 3, H, W]; 255 = masked. Those of codes may be turned and flipped otherwise than the inputs.
         drawn: what the task has drawn for the samples.
     """
+
+    @property
+    def place(self) -> Tensor: ...
 
     @property
     def size(self) -> int: ...
@@ -96,16 +102,11 @@ class Inputs:
         assert self.targets == tuple(planes)
         return self.data
 
-    def first(self, n: int) -> Inputs:
-        """The first n samples, as views."""
-        return Inputs(
-            self.place[:n],
-            self.x[:n],
-            self.data[:n],
-            None if self.dropped is None else self.dropped[:n],
-            self.labels[:n],
-            self.targets,
-            None if self.target is None else self.target[:n],
-            None if self.drawn is None else self.drawn[:n],
-            None if self.seeds is None else self.seeds[:n],
-        )
+    def counting(self, n: int) -> Inputs:
+        """The same, of which only the first n samples count: the others hold no data and no labels."""
+        if n >= len(self.x):
+            return self
+        data, labels = self.data.clone(), self.labels.clone()
+        data[n:] = False
+        labels[n:] = IGNORE_INDEX
+        return replace(self, data=data, labels=labels)

@@ -165,7 +165,7 @@ class Assemble:
             planes.x,
             planes.data,
             self._dropped(batch),
-            self._labels(batch),
+            self.labels(batch),
             self.want.targets,
             planes.target,
             batch.drawn,
@@ -268,13 +268,7 @@ class Assemble:
         return data if batch.draws is None or batch.draws.mix is None else _mixed(data, batch.draws.mix)
 
     def labels(self, batch: Batch) -> Tensor:
-        """The labels of a batch for counting, uint8 [B, 3, H, W]: no flips and turns, which change no count."""
-        draws = batch.draws
-        if draws is None or (draws.crop is None and draws.mix is None):
-            return batch.lab
-        return self._labels(batch)
-
-    def _labels(self, batch: Batch) -> Tensor:
+        """The labels of a batch as augmented, uint8 [B, 3, H, W]."""
         labels = View.of(batch).pick(batch.lab)
         return labels if batch.draws is None or batch.draws.mix is None else _mixed(labels, batch.draws.mix)
 
@@ -310,6 +304,41 @@ class Assemble:
         if (device, name) not in self._kept:
             self._kept[device, name] = make().to(device)
         return self._kept[device, name]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What a task counts of a planned batch, before anything of it has full resolution; see `inputs.Content`."""
+
+    assemble: Assemble
+    batch: Batch
+
+    @property
+    def size(self) -> int:
+        """H and W."""
+        return self.batch.size
+
+    @property
+    def place(self) -> Tensor:
+        """int64 [B], on the CPU."""
+        return self.batch.place
+
+    @property
+    def labels(self) -> Tensor:
+        """uint8 [B, 3, H, W]; flips and turns, which change no count, are left out where that saves work."""
+        draws = self.batch.draws
+        if draws is None or (draws.crop is None and draws.mix is None):
+            return self.batch.lab
+        return self.assemble.labels(self.batch)
+
+    @property
+    def drawn(self) -> Tensor | None:
+        """What the task has drawn for the samples."""
+        return self.batch.drawn
+
+    def valid(self, planes: Sequence[int]) -> Tensor:
+        """Where some planes will hold data, bool [B, planes, H, W]."""
+        return self.assemble.valid(self.batch, planes)
 
 
 def _hints(batch: Batch) -> Hints:

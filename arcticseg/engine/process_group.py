@@ -11,10 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor
 
 from arcticseg.engine import compiled, rendezvous
@@ -186,12 +184,6 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(values)
     return values
-
-
-def sum_array(values: NDArray, device: torch.device) -> NDArray:
-    """Sum a numpy array over ranks."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device)
-    return sum_over_ranks(tensor).cpu().numpy()
 
 
 def barrier() -> None:

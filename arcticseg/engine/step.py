@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arcticseg.data.transforms import Inputs
+from arcticseg.data.inputs import Inputs
 from arcticseg.tasks.task import Task
 
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from arcticseg.data.inputs import Content, Inputs, Want
 from arcticseg.data.order import generator
-from arcticseg.data.transforms import Inputs
 from arcticseg.models.mae import patchify, random_mask
 from arcticseg.tasks.losses.pixel import reconstruction_sum
 from arcticseg.tasks.task import Forward, Task
@@ -39,17 +39,26 @@ class Pretrain(Task):
         self.targets, self.patch, self.mask_ratio = list(targets), patch, mask_ratio
         self.seed, self.normalise = seed, normalise
 
-    def noise(self, inputs: Inputs) -> Tensor:
+    def want(self, dtype: torch.dtype) -> Want:
+        """Targets in float32: bf16 rounds as coarsely as a code of backscatter does."""
+        return Want(dtype, tuple(self.targets))
+
+    def draw(self, places: Sequence[int], size: int) -> Tensor:
         """float32 [B, L], drawn from (seed, place): the patches with the least are kept."""
-        height, width = inputs.x.shape[-2:]
-        patches = (height // self.patch) * (width // self.patch)
-        draws = [generator("mask", self.seed, place).random(patches, np.float32) for place in inputs.place.tolist()]
-        return torch.from_numpy(np.stack(draws)).to(inputs.x.device)
+        patches = (size // self.patch) ** 2
+        draws = [generator("mask", self.seed, place).random(patches, np.float32) for place in places]
+        return torch.from_numpy(np.stack(draws))
+
+    def noise(self, content: Content) -> Tensor:
+        """What `draw` gives, on the device."""
+        if content.drawn is not None:
+            return content.drawn
+        return self.draw(content.place.tolist(), content.size).to(content.labels.device)
 
     def _target(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Target and weight [B, L, p * p * C]: weight 1 where a pixel has data and its patch is removed."""
-        target = patchify(inputs.x[:, self.targets], self.patch)
-        there = patchify(inputs.data[:, self.targets].float(), self.patch)
+        target = patchify(inputs.values(self.targets), self.patch)
+        there = patchify(inputs.valid(self.targets).float(), self.patch)
         if self.normalise:
             shape = (*target.shape[:2], -1, len(self.targets))
             target, there = target.view(shape), there.view(shape)
@@ -60,23 +69,21 @@ class Pretrain(Task):
         _, mask = random_mask(self.noise(inputs), self.mask_ratio)
         return target, there * mask[..., None]
 
-    def counts(self, inputs: Inputs) -> Tensor:
+    def counts(self, content: Content) -> Tensor:
         """Valid values in removed patches."""
-        return self._target(inputs)[1].sum().double()[None]
+        there = patchify(content.valid(self.targets).float(), self.patch).sum(2)
+        _, mask = random_mask(self.noise(content), self.mask_ratio)
+        return (there * mask).sum(dtype=torch.float64)[None]
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """Sum of squared errors over valid values in removed patches."""
         prediction, _ = network(inputs.seen, self.noise(inputs), self.mask_ratio, inputs.seeds)
         return reconstruction_sum(prediction, *self._target(inputs))[None]
 
-    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
-        """Sum of squared errors and number of values."""
-        if n == 0:
-            # ZeRO-3 needs every rank in every forward pass, also with samples that do not count.
-            self.sums(network, inputs)
-            return np.zeros(2)
-        first = Inputs(*(getattr(inputs, name)[:n] for name in ("place", "x", "data", "dropped", "labels")))
-        return np.array([float(self.sums(network, first)), float(self.counts(first))])
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
+        """Sum of squared errors and number of values, float64."""
+        counting = inputs.counting(n)
+        return torch.cat([self.sums(network, counting).double(), self.counts(counting)])
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         """`reconstruction`: share of the variance explained by unit-variance targets, 1 - mean squared error."""
