@@ -13,7 +13,7 @@ from typing import Any, Literal
 from arcticseg import config
 from arcticseg.choice import import_modules
 from arcticseg.data.config import DataConfig
-from arcticseg.engine.config import EngineConfig, HookConfig, OptimConfig
+from arcticseg.engine.config import AdamWConfig, EngineConfig, HookConfig, OptimConfig
 from arcticseg.errors import ConfigError, need
 from arcticseg.ice.channels import expand
 from arcticseg.models.config import ModelConfig
@@ -42,7 +42,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     segment: SegmentConfig = field(default_factory=SegmentConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: OptimConfig = field(default_factory=AdamWConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     # Beside the training loop, in this order, after logs, progress bar and best weights.
