@@ -55,8 +55,8 @@ def find_references(folder: Path) -> dict[str, Path]:
         references |= dict.fromkeys(names, path)
     if len(damaged) == len(paths):
         raise damaged[0]
-    for error in damaged:
-        warnings.warn(str(error), stacklevel=2)
+    for fault in damaged:
+        warnings.warn(str(fault), stacklevel=2)
     return references
 
 
