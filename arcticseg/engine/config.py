@@ -115,8 +115,30 @@ class HookConfig(Choice):
     """
 
 
-# Logs, the progress bar and the best weights are always there; what is chosen comes from outside.
-HookConfig.table = {}
+@dataclass(frozen=True)
+class EarlyStopConfig(HookConfig):
+    """Ends a training whose score no longer rises."""
+
+    name: str = "early_stop"
+    # Null: the first by which the run keeps its best weights.
+    score: str | None = None
+    # Validations without a rise.
+    patience: int = 10
+    # By how much more than the highest score so far is a rise.
+    min_delta: float = 0.0
+    # Validations over which the score is averaged; 1: each by itself.
+    window: int = 1
+
+    implementation: ClassVar[str] = "arcticseg.engine.hooks.early_stop:EarlyStop"
+
+    def __post_init__(self) -> None:
+        need(self.patience > 0, "patience", self.patience, "set 1 or more")
+        need(self.min_delta >= 0, "min_delta", self.min_delta, "set 0 or more")
+        need(self.window > 0, "window", self.window, "set 1 or more")
+
+
+# Logs, the progress bar and the best weights are always there.
+HookConfig.table = {"early_stop": EarlyStopConfig}
 
 
 def accumulation_steps(engine: EngineConfig, world_size: int, pairs: bool = False) -> tuple[int, int]:

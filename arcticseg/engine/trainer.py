@@ -73,7 +73,10 @@ class Trainer:
         self._stop_asked, self._interrupted = False, float("inf")
 
     def train(self) -> bool:
-        """Train to the end; return False when a signal or a hook stopped it early, with a checkpoint to go on from."""
+        """Train to the end, or until a hook has finished; False when a signal or a hook stopped it before.
+
+        A training that was stopped has a checkpoint to go on from.
+        """
         handlers = {number: signal.signal(number, self._ask_stop) for number in _STOP_SIGNALS}
         try:
             for hook in self.hooks:
@@ -99,8 +102,8 @@ class Trainer:
         self.step.train()
         total = self.training.last
         since, samples = time.monotonic(), 0
-        stopped = False
-        while self.position.step < total and not stopped:
+        stopped, finished = False, self._finished()
+        while self.position.step < total and not (stopped or finished):
             before = self.position.step
             self._seed(before)
             inputs, counted, stopped = self._next_inputs()
@@ -119,12 +122,13 @@ class Trainer:
                 hook.on_step(self.position.step, values)
             if done or _due(self.position.step, self.every.validation):
                 self._validate()
+                finished = None if done else self._finished()
                 since, samples = time.monotonic(), 0
-            if done or stopped or _due(self.position.step, self.every.checkpoint):
+            if done or stopped or finished or _due(self.position.step, self.every.checkpoint):
                 self._checkpoint()
                 since, samples = time.monotonic(), 0
         self._tell("summary", self._summary())
-        if self.position.step < total:
+        if self.position.step < total and not finished:
             return False
         path = last_weights(self.training.out)
         save_weights(self.training.engine, path, self.training.metadata, self.position.step)
@@ -153,6 +157,13 @@ class Trainer:
                 return inputs, counts, bool(stop.item())
             batches, damages = self.loader.settle(gather)
             self._tell_damage("damaged sample, replaced", damages)
+
+    def _finished(self) -> str | None:
+        """Why a hook ends the training, which is told."""
+        reason = next((reason for hook in self.hooks if (reason := hook.finished())), None)
+        if reason:
+            self._tell("finished early", {"reason": reason})
+        return reason
 
     def _tell(self, event: str, values: dict[str, Any]) -> None:
         for hook in self.hooks:
