@@ -67,7 +67,7 @@ class Pretrain(Task):
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """Sum of squared errors over valid values in removed patches."""
-        prediction, _ = network(inputs.seen, self.noise(inputs), self.mask_ratio)
+        prediction, _ = network(inputs.seen, self.noise(inputs), self.mask_ratio, inputs.seeds)
         return reconstruction_sum(prediction, *self._target(inputs))[None]
 
     def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:

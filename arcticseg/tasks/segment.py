@@ -42,7 +42,7 @@ class Segment(Task):
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """Sum of each chart's loss."""
-        outputs = network(inputs.seen)
+        outputs = network(inputs.seen, inputs.seeds)
         return torch.stack([self._losses[chart].sums(outputs[chart], labels) for chart, labels in self._labels(inputs)])
 
     def classes(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
