@@ -13,6 +13,7 @@ checkpoints/last             name of the newest, for people: the program looks a
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -84,6 +85,16 @@ class Checkpoint:
     def position(self) -> Position:
         """Where the training was."""
         return Position(**self.state["position"])
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What weights need beside them."""
+        return dict(self.state["metadata"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Keys of the run's config."""
+        return dict(json.loads(self.metadata["config"]))
 
     @property
     def metrics(self) -> Path:
@@ -190,14 +201,13 @@ def save(
     run: Path,
     position: Position,
     hooks: Sequence[Hook],
-    config: Mapping[str, Any],
     metadata: Mapping[str, str],
 ) -> None:
     """Begin to write a checkpoint; every rank must call it. When it is whole, all but the last two are removed.
 
     Args:
         saver: settled.
-        config: of the run, and `metadata`, what its weights need beside them, so that both can be had from it.
+        metadata: what weights need beside them, the config among it, so that both can be had from a checkpoint.
 
     Raises:
         ArcticSegError: a tensor of a hook is NaN or infinite.
@@ -215,7 +225,6 @@ def save(
         "position": asdict(position),
         "hooks": {hook.name: state for hook in hooks if (state := hook.state())},
         "parts": parts,
-        "config": dict(config),
         "metadata": dict(metadata),
     }
     whole = run / CHECKPOINTS / f"step-{position.step:08d}"

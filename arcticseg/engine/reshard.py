@@ -109,7 +109,8 @@ def _own_part(parameter: Any, group: Any) -> tuple[int, int]:
 
 def _fixed(module: nn.Module, rank: int) -> Iterator[Piece]:
     """Parameters that do not learn; only rank 0 has them to save, unless they are cut."""
-    for name, parameter in module.named_parameters():
+    parameters: Iterator[tuple[str, Any]] = module.named_parameters()
+    for name, parameter in parameters:
         if parameter.requires_grad:
             continue
         if hasattr(parameter, "ds_tensor"):

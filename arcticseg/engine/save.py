@@ -27,6 +27,8 @@ from arcticseg.files import make_folder, output_errors, sync_folder
 
 # Seconds between two looks at what the others have told.
 _POLL = 0.02
+# Seconds for it, where the training ends by an error.
+_LAST_CHANCE = 20.0
 _SERIAL = itertools.count()
 
 
@@ -95,7 +97,7 @@ class Saver:
                 self._error = error
 
         if self.beside:
-            self._thread = threading.Thread(target=write, name="checkpoint")
+            self._thread = threading.Thread(target=write, name="checkpoint", daemon=True)
             self._thread.start()
         else:
             write()
@@ -111,6 +113,11 @@ class Saver:
             self._thread = None
         error, self._error = self._error, None
         return error
+
+    def abandon(self) -> None:
+        """Give the checkpoint that is being written a last chance, without the other ranks' help."""
+        if self._thread is not None:
+            self._thread.join(_LAST_CHANCE)
 
     def _prepare(self, half: Path) -> None:
         """Make the folder of a checkpoint; what others of it were left half written is removed."""

@@ -61,7 +61,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
 
 
 def _bytes(value: Tensor) -> memoryview:
-    return memoryview(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _chunks(parts: Sequence[bytes | memoryview]) -> Iterator[memoryview]:

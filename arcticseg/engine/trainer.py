@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,7 +29,8 @@ from arcticseg.engine.optim import learning_rate
 from arcticseg.engine.process_group import agree, gather, sum_array, sum_over_ranks
 from arcticseg.engine.weights import check_engine, save_weights
 from arcticseg.errors import ArcticSegError
-from arcticseg.run.folder import last_weights
+from arcticseg.files import append_line
+from arcticseg.run.folder import last_weights, skipped_path
 
 # Numbers of the signals that ask for a checkpoint and a clean end: SLURM sends them before it kills.
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -71,6 +72,9 @@ class Trainer:
     def __post_init__(self) -> None:
         self.ranks, self.task, self.step = self.training.ranks, self.training.task, self.training.step
         self._stop_asked, self._interrupted = False, float("inf")
+        self._saver = checkpoint.make_saver(self.training.out, self.ranks)
+        # Of steps of which it is not known yet whether they were left out: number, and the keys of their samples.
+        self._unread: list[tuple[int, Callable[[], list[str]]]] = []
 
     def train(self) -> bool:
         """Train to the end, or until a hook has finished; False when a signal or a hook stopped it before.
@@ -83,6 +87,7 @@ class Trainer:
                 hook.on_start(self.training)
             return self._train()
         finally:
+            self._saver.abandon()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             for hook in self.hooks:
@@ -107,10 +112,12 @@ class Trainer:
             before = self.position.step
             self._seed(before)
             inputs, counted, stopped = self._next_inputs()
+            keys: Callable[[], list[str]] = lambda: ["?"]
             rate = learning_rate(*self.length.schedule(before, self.loader.consumed), self.optim)
             sums = self.step(inputs, counted, rate)
             self.loader.stepped()
             self.position.step, samples = before + 1, samples + self.engine.global_batch_size
+            self._unread.append((self.position.step, keys))
             values: Values | None = None
             done = self.position.step == total
             if self.position.step % self.every.log == 0 or done:
@@ -124,14 +131,15 @@ class Trainer:
                 self._validate()
                 finished = None if done else self._finished()
                 since, samples = time.monotonic(), 0
-            if done or stopped or finished or _due(self.position.step, self.every.checkpoint):
-                self._checkpoint()
+            ends = done or stopped or bool(finished)
+            if ends or _due(self.position.step, self.every.checkpoint):
+                self._checkpoint(ends)
                 since, samples = time.monotonic(), 0
         self._tell("summary", self._summary())
         if self.position.step < total and not finished:
             return False
         path = last_weights(self.training.out)
-        save_weights(self.training.engine, path, self.training.metadata, self.position.step)
+        save_weights(self.training.engine, path, self.training.metadata, self.position.step, self.ranks)
         return True
 
     def _seed(self, step: int) -> None:
@@ -180,20 +188,40 @@ class Trainer:
         return {"samples": consumed, "damaged": self.loader.damaged} | rest
 
     def _values(self, sums: Tensor, counted: Tensor, rate: float) -> dict[str, Tensor | float]:
-        """Loss and its terms over the global batch, on the device, and the learning rate.
+        """Loss and its terms over the global batch, norm of the gradient, on the device; learning rate, steps left out.
 
         Raises:
-            ArcticSegError: the loss is not a number.
+            ArcticSegError: too many steps were left out.
         """
+        self._read_skipped()
         means = (sum_over_ranks(sums.double()) / counted.clamp(min=1)).unbind()
-        loss = self.task.weighted(means)
-        if loss.isnan().item():
-            raise ArcticSegError(
-                f"the loss is NaN at step {self.position.step}; lower optim.lr ({self.optim.lr}), "
-                f"or set engine.precision to fp32 (now {self.engine.precision})"
-            )
         terms = {f"loss_{name}": mean for name, mean in zip(self.task.terms, means, strict=True)}
-        return {"loss": loss, **terms, "lr": rate}
+        values: dict[str, Tensor | float] = {"loss": self.task.weighted(means), **terms}
+        return values | {"lr": rate, "grad_norm": self.step.norm, "skipped": self.position.skipped}
+
+    def _read_skipped(self) -> None:
+        """Learn which steps were left out for NaN or infinity, and write down their samples.
+
+        Raises:
+            ArcticSegError: more than `engine.max_skipped` in a row.
+        """
+        unread, self._unread = self._unread, []
+        for skipped, (step, keys) in zip(self.step.read_skipped(), unread, strict=True):
+            self.position.in_a_row = self.position.in_a_row + 1 if skipped else 0
+            if not skipped:
+                continue
+            self.position.skipped += 1
+            path = skipped_path(self.training.out)
+            self._tell("step left out for NaN or infinity", {"number": step, "samples": path.name})
+            if self.ranks.is_main:
+                append_line(path, json.dumps({"step": step, "samples": keys()}))
+            if self.position.in_a_row > self.engine.max_skipped:
+                raise ArcticSegError(
+                    f"loss or gradient was NaN or infinite in {self.position.in_a_row} steps in a row, up to step {step} "
+                    f"(engine.max_skipped {self.engine.max_skipped}); {path} names their samples, such as {keys()[0]}; "
+                    f"look at these, lower optim.lr ({self.optim.lr}), or set engine.precision to fp32 (now "
+                    f"{self.engine.precision}); weights and checkpoints are as before these steps"
+                )
 
     def _validate(self) -> None:
         """Score the validation samples."""
@@ -231,11 +259,30 @@ class Trainer:
                 return
             yield item
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, needed: bool) -> None:
+        """Write a checkpoint; one that is not `needed` may fail, and training goes on to the next.
+
+        Raises:
+            ArcticSegError: something that it would hold is not finite; it is needed and cannot be written.
+        """
+        self._read_skipped()
+        self._settle(needed=False)
         self.position.loader = self.loader.state_dict()
-        check_engine(self.training.engine, self.position.step)
-        out, config = self.training.out, json.loads(self.training.metadata["config"])
-        checkpoint.save(self.step, self.engine.zero_stage, out, self.position, self.hooks, self.ranks, config)
+        for engine in self.step.engines.values():
+            check_engine(engine, self.position.step)
+        checkpoint.save(
+            self._saver, self.step, self.training.out, self.position, self.hooks, self.training.metadata
+        )
+        if needed or not self._saver.beside:
+            self._settle(needed)
+
+    def _settle(self, needed: bool) -> None:
+        """See whether the checkpoint that was begun last is written."""
+        error = self._saver.settle()
+        if error is not None and needed:
+            raise error
+        if error is not None:
+            self._tell("checkpoint failed, training goes on", {"error": str(error)})
 
 
 def _due(step: int, every: int) -> bool:

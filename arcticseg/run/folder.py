@@ -130,6 +130,11 @@ def weights_path(folder: Path, name: str) -> Path:
     return folder / "weights" / f"{name}.safetensors"
 
 
+def skipped_path(folder: Path) -> Path:
+    """Where a run writes down the samples of steps that it left out for NaN or infinity."""
+    return folder / "skipped.jsonl"
+
+
 def last_weights(folder: Path) -> Path:
     """The weights that a run writes when it reaches its end."""
     return weights_path(folder, "last")

@@ -30,7 +30,7 @@ class Best(Hook):
             if value is not None and value > self.scores.get(name, float("-inf")):
                 self.scores[name] = value
                 path = weights_path(self._training.out, f"best-{name}")
-                save_weights(self._training.engine, path, self._training.metadata, step)
+                save_weights(self._training.engine, path, self._training.metadata, step, self._training.ranks)
 
     def on_end(self, step: int) -> None:
         never = [name for name in self._training.task.best_by if name in self._undefined - self.scores.keys()]
