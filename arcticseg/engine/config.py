@@ -32,6 +32,11 @@ class OptimConfig:
         need(self.clip >= 0, "clip", self.clip, "set 0 (off) or more")
 
 
+# Seconds after which ranks that wait for each other give up, as gloo has it; the watchdog has the first word.
+COLLECTIVE_SECONDS = 1800.0
+MAX_HANG = 1500.0
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """DeepSpeed."""
@@ -44,6 +49,8 @@ class EngineConfig:
     micro_batch_size: int | None = None
     # CPU threads a rank; null: cores divided by local ranks.
     threads: int | None = None
+    # Seconds in which a rank may make no progress; 0: any number.
+    hang_seconds: float = 900.0
 
     def __post_init__(self) -> None:
         total, micro = self.global_batch_size, self.micro_batch_size
@@ -51,6 +58,8 @@ class EngineConfig:
         good = micro is None or (micro > 0 and total % micro == 0)
         need(good, "micro_batch_size", micro, f"set a divisor of global_batch_size ({total})")
         need(self.threads is None or self.threads > 0, "threads", self.threads, "set 1 or more")
+        hang = self.hang_seconds
+        need(hang == 0 or 5 <= hang <= MAX_HANG, "hang_seconds", hang, f"set 0 (off), or 5 to {MAX_HANG:.0f}")
         need(
             not (self.precision == "bf16" and self.zero_stage == 0),
             "zero_stage",

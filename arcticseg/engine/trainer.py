@@ -27,6 +27,8 @@ from arcticseg.engine.hooks.hook import Hook, Training, Values
 from arcticseg.engine.length import Length
 from arcticseg.engine.optim import learning_rate
 from arcticseg.engine.process_group import agree, gather, sum_array, sum_over_ranks
+from arcticseg.engine.progress import beat, begin_step
+from arcticseg.engine.watchdog import watched
 from arcticseg.engine.weights import check_engine, save_weights
 from arcticseg.errors import ArcticSegError
 from arcticseg.run.folder import last_weights
@@ -81,7 +83,8 @@ class Trainer:
         try:
             for hook in self.hooks:
                 hook.on_start(self.training)
-            return self._train()
+            with watched(self.engine.hang_seconds, self.ranks):
+                return self._train()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -105,6 +108,7 @@ class Trainer:
         stopped, finished = False, self._finished()
         while self.position.step < total and not (stopped or finished):
             before = self.position.step
+            begin_step(before + 1)
             self._seed(before)
             inputs, counted, stopped = self._next_inputs()
             rate = learning_rate(*self.length.schedule(before, self.loader.consumed), self.optim)
@@ -118,6 +122,7 @@ class Trainer:
                 now = time.monotonic()
                 values["samples_per_s"] = round(samples / max(now - since, 1e-9), 3)
                 since, samples = now, 0
+            beat(f"hooks after step {self.position.step}")
             for hook in self.hooks:
                 hook.on_step(self.position.step, values)
             if done or _due(self.position.step, self.every.validation):
@@ -130,6 +135,7 @@ class Trainer:
         self._tell("summary", self._summary())
         if self.position.step < total and not finished:
             return False
+        beat("writing the weights")
         path = last_weights(self.training.out)
         save_weights(self.training.engine, path, self.training.metadata, self.position.step)
         return True
@@ -199,6 +205,7 @@ class Trainer:
         """Score the validation samples."""
         if self.validation is None:
             return
+        beat(f"the validation after step {self.position.step}")
         self.step.train(False)
         total: Any = None
         with torch.no_grad():
@@ -232,6 +239,7 @@ class Trainer:
             yield item
 
     def _checkpoint(self) -> None:
+        beat(f"the checkpoint of step {self.position.step}")
         self.position.loader = self.loader.state_dict()
         check_engine(self.training.engine, self.position.step)
         out, config = self.training.out, json.loads(self.training.metadata["config"])
