@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from arcticseg.engine import reshard
 from arcticseg.engine.checksums import DamagedError, OldFormatError, read_state, remove, seems_whole, verify

@@ -11,6 +11,7 @@ from typing import Any
 
 import xxhash
 
+from arcticseg.engine.progress import alive
 from arcticseg.errors import ArcticSegError
 from arcticseg.files import write_text
 
@@ -120,6 +121,7 @@ def checksum_of(path: Path, flush: bool = False) -> tuple[int, str]:
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
+            alive()
             size += len(chunk)
         if flush:
             os.fsync(file.fileno())

@@ -72,6 +72,11 @@ class SGDConfig(OptimConfig):
 OptimConfig.table = {"adamw": AdamWConfig, "sgd": SGDConfig}
 
 
+# Seconds after which ranks that wait for each other give up, as gloo has it; the watchdog has the first word.
+COLLECTIVE_SECONDS = 1800.0
+MAX_HANG = 1500.0
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """DeepSpeed."""
@@ -90,6 +95,8 @@ class EngineConfig:
     threads: int | None = None
     # Steps in a row that may be left out for NaN or infinity, before the run stops.
     max_skipped: int = 10
+    # Seconds in which a rank may make no progress; 0: any number.
+    hang_seconds: float = 900.0
 
     def __post_init__(self) -> None:
         total, micro = self.global_batch_size, self.micro_batch_size
@@ -105,6 +112,8 @@ class EngineConfig:
         need(not self.offload or self.zero_stage > 0, "zero_stage", self.zero_stage, remedy)
         remedy = f"set fp32: precision is {self.precision}"
         need(self.gradients == "fp32" or self.precision == "bf16", "gradients", self.gradients, remedy)
+        hang = self.hang_seconds
+        need(hang == 0 or 5 <= hang <= MAX_HANG, "hang_seconds", hang, f"set 0 (off), or 5 to {MAX_HANG:.0f}")
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,9 @@ def _is_like(value: Any, holder: Tensor) -> bool:
     return isinstance(value, Tensor) and value.ndim > 0 and value.numel() == holder.numel()
 
 
-def fill(engine: Any, module: Tensors, optimiser: Mapping[str, Tensors], numbers: Mapping[str, Mapping[str, float]]) -> None:
+def fill(
+    engine: Any, module: Tensors, optimiser: Mapping[str, Tensors], numbers: Mapping[str, Mapping[str, float]]
+) -> None:
     """Give the masters of this rank, and the state of its optimiser, their values.
 
     The copy that the network computes with is left alone: it was made of the same values when the engine was.

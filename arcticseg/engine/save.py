@@ -21,6 +21,7 @@ from torch import Tensor
 
 from arcticseg.engine.checksums import checksum_of, remove, seal
 from arcticseg.engine.process_group import Ranks, agree
+from arcticseg.engine.progress import beat
 from arcticseg.engine.tensor_files import write_tensors
 from arcticseg.errors import ArcticSegError, OutputError
 from arcticseg.files import make_folder, output_errors, sync_folder
@@ -158,6 +159,7 @@ class Saver:
                 sync_folder(half)
         except Exception as error:
             told["error"] = str(error)
+        beat("waiting until all ranks have written the checkpoint")
         self._store.set(f"{serial}/{self.ranks.rank}", json.dumps(told))
         if self.ranks.is_main:
             self._store.set(f"{serial}/whole", self._complete(serial, half, whole, state))

@@ -15,6 +15,8 @@ import torch
 import xxhash
 from torch import Tensor
 
+from arcticseg.engine.progress import alive
+
 # torch's types in the names of safetensors (https://github.com/huggingface/safetensors#format).
 _DTYPES = {
     torch.float64: "F64",
@@ -55,6 +57,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
         for part in _chunks([len(text).to_bytes(8, "little") + text, *(_bytes(tensors[name]) for name in names)]):
             file.write(part)
             digest.update(part)
+            alive()
         file.flush()
         os.fsync(file.fileno())
         return file.tell(), digest.hexdigest()
@@ -81,7 +84,7 @@ class TensorFiles(Mapping[str, Tensor]):
         self._prefix = prefix
         for path in paths:
             file = safe_open(path, framework="pt")
-            self._places |= {name: file for name in file.keys()}  # noqa: SIM118  not a dict
+            self._places |= dict.fromkeys(file.keys(), file)
 
     def below(self, prefix: str) -> TensorFiles:
         """Those whose name begins with a prefix, less it."""

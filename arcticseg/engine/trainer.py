@@ -27,6 +27,8 @@ from arcticseg.engine.hooks.hook import Hook, Training, Values
 from arcticseg.engine.length import Length
 from arcticseg.engine.optim import learning_rate
 from arcticseg.engine.process_group import agree, gather, sum_array, sum_over_ranks
+from arcticseg.engine.progress import beat, begin_step
+from arcticseg.engine.watchdog import watched
 from arcticseg.engine.weights import check_engine, save_weights
 from arcticseg.errors import ArcticSegError
 from arcticseg.files import append_line
@@ -85,7 +87,8 @@ class Trainer:
         try:
             for hook in self.hooks:
                 hook.on_start(self.training)
-            return self._train()
+            with watched(self.engine.hang_seconds, self.ranks):
+                return self._train()
         finally:
             self._saver.abandon()
             for number, handler in handlers.items():
@@ -110,6 +113,7 @@ class Trainer:
         stopped, finished = False, self._finished()
         while self.position.step < total and not (stopped or finished):
             before = self.position.step
+            begin_step(before + 1)
             self._seed(before)
             inputs, counted, stopped = self._next_inputs()
             keys: Callable[[], list[str]] = lambda: ["?"]
@@ -125,6 +129,7 @@ class Trainer:
                 now = time.monotonic()
                 values["samples_per_s"] = round(samples / max(now - since, 1e-9), 3)
                 since, samples = now, 0
+            beat(f"hooks after step {self.position.step}")
             for hook in self.hooks:
                 hook.on_step(self.position.step, values)
             if done or _due(self.position.step, self.every.validation):
@@ -138,6 +143,7 @@ class Trainer:
         self._tell("summary", self._summary())
         if self.position.step < total and not finished:
             return False
+        beat("writing the weights")
         path = last_weights(self.training.out)
         save_weights(self.training.engine, path, self.training.metadata, self.position.step, self.ranks)
         return True
@@ -227,6 +233,7 @@ class Trainer:
         """Score the validation samples."""
         if self.validation is None:
             return
+        beat(f"the validation after step {self.position.step}")
         self.step.train(False)
         total: Any = None
         with torch.no_grad():
@@ -265,14 +272,13 @@ class Trainer:
         Raises:
             ArcticSegError: something that it would hold is not finite; it is needed and cannot be written.
         """
+        beat(f"the checkpoint of step {self.position.step}")
         self._read_skipped()
         self._settle(needed=False)
         self.position.loader = self.loader.state_dict()
         for engine in self.step.engines.values():
             check_engine(engine, self.position.step)
-        checkpoint.save(
-            self._saver, self.step, self.training.out, self.position, self.hooks, self.training.metadata
-        )
+        checkpoint.save(self._saver, self.step, self.training.out, self.position, self.hooks, self.training.metadata)
         if needed or not self._saver.beside:
             self._settle(needed)
 

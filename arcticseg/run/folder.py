@@ -40,6 +40,7 @@ CHANGEABLE: dict[str, bool] = {
     "engine.global_batch_size": False,
     "engine.micro_batch_size": False,
     "engine.threads": True,
+    "engine.hang_seconds": True,
     "data.workers": True,
     "data.shards": False,
     "data.tail": False,

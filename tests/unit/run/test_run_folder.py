@@ -39,6 +39,7 @@ SAME = {
     "out",
     "checkpoint_every",
     "engine.threads",
+    "engine.hang_seconds",
     "data.workers",
     "data.cache",
     "data.cache_bytes",
