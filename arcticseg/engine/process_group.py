@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from arcticseg.engine import compiled, rendezvous
+from arcticseg.engine.config import COLLECTIVE_SECONDS
+from arcticseg.engine.progress import beat
 from arcticseg.errors import ArcticSegError, ConfigError
 from arcticseg.ranks import SLURM_VARIABLES, find_master, free_port, several_ranks
 
@@ -169,7 +172,12 @@ def _join(ranks: Ranks, seconds: float) -> None:
     # As DeepSpeed makes it.
     device = ranks.device if cuda and ranks.world_size > 1 else None
     dist.init_process_group(
-        "nccl" if cuda else "gloo", store=store, rank=ranks.rank, world_size=ranks.world_size, device_id=device
+        "nccl" if cuda else "gloo",
+        store=store,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        device_id=device,
+        timeout=timedelta(seconds=COLLECTIVE_SECONDS),
     )
 
 
@@ -181,6 +189,7 @@ def stop() -> None:
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Sum a tensor over ranks, in place."""
+    beat()
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(values)
     return values
@@ -188,12 +197,14 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 def barrier() -> None:
     """Wait for all ranks."""
+    beat()
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.barrier()
 
 
 def gather(value: Any) -> list[Any]:
     """What each rank has, any value that can be pickled, in the order of the ranks, on all of them."""
+    beat()
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
