@@ -38,6 +38,7 @@ class Inputs:
         data: bool [B, C, H, W], where x holds data.
         dropped: bool [B, C], planes that channel dropout takes from the network, but not from its targets.
         labels: uint8 [B, 3, H, W]; 255 = masked.
+        drawn: what the task has drawn for the samples, from (seed, place); None: it draws when asked.
         seeds: int64 [B], of each sample's drop path in training; None: nothing is dropped.
     """
 
@@ -46,12 +47,26 @@ class Inputs:
     data: Tensor
     dropped: Tensor
     labels: Tensor
+    drawn: Tensor | None = None
     seeds: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """H and W."""
+        return self.x.shape[-1]
 
     @property
     def seen(self) -> Tensor:
         """float32 [B, C, H, W]: x as the network sees it, dropped planes 0."""
         return self.x * ~self.dropped[:, :, None, None]
+
+    def values(self, planes: Sequence[int]) -> Tensor:
+        """Some planes in float32 [B, planes, H, W], as they are without channel dropout."""
+        return torch.stack([self.x[:, plane] for plane in planes], dim=1)
+
+    def valid(self, planes: Sequence[int]) -> Tensor:
+        """Where some planes hold data, bool [B, planes, H, W]."""
+        return torch.stack([self.data[:, plane] for plane in planes], dim=1)
 
 
 class Assemble:
