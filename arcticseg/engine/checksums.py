@@ -64,8 +64,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     own = state.pop(_OWN, None)
     if _FORMAT not in state and {"step", "loader", "zero_stage"} <= state.keys():
         raise OldFormatError(
-            f"{folder}: is of version 0.1, whose checkpoints are pickles of DeepSpeed, which are not read; start another "
-            f"'out' from the weights of this run by model.init_from, or finish it with version 0.1"
+            f"{folder}: is of version 0.1, whose checkpoints are pickles of DeepSpeed, which are not read; start "
+            "another 'out' from the weights of this run by model.init_from, or finish it with version 0.1"
         )
     if own != _print(state):
         raise DamagedError(f"{folder}: is damaged: checksum of {STATE}")

@@ -13,8 +13,8 @@ from arcticseg.errors import ConfigError, need
 class OptimConfig(Choice):
     """An optimiser of torch, chosen by name; linear warm-up, cosine decay.
 
-    The implementation takes parameter groups and what `arguments` gives. It must be able to leave a step out, as torch's
-    fused optimisers are (`found_inf`).
+    The implementation takes parameter groups and what `arguments` gives. It must be able to leave a step out, as
+    torch's fused optimisers are (`found_inf`).
     """
 
     name: str = "adamw"

@@ -77,6 +77,7 @@ def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: 
         )
     if cfg.precision != "fp32":
         reshard.fill(engine, exact, {}, {})
+        reshard.keep_fixed(engine, exact)
     reshard.step_without_waiting(engine)
     return engine
 

@@ -68,7 +68,7 @@ def pieces(engine: Any) -> list[Piece]:
     names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
     place = {name: number for number, name in enumerate(names.values())}
     learned = list(cut(engine.optimizer, engine.module, names))
-    fixed = _fixed(engine.module, engine.global_rank)
+    fixed = _fixed(engine)
     return sorted([*learned, *fixed], key=lambda piece: place[piece.name])
 
 
@@ -91,7 +91,7 @@ def _pieces_1_2(optimizer: Any, _: nn.Module, names: Mapping[int, str]) -> Itera
 
 
 def _pieces_3(optimizer: Any, _: nn.Module, names: Mapping[int, str]) -> Iterator[Piece]:
-    """Stage 3: each parameter cut into equal parts, the last filled up; those of a group of them one after the other."""
+    """Stage 3: each parameter cut into equal parts, the last filled up; those of a group one after the other."""
     for group, master in zip(_groups(optimizer), _masters(optimizer), strict=True):
         offset = 0
         for parameter in group:
@@ -107,18 +107,33 @@ def _own_part(parameter: Any, group: Any) -> tuple[int, int]:
     return start, min(start + count, parameter.ds_numel)
 
 
-def _fixed(module: nn.Module, rank: int) -> Iterator[Piece]:
+def keep_fixed(engine: Any, exact: Tensors) -> None:
+    """Remember the float32 values of parameters that do not learn, of which the engine has a rounded copy."""
+    engine.exact_fixed = {name: exact[name] for name, p in engine.module.named_parameters() if not p.requires_grad}
+
+
+def _fixed(engine: Any) -> Iterator[Piece]:
     """Parameters that do not learn; only rank 0 has them to save, unless they are cut."""
-    parameters: Iterator[tuple[str, Any]] = module.named_parameters()
+    parameters: Iterator[tuple[str, Any]] = engine.module.named_parameters()
     for name, parameter in parameters:
         if parameter.requires_grad:
             continue
         if hasattr(parameter, "ds_tensor"):
             start, stop = _own_part(parameter, parameter.ds_process_group)
             if start < stop:
-                yield Piece(name, start, stop, parameter.ds_tensor, 0, learns=False)
-        elif rank == 0:
-            yield Piece(name, 0, parameter.numel(), parameter, 0, learns=False)
+                value = parameter.ds_tensor[: stop - start]
+                yield Piece(name, start, stop, _exact(engine, name, value, start), 0, learns=False)
+        elif engine.global_rank == 0:
+            yield Piece(name, 0, parameter.numel(), _exact(engine, name, parameter, 0), 0, learns=False)
+
+
+def _exact(engine: Any, name: str, value: Tensor, start: int) -> Tensor:
+    """The float32 values of which these are a rounded copy, unless somebody has changed them since."""
+    kept: Tensor | None = getattr(engine, "exact_fixed", {}).get(name)
+    if kept is None:
+        return value
+    part = kept.reshape(-1)[start : start + value.numel()].view(value.shape).to(value.device)
+    return part if torch.equal(part.to(value.dtype), value) else value.float()
 
 
 def _groups(optimizer: Any) -> Sequence[Sequence[Any]]:
@@ -213,7 +228,7 @@ def fill(
 
 
 def _number(value: float, optimizer: torch.optim.Optimizer, holder: Tensor) -> Tensor:
-    """A number of the state, where torch's optimisers keep it: beside the parameter if they are fused, else on the CPU."""
+    """A number of the state where torch's optimisers keep it: beside the parameter if fused, else on the CPU."""
     fused = bool(optimizer.defaults.get("fused") or optimizer.defaults.get("capturable"))
     return torch.tensor(value, dtype=torch.float32, device=holder.device if fused else "cpu")
 
@@ -245,10 +260,10 @@ def step_without_waiting(engine: Any) -> None:
     if hasattr(optimizer, "fp32_groups_gradient_flat_partition"):
         optimizer.step = MethodType(_step_bf16, optimizer)
         optimizer.zero_grad = MethodType(_zero_grad_bf16, optimizer)
-    if engine.dp_world_size == 1 and not engine.zero_optimization_partition_gradients():
-        if hasattr(optimizer, "fp32_groups_gradient_flat_partition") or engine.zero_optimization_stage() == 0:
-            # Nobody to reduce with: DeepSpeed would copy all gradients to and fro.
-            engine.enable_backward_allreduce = False
+    whole = hasattr(optimizer, "fp32_groups_gradient_flat_partition") or engine.zero_optimization_stage() == 0
+    if whole and engine.dp_world_size == 1:
+        # Nobody to sum with: DeepSpeed would copy all gradients to and fro.
+        engine.enable_backward_allreduce = False
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Writing a checkpoint: each rank its share of the tensors, rank 0 what makes it whole, beside the training where it can.
+"""Writing a checkpoint: each rank its share of the tensors, rank 0 what makes it whole; beside training if it can.
 
 Ranks tell one another by the store that they met at, not by collectives: so a checkpoint can be written by a thread
 while the device goes on, and a rank whose disk is full fails the checkpoint for all without stopping any.
@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from arcticseg.engine.checksums import checksum_of, remove, seal
-from arcticseg.engine.process_group import Ranks, agree
+from arcticseg.engine.process_group import Ranks, agree, barrier
 from arcticseg.engine.progress import beat
 from arcticseg.engine.tensor_files import write_tensors
 from arcticseg.errors import ArcticSegError, OutputError
@@ -70,6 +70,7 @@ class Saver:
     done: Callable[[Path], None]
     _thread: threading.Thread | None = None
     _error: ArcticSegError | None = None
+    _begun: bool = False
     _store: _Store = field(default_factory=_Alone)
 
     def __post_init__(self) -> None:
@@ -88,6 +89,7 @@ class Saver:
         """
         half = whole.with_name(f".{whole.name}.tmp")
         self._prepare(half)
+        self._begun = True
         serial = str(next(_SERIAL))
         share = {name: self._kept(value.detach()) for name, value in tensors.items()}
 
@@ -108,11 +110,16 @@ class Saver:
         return value.cpu() if value.device.type != "cpu" or not self.beside else value.clone()
 
     def settle(self) -> ArcticSegError | None:
-        """Wait for the checkpoint that is being written; its error, the same on all ranks, where it failed."""
+        """Wait for the checkpoint that is being written; its error where it failed, the same on all ranks, which must
+        all call this."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         error, self._error = self._error, None
+        if self._begun:
+            self._begun = False
+            # No rank leaves, and takes the store with it, before all have read how it went.
+            barrier()
         return error
 
     def abandon(self) -> None:

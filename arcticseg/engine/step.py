@@ -40,7 +40,7 @@ class Step(ABC):
     @property
     @abstractmethod
     def engines(self) -> Mapping[str, Any]:
-        """Part -> DeepSpeed engine whose network and optimiser a checkpoint keeps; "" is the network that is trained."""
+        """Part -> DeepSpeed engine whose network and optimiser a checkpoint keeps; "" is what the task trains."""
 
     @property
     @abstractmethod

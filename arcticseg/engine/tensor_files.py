@@ -75,7 +75,7 @@ def _chunks(parts: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
 
 
 class TensorFiles(Mapping[str, Tensor]):
-    """Tensors of several files by name, read when they are asked for; those whose name begins with `prefix`, less it."""
+    """Tensors of several files by name, read when they are asked for; of those that begin with `prefix`, less it."""
 
     def __init__(self, paths: Sequence[Path], prefix: str = "") -> None:
         from safetensors import safe_open
