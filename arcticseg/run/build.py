@@ -269,7 +269,7 @@ def validation_of(
     if streamed or not any("val" in part.manifest.splits for part in sets):
         return None
     return ValidationLoader(
-        *_reader(cfg, selection_of(cfg, sets, "val"), tile),
+        *_reader(cfg, selection_of(cfg, sets, "val").sampled(cfg.data.validation_share), tile),
         share,
         cfg.data.workers,
         pin_memory,
