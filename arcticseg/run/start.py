@@ -28,6 +28,7 @@ from arcticseg.engine.trainer import Every, Trainer
 from arcticseg.errors import ArcticSegError, ConfigError
 from arcticseg.files import write_text
 from arcticseg.run import build
+from arcticseg.run.agreement import check_folder, check_same
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import CONFIG, differences, forget_checkpoint, held, holds_run, may_change
 from arcticseg.run.migrate import stored
@@ -45,6 +46,7 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
     """
     ranks, (sets, selection, length) = process_group.start_agreed(lambda: _open(cfg))
     try:
+        check_same(cfg, selection.fingerprint)
         with _run_folder(cfg, resume, ranks) as start:
             return _train(cfg, sets, selection, length, ranks, start)
     finally:
@@ -120,6 +122,7 @@ def _run_folder(cfg: RunConfig, resume: bool, ranks: Ranks) -> Iterator[Path | N
             except ArcticSegError as caught:
                 error = caught
         process_group.agree(error, ranks.device)
+        check_folder(Path(cfg.out), ranks)
         start = process_group.gather(start)[0]
         if start is not None and not start.is_dir():
             error = ConfigError(f"{start}: rank {ranks.rank} does not see it; set an 'out' that all machines share")
