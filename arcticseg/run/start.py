@@ -49,6 +49,9 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
         check_same(cfg, selection.fingerprint)
         with _run_folder(cfg, resume, ranks) as start:
             return _train(cfg, sets, selection, length, ranks, start)
+    except ArcticSegError as error:
+        process_group.share(error)
+        raise
     finally:
         process_group.stop()
 

@@ -15,7 +15,7 @@ import pytest
 from arcticseg.ranks import free_port, without_rank_variables
 from arcticseg.run.folder import CHECKPOINTS
 from launchers.status import ERROR_PREFIX, STOPPED, USER_ERROR
-from tests.training import UNET, empty_config, kill, launch, overrides, wait_for_step
+from tests.training import UNET, VIT, empty_config, kill, launch, overrides, wait_for_step
 
 
 def children(process: int) -> list[int]:
@@ -114,3 +114,13 @@ def test_ranks_that_would_train_apart_are_refused(
     assert told in printed[1]
     assert "rank 1 has met an error" in printed[0]
     assert not list(tmp_path.glob("*/checkpoints/step-*"))
+
+
+def test_an_error_of_all_ranks_is_told_once(tiny_shards: Path, tmp_path: Path) -> None:
+    """They meet it after they have joined, and no launcher ends the others."""
+    settings = VIT | {"steps": 2, "model.init_from": tmp_path / "missing"}
+    arguments = [overrides(tiny_shards, tmp_path / "run", settings)] * 2
+    statuses, printed = run_ranks(empty_config(tmp_path), arguments)
+    assert statuses == [USER_ERROR, USER_ERROR], printed
+    assert "".join(printed).count(ERROR_PREFIX) == 1, printed
+    assert "".join(printed).count("missing: holds no weights") == 1, printed
