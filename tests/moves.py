@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.shards_of_tests import make_tiny_shards
+from tests.chaos import shards_in
 from tests.training import VIT, empty_config, lines, overrides, train
 
 # Losses of so many steps after a move are compared.
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     bad = 0
     with tempfile.TemporaryDirectory() as name:
-        shards = make_tiny_shards(Path(name) / "shards")
+        shards = shards_in(Path(name))
         for number, move in enumerate(moves(arguments.moves, arguments.seed)):
             folder = Path(name) / str(number)
             folder.mkdir()

@@ -51,8 +51,8 @@ def check_named(keys: Sequence[str]) -> None:
 
 def gone_on(
     before: RunConfig, asked: RunConfig, known: Sequence[Change], named: Sequence[str], step: int
-) -> tuple[RunConfig, list[Change]]:
-    """The config that a run goes on with, and all its changes.
+) -> list[Change]:
+    """All changes of a run that goes on.
 
     Args:
         before: config of the run so far.
@@ -64,21 +64,37 @@ def gone_on(
     Raises:
         ConfigError: they differ in a key that may not change, or was not named.
     """
-    now = config.to_dict(asked)
-    for change in known:
-        if change.key not in named and _value(now, change.key) == change.before:
-            _set(now, change.key, change.now)
-    cfg = config.build(RunConfig, now)
+    meant = applied(asked, [change for change in known if change.key not in named and _has(asked, change)])
     changes = list(known)
-    for key, old, new in differences(before, cfg):
-        if key in named:
+    for key, old, new in differences(before, meant):
+        if key in named or (may_change(key) and any(change.key == key for change in known)):
             changes.append(Change(step, key, old, new))
         elif not may_change(key):
             told = "" if not _may_be_named(key) else f", or give --change {key}={new!r}"
             raise ConfigError(
-                f"key '{key}' is {new!r}; the run in {cfg.out} has {old!r}: set that, or another 'out'{told}"
+                f"key '{key}' is {new!r}; the run in {asked.out} has {old!r}: set that, or another 'out'{told}"
             )
-    return cfg, changes
+    return changes
+
+
+def applied(cfg: RunConfig, changes: Sequence[Change]) -> RunConfig:
+    """A config with changes made."""
+    keys = config.to_dict(cfg)
+    for change in changes:
+        *sections, last = change.key.split(".")
+        section = keys
+        for part in sections:
+            section = section[part]
+        section[last] = change.now
+    return config.build(RunConfig, keys)
+
+
+def _has(cfg: RunConfig, change: Change) -> bool:
+    """Whether a config has what a change was made from."""
+    value: Any = config.to_dict(cfg)
+    for part in change.key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return bool(value == change.before)
 
 
 def _may_be_named(key: str) -> bool:
@@ -97,16 +113,3 @@ def as_json(changes: Sequence[Change]) -> list[dict[str, Any]]:
 def from_json(values: Sequence[dict[str, Any]]) -> list[Change]:
     """The changes that `as_json` gave."""
     return [Change(**value) for value in values]
-
-
-def _value(keys: Any, key: str) -> Any:
-    for part in key.split("."):
-        keys = keys.get(part) if isinstance(keys, dict) else None
-    return keys
-
-
-def _set(keys: dict[str, Any], key: str, value: Any) -> None:
-    *sections, last = key.split(".")
-    for part in sections:
-        keys = keys[part]
-    keys[last] = value

@@ -27,8 +27,9 @@ from arcticseg.engine.trainer import Every, Trainer
 from arcticseg.errors import ArcticSegError, ConfigError
 from arcticseg.files import write_text
 from arcticseg.run import build
+from arcticseg.run.agreement import check_folder, check_same
 from arcticseg.run.config import RunConfig
-from arcticseg.run.change import CHANGES, Change, as_json, from_json, gone_on
+from arcticseg.run.change import CHANGES, Change, applied, as_json, from_json, gone_on
 from arcticseg.run.folder import CONFIG, forget_checkpoint, held, holds_run
 from arcticseg.run.migrate import stored
 from arcticseg.tasks.task import Objective, Task
@@ -40,13 +41,11 @@ class Start:
     """What a training begins with, the same on all ranks.
 
     Attributes:
-        cfg: with what the run has changed before.
         folder: checkpoint to go on from; None: from the beginning.
         changes: of the run, the newest last.
         new: how many of them are of now.
     """
 
-    cfg: RunConfig
     folder: Path | None = None
     changes: Sequence[Change] = ()
     new: int = 0
@@ -67,8 +66,12 @@ def run(cfg: RunConfig, resume: bool = False, changed: Sequence[str] = ()) -> bo
     """
     ranks, (sets, selection) = process_group.start_agreed(lambda: _open(cfg))
     try:
+        check_same(cfg, selection.fingerprint)
         with _run_folder(cfg, resume, changed, ranks) as start:
-            return _train(start, sets, selection, ranks)
+            return _train(applied(cfg, start.changes), start, sets, selection, ranks)
+    except ArcticSegError as error:
+        process_group.share(error)
+        raise
     finally:
         process_group.stop()
 
@@ -81,9 +84,8 @@ def _open(cfg: RunConfig) -> tuple[list[ShardSet], Selection]:
     return sets, selection
 
 
-def _train(start: Start, sets: Sequence[ShardSet], selection: Selection, ranks: Ranks) -> bool:
+def _train(cfg: RunConfig, start: Start, sets: Sequence[ShardSet], selection: Selection, ranks: Ranks) -> bool:
     """Put the parts together and train, from a checkpoint or from the beginning."""
-    cfg = start.cfg
     length = build.length_of(cfg, len(selection))
     tile = sets[0].manifest.tile
     share = build.share_of(cfg, ranks)
@@ -148,6 +150,7 @@ def _run_folder(cfg: RunConfig, resume: bool, changed: Sequence[str], ranks: Ran
             except ArcticSegError as caught:
                 error = caught
         process_group.agree(error, ranks.device)
+        check_folder(Path(cfg.out), ranks)
         given = cast(Start, process_group.gather(start)[0])
         if given.folder is not None and not given.folder.is_dir():
             error = ConfigError(f"{given.folder}: rank {ranks.rank} does not see it; set an 'out' that all share")
@@ -169,15 +172,15 @@ def _start_of(cfg: RunConfig, resume: bool, changed: Sequence[str]) -> Start:
             raise ConfigError(
                 f"key 'out' is '{out}', which holds a run; go on with it by --resume, or set another folder"
             )
-        return Start(cfg)
+        return Start()
     folder = checkpoint.newest(out, _warn)
     before = _config_before(out, folder)
     if before is None:
-        return Start(cfg, folder)
+        return Start(folder)
     saved = None if folder is None else Checkpoint.open(folder)
     known = from_json(json.loads(saved.metadata.get(CHANGES, "[]"))) if saved is not None else []
-    now, changes = gone_on(before, cfg, known, changed, saved.position.step if saved is not None else 0)
-    return Start(now, folder, changes, len(changes) - len(known))
+    changes = gone_on(before, cfg, known, changed, saved.position.step if saved is not None else 0)
+    return Start(folder, changes, len(changes) - len(known))
 
 
 def _config_before(out: Path, start: Path | None) -> RunConfig | None:
