@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +29,8 @@ T = TypeVar("T")
 Later = Callable[[], Tensor]
 # Seconds that a rank with an error waits for the others, to tell them, before it tells the error itself.
 _LAST_WAIT = 20.0
+# Seconds that rank 0 stays with an error, for others that meet the same a little later.
+_STORE_STAYS = 1.5
 
 _control: Any = None
 
@@ -266,6 +270,19 @@ def gather(value: Any) -> list[Any]:
             if isinstance(part, ArcticSegError):
                 part.met_by = rank
     return values
+
+
+def share(error: ArcticSegError) -> None:
+    """Settle which rank tells an error that others may meet at the same time, without waiting for them."""
+    if error.met_by is not None or not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    key = f"arcticseg/error/{hashlib.sha256(str(error).encode()).hexdigest()}"
+    # Where rank 0 has gone with its store, each tells its own.
+    with contextlib.suppress(RuntimeError):
+        store = dist.distributed_c10d._get_default_store()
+        error.met_by = int(store.compare_set(key, "", str(dist.get_rank())))
+        if dist.get_rank() == 0:
+            time.sleep(_STORE_STAYS)
 
 
 def agree(error: ArcticSegError | None) -> None:

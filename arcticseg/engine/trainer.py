@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,6 +59,7 @@ class Trainer:
         validation: gives (batch, samples that count) for one pass over the validation samples; None: there are none.
         length: of the training.
         seed: of what a network draws.
+        changed: what is other now than in the training so far, to be told.
     """
 
     training: Training
@@ -72,6 +73,7 @@ class Trainer:
     hooks: Sequence[Hook]
     position: Position
     seed: int
+    changed: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         self.ranks, self.task, self.step = self.training.ranks, self.training.task, self.training.step
@@ -98,6 +100,8 @@ class Trainer:
         try:
             for hook in self.hooks:
                 hook.on_start(self.training)
+            for change in self.changed:
+                self._tell("changed", change)
             with watched(self.engine.hang_seconds, self.ranks):
                 return self._train()
         finally:
@@ -174,7 +178,7 @@ class Trainer:
             self._tell("finished early", {"reason": reason})
         return reason
 
-    def _tell(self, event: str, values: dict[str, Any]) -> None:
+    def _tell(self, event: str, values: Mapping[str, Any]) -> None:
         for hook in self.hooks:
             hook.on_event(self.position.step, event, values)
 

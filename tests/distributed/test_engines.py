@@ -141,3 +141,15 @@ def test_going_on_in_the_same_settings_changes_no_bit(stage: int, keys: dict[str
     assert rest.state["parts"] == whole.state["parts"]
     if keys.get("parts") == 2:
         assert "step/second/optimiser.momentum_buffer/a.weight" in set(whole.tensors)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_gradients_under_bf16_accumulate_without_rounding(stage: int, tmp_path: Path) -> None:
+    """In 8 and 64 parts they are about as near to float32 as in one; added up in bf16 they were 2.7 times as far."""
+    process = Forked("tests.distributed.accumulated", [tmp_path / "errors.json", stage], merged=True)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
+    errors = json.loads((tmp_path / "errors.json").read_text())
+    assert 0 < errors["1"] < 0.02
+    assert errors["8"] < 1.5 * errors["1"]
+    assert errors["64"] < 1.5 * errors["1"]
