@@ -223,9 +223,9 @@ class Trainer:
             if self.position.in_a_row > self.engine.max_skipped:
                 raise ArcticSegError(
                     f"loss or gradient was NaN or infinite in {self.position.in_a_row} steps in a row, up to step "
-                    f"{step} (engine.max_skipped {self.engine.max_skipped}); {path} names their samples, such as {keys()[0]}; "
-                    f"look at these, lower optim.lr ({self.optim.lr}), or set engine.precision to fp32 (now "
-                    f"{self.engine.precision}); weights and checkpoints are as before these steps"
+                    f"{step} (engine.max_skipped {self.engine.max_skipped}); {path} names their samples, such as "
+                    f"{keys()[0]}; look at these, lower optim.lr ({self.optim.lr}), or set engine.precision to fp32 "
+                    f"(now {self.engine.precision}); weights and checkpoints are as before these steps"
                 )
 
     def _validate(self) -> None:
