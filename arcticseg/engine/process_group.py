@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ from arcticseg.ranks import SLURM_VARIABLES, find_master, free_port, several_ran
 T = TypeVar("T")
 # Seconds that a rank with an error waits for the others, to tell them, before it tells the error itself.
 _LAST_WAIT = 20.0
+# Who wants the process group to stay.
+_keepers: list[Ranks] = []
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,21 @@ def _join(ranks: Ranks, seconds: float) -> None:
 
 
 def stop() -> None:
-    """Leave the process group."""
-    if dist.is_initialized():
+    """Leave the process group, unless it is `kept`."""
+    if dist.is_initialized() and not _keepers:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[Ranks]:
+    """Join, and stay until the end: several trainings of a process need this, as DeepSpeed knows its first group only."""
+    ranks = start()
+    _keepers.append(ranks)
+    try:
+        yield ranks
+    finally:
+        _keepers.pop()
+        stop()
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

@@ -71,6 +71,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.ranks, self.task, self.step = self.training.ranks, self.training.task, self.training.step
         self._stop_asked, self._interrupted = False, float("inf")
+        self._waited = 0.0
 
     def train(self) -> bool:
         """Train to the end; return False when a signal or a hook stopped it early, with a checkpoint to go on from."""
@@ -114,15 +115,16 @@ class Trainer:
                 values = self._values(sums, counted, rate)
                 now = time.monotonic()
                 values["samples_per_s"] = round(samples / max(now - since, 1e-9), 3)
-                since, samples = now, 0
+                values["data_wait"] = round(self._waited / max(now - since, 1e-9), 5)
+                since, samples, self._waited = now, 0, 0.0
             for hook in self.hooks:
                 hook.on_step(self.position.step, values)
             if done or _due(self.position.step, self.every.validation):
                 self._validate()
-                since, samples = time.monotonic(), 0
+                since, samples, self._waited = time.monotonic(), 0, 0.0
             if done or stopped or _due(self.position.step, self.every.checkpoint):
                 self._checkpoint()
-                since, samples = time.monotonic(), 0
+                since, samples, self._waited = time.monotonic(), 0, 0.0
         self._tell("summary", self._summary())
         if self.position.step < total:
             return False
@@ -140,7 +142,9 @@ class Trainer:
         Raises:
             ArcticSegError: a rank's error, the same on all ranks.
         """
+        began = time.monotonic()
         batches = self.loader.step()
+        self._waited += time.monotonic() - began
         while True:
             inputs = [self.assemble(batch.to(self.ranks.device)) for batch in batches]
             # One sum over ranks carries the counts that losses are divided by, the wish to stop, and trouble with data.

@@ -19,7 +19,7 @@ from arcticseg.engine import checkpoint, process_group
 from arcticseg.engine.checkpoint import Position
 from arcticseg.engine.checksums import read_state
 from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
-from arcticseg.engine.hooks.hook import Training
+from arcticseg.engine.hooks.hook import Hook, Training
 from arcticseg.engine.length import Length
 from arcticseg.engine.process_group import Ranks
 from arcticseg.engine.reshard import suited
@@ -34,8 +34,11 @@ from arcticseg.run.migrate import stored
 from arcticseg.tasks.task import Objective, Task
 
 
-def run(cfg: RunConfig, resume: bool = False) -> bool:
+def run(cfg: RunConfig, resume: bool = False, extra: Sequence[Hook] = ()) -> bool:
     """Train; every rank of the job calls this.
+
+    Args:
+        extra: hooks besides those of the config, after them.
 
     Returns:
         True when training reached its end, False when a signal stopped it after a checkpoint.
@@ -46,7 +49,7 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
     ranks, (sets, selection, length) = process_group.start_agreed(lambda: _open(cfg))
     try:
         with _run_folder(cfg, resume, ranks) as start:
-            return _train(cfg, sets, selection, length, ranks, start)
+            return _train(cfg, sets, selection, length, ranks, start, extra)
     finally:
         process_group.stop()
 
@@ -59,7 +62,13 @@ def _open(cfg: RunConfig) -> tuple[list[ShardSet], Selection, Length]:
 
 
 def _train(
-    cfg: RunConfig, sets: Sequence[ShardSet], selection: Selection, length: Length, ranks: Ranks, start: Path | None
+    cfg: RunConfig,
+    sets: Sequence[ShardSet],
+    selection: Selection,
+    length: Length,
+    ranks: Ranks,
+    start: Path | None,
+    extra: Sequence[Hook],
 ) -> bool:
     """Put the parts together and train, from a checkpoint or from the beginning."""
     tile = sets[0].manifest.tile
@@ -75,7 +84,7 @@ def _train(
     statistics = build.statistics_of(cfg, sets)
     if ranks.is_main:
         write_text(Path(cfg.out) / CONFIG, config.dump(cfg))
-    hooks = build.build_hooks(cfg, ranks, position.step)
+    hooks = [*build.build_hooks(cfg, ranks, position.step), *extra]
     if start is not None:
         checkpoint.load_hooks(start, hooks)
     metadata = build.metadata_of(cfg, sets, selection, statistics)

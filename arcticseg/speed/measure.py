@@ -1,0 +1,240 @@
+"""Measures a config's training on this machine, part by part: each function gives one row of numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import io
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arcticseg.data.batch import Batch
+from arcticseg.data.loader import Loader
+from arcticseg.data.transforms import Assemble
+from arcticseg.data.webdataset_reader import WebDatasetLoader
+from arcticseg.engine import process_group
+from arcticseg.engine.config import accumulation_steps
+from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
+from arcticseg.engine.process_group import Ranks
+from arcticseg.run import build
+from arcticseg.run.config import RunConfig
+from arcticseg.run.start import run
+from arcticseg.speed.arithmetic import Work
+from arcticseg.speed.bare import Bare, BareDeepSpeed, Masters
+from arcticseg.speed.clock import Clock, MeasuredError, Phases, middle, synchronise
+from arcticseg.speed.network import work_of
+
+Row = dict[str, Any]
+# Edge of the square matrices whose product says what a device can do: on a GPU, on a CPU.
+_PRODUCT = {"cuda": 8192, "cpu": 1024}
+# Batches that the bare loop goes over.
+_HELD = 4
+
+
+def device_here() -> torch.device:
+    """The device that a training of one rank would use."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def machine(device: torch.device) -> Row:
+    """The device's name, its matrix product in the precision of training, its memory's bandwidth."""
+    cuda = device.type == "cuda"
+    edge, dtype = _PRODUCT[device.type], torch.bfloat16 if cuda else torch.float32
+    a, b = (torch.randn(edge, edge, device=device, dtype=dtype) for _ in range(2))
+    seconds = _timed(lambda: a @ b, device, 10)
+    source = torch.empty((1 << 31) if cuda else (1 << 26), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copying = _timed(lambda: target.copy_(source), device, 10)
+    name = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
+    return {
+        "device": name,
+        "torch": torch.__version__,
+        "product": f"{edge}^3 {str(dtype).removeprefix('torch.')}",
+        "product_tflops": 2 * edge**3 / seconds / 1e12,
+        "copy_gb_per_s": 2 * source.nbytes / copying / 1e9,
+    }
+
+
+def _timed(act: Any, device: torch.device, times: int) -> float:
+    """Seconds a call."""
+    for _ in range(3):
+        act()
+    synchronise(device)
+    began = time.perf_counter()
+    for _ in range(times):
+        act()
+    synchronise(device)
+    return (time.perf_counter() - began) / times
+
+
+def trainer(cfg: RunConfig, phases: Phases, communication: bool = False) -> Row:
+    """The real training, from its loader to its hooks; every rank of the job calls this.
+
+    Validation, checkpoint and weights come after what is measured, and are left out. A process that measures more than
+    one training does so within `process_group.kept`.
+    """
+    clock = Clock(phases, cfg.engine.global_batch_size, communication)
+    with tempfile.TemporaryDirectory(prefix="arcticseg-bench-", ignore_cleanup_errors=True) as folder:
+        out = Path(folder) / "run"
+        measured = dataclasses.replace(cfg, steps=phases.total, epochs=None, out=str(out))
+        # The progress bar is for a person.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(MeasuredError):
+            run(measured, extra=[clock])
+    _free()
+    return clock.row
+
+
+def loader_alone(cfg: RunConfig, device: torch.device, seconds: float) -> Row:
+    """The loader of a rank without anything behind it."""
+    with _Parts(cfg, device) as parts:
+        for _ in range(3):
+            parts.loader.step(), parts.loader.stepped()
+        steps, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            parts.loader.step(), parts.loader.stepped()
+            steps += 1
+        rate = steps * cfg.engine.global_batch_size / (time.perf_counter() - began)
+    return {"samples_per_s": rate, "workers": cfg.data.workers}
+
+
+def bare(cfg: RunConfig, device: torch.device, warmup: int, steps: int) -> Row:
+    """A loop of the same network over batches that lie on the device, with the same assembly and compile setting.
+
+    One micro batch is one step.
+    """
+    micro, _ = accumulation_steps(cfg.engine, 1)
+    one = dataclasses.replace(cfg, engine=dataclasses.replace(cfg.engine, global_batch_size=micro))
+    dtype = DTYPES[cfg.engine.precision]
+    with _Parts(one, device) as parts:
+        batches = [parts.next_on_device() for _ in range(_HELD)]
+    network = build.build_model(cfg, parts.tile)
+    task = build.build_task(cfg, network)
+    network = network.to(device, dtype)
+    masters = Masters(network, cfg.optim)
+    called = torch.compile(network) if compiles(cfg) else network
+    loop = Bare(called, task, parts.assemble, batches, masters, dtype)
+    assembling = _timed(lambda: parts.assemble(batches[0]), device, 5)
+    for _ in range(warmup):
+        loop.step()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    synchronise(device)
+    began = time.perf_counter()
+    for _ in range(steps):
+        loop.step()
+    synchronise(device)
+    seconds = (time.perf_counter() - began) / steps
+    row: Row = {"samples_per_s": micro / seconds, "step_ms": 1e3 * seconds, "assemble_ms": 1e3 * assembling}
+    if device.type == "cuda":
+        row["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    del loop, called, network, masters, batches
+    _free()
+    return row
+
+
+def overhead(cfg: RunConfig, phases: Phases, pairs: int) -> Row:
+    """The trainer beside a bare loop around a DeepSpeed engine, one after the other, several times.
+
+    Both have the same network, loader and assembly; the median of the pairs' ratios, least and greatest.
+    """
+    ratios, rates = [], []
+    with process_group.kept():
+        for number in range(pairs):
+            # Whichever goes first, so that neither gains from it.
+            if number % 2:
+                plain, ours = _deepspeed(cfg, phases), trainer(cfg, phases)["step_ms"]
+            else:
+                ours, plain = trainer(cfg, phases)["step_ms"], _deepspeed(cfg, phases)
+            ratios.append(ours / plain - 1)
+            rates.append(plain)
+    share, least, greatest = middle(ratios)
+    return {"overhead": share, "least": least, "greatest": greatest, "pairs": pairs, "bare_step_ms": middle(rates)[0]}
+
+
+def _deepspeed(cfg: RunConfig, phases: Phases) -> float:
+    """Milliseconds a step of a bare loop around a DeepSpeed engine on one rank."""
+    with process_group.kept() as ranks, _Parts(cfg, ranks.device) as parts:
+        torch.set_num_threads(cfg.engine.threads or torch.get_num_threads())
+        network = build.build_model(cfg, parts.tile)
+        task = build.build_task(cfg, network)
+        engine = make_engine(network, cfg.engine, cfg.optim, ranks)
+        engine.train()
+        loop = BareDeepSpeed(
+            engine, task, parts.assemble, parts.loader, DTYPES[cfg.engine.precision], ranks.device
+        )
+        for _ in range(phases.warmup):
+            loop.step()
+        synchronise(ranks.device)
+        began = time.perf_counter()
+        for _ in range(phases.timed):
+            loop.step()
+        synchronise(ranks.device)
+        seconds = time.perf_counter() - began
+    _free()
+    return 1e3 * seconds / phases.timed
+
+
+def compiles(cfg: RunConfig) -> bool:
+    """Whether the training compiles its network."""
+    return bool(getattr(cfg.engine, "compile", False))
+
+
+def efficiency(work: Work, samples_per_s: float, product_tflops: float) -> Row:
+    """Operations that a rate of training stands for, and their share of what the device's matrix product reaches."""
+    tflops = work.flops_a_sample * samples_per_s / 1e12
+    return {"tflop_a_sample": work.flops_a_sample / 1e12, "tflops": tflops, "mfu": tflops / product_tflops}
+
+
+def work_here(cfg: RunConfig) -> Work:
+    """The work of a micro batch of a config, tiles as large as those of its shards."""
+    tile = build.open_sets(cfg)[0].manifest.tile
+    return work_of(cfg, tile, accumulation_steps(cfg.engine, 1)[0])
+
+
+def _copied(batch: Batch) -> Batch:
+    """A batch in memory of its own, not in the ring's."""
+    tensors = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    copies: dict[str, Any] = {name: value.clone() for name, value in tensors.items() if isinstance(value, Tensor)}
+    return dataclasses.replace(batch, **copies)
+
+
+def _free() -> None:
+    """Give memory back before the next part."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+class _Parts:
+    """A loader and what turns its batches into inputs, for one rank; a context that closes the loader."""
+
+    loader: Loader | WebDatasetLoader
+
+    def __init__(self, cfg: RunConfig, device: torch.device) -> None:
+        ranks = Ranks(0, 0, 1, 1, device)
+        sets = build.open_sets(cfg)
+        self.device, self.tile = device, sets[0].manifest.tile
+        selection = build.selection_of(cfg, sets, "train")
+        share = build.share_of(cfg, ranks)
+        self.loader = build.loader_of(cfg, selection, self.tile, share, pin_memory=device.type == "cuda")
+        self.assemble = Assemble(cfg.data.names, cfg.data.valid_plane, build.statistics_of(cfg, sets))
+
+    def next_on_device(self) -> Any:
+        """The first micro batch of the next step, on the device, in memory of its own."""
+        batch = self.loader.step()[0]
+        moved = _copied(batch).to(self.device)
+        synchronise(self.device)
+        self.loader.stepped()
+        return moved
+
+    def __enter__(self) -> _Parts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loader.close()

@@ -1,0 +1,2 @@
+"""Placeholder."""
+def add_arguments(parser): pass
