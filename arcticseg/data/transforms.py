@@ -38,6 +38,7 @@ class Inputs:
         data: bool [B, C, H, W], where x holds data.
         dropped: bool [B, C], planes that channel dropout takes from the network, but not from its targets.
         labels: uint8 [B, 3, H, W]; 255 = masked.
+        seeds: int64 [B], of each sample's drop path in training; None: nothing is dropped.
     """
 
     place: Tensor
@@ -45,6 +46,7 @@ class Inputs:
     data: Tensor
     dropped: Tensor
     labels: Tensor
+    seeds: Tensor | None = None
 
     @property
     def seen(self) -> Tensor:

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from arcticseg.engine import compiled, rendezvous
+from arcticseg.engine.config import COLLECTIVE_SECONDS
+from arcticseg.engine.progress import beat
 from arcticseg.errors import ArcticSegError, ConfigError
 from arcticseg.ranks import SLURM_VARIABLES, find_master, free_port, several_ranks
 
@@ -173,7 +176,12 @@ def _join(ranks: Ranks, seconds: float) -> None:
     # As DeepSpeed makes it.
     device = ranks.device if cuda and ranks.world_size > 1 else None
     dist.init_process_group(
-        "nccl" if cuda else "gloo", store=store, rank=ranks.rank, world_size=ranks.world_size, device_id=device
+        "nccl" if cuda else "gloo",
+        store=store,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        device_id=device,
+        timeout=timedelta(seconds=COLLECTIVE_SECONDS),
     )
 
 
@@ -197,6 +205,7 @@ def kept() -> Iterator[Ranks]:
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Sum a tensor over ranks, in place."""
+    beat()
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(values)
     return values
@@ -210,12 +219,14 @@ def sum_array(values: NDArray, device: torch.device) -> NDArray:
 
 def barrier() -> None:
     """Wait for all ranks."""
+    beat()
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.barrier()
 
 
 def gather(value: Any) -> list[Any]:
     """What each rank has, any value that can be pickled, in the order of the ranks, on all of them."""
+    beat()
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [value]
     values: list[Any] = [None] * dist.get_world_size()

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,9 +27,12 @@ from arcticseg.engine.hooks.hook import Hook, Training, Values
 from arcticseg.engine.length import Length
 from arcticseg.engine.optim import learning_rate
 from arcticseg.engine.process_group import agree, gather, sum_array, sum_over_ranks
+from arcticseg.engine.progress import beat, begin_step
+from arcticseg.engine.watchdog import watched
 from arcticseg.engine.weights import check_engine, save_weights
 from arcticseg.errors import ArcticSegError
-from arcticseg.run.folder import last_weights
+from arcticseg.files import append_line
+from arcticseg.run.folder import last_weights, skipped_path
 
 # Numbers of the signals that ask for a checkpoint and a clean end: SLURM sends them before it kills.
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -72,15 +75,23 @@ class Trainer:
         self.ranks, self.task, self.step = self.training.ranks, self.training.task, self.training.step
         self._stop_asked, self._interrupted = False, float("inf")
         self._waited = 0.0
+        self._saver = checkpoint.make_saver(self.training.out, self.ranks)
+        # Of steps of which it is not known yet whether they were left out: number, and the keys of their samples.
+        self._unread: list[tuple[int, Callable[[], list[str]]]] = []
 
     def train(self) -> bool:
-        """Train to the end; return False when a signal or a hook stopped it early, with a checkpoint to go on from."""
+        """Train to the end, or until a hook has finished; False when a signal or a hook stopped it before.
+
+        A training that was stopped has a checkpoint to go on from.
+        """
         handlers = {number: signal.signal(number, self._ask_stop) for number in _STOP_SIGNALS}
         try:
             for hook in self.hooks:
                 hook.on_start(self.training)
-            return self._train()
+            with watched(self.engine.hang_seconds, self.ranks):
+                return self._train()
         finally:
+            self._saver.abandon()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             for hook in self.hooks:
@@ -100,15 +111,18 @@ class Trainer:
         self.step.train()
         total = self.training.last
         since, samples = time.monotonic(), 0
-        stopped = False
-        while self.position.step < total and not stopped:
+        stopped, finished = False, self._finished()
+        while self.position.step < total and not (stopped or finished):
             before = self.position.step
+            begin_step(before + 1)
             self._seed(before)
             inputs, counted, stopped = self._next_inputs()
+            keys: Callable[[], list[str]] = lambda: ["?"]
             rate = learning_rate(*self.length.schedule(before, self.loader.consumed), self.optim)
             sums = self.step(inputs, counted, rate)
             self.loader.stepped()
             self.position.step, samples = before + 1, samples + self.engine.global_batch_size
+            self._unread.append((self.position.step, keys))
             values: Values | None = None
             done = self.position.step == total
             if self.position.step % self.every.log == 0 or done:
@@ -117,19 +131,23 @@ class Trainer:
                 values["samples_per_s"] = round(samples / max(now - since, 1e-9), 3)
                 values["data_wait"] = round(self._waited / max(now - since, 1e-9), 5)
                 since, samples, self._waited = now, 0, 0.0
+            beat(f"hooks after step {self.position.step}")
             for hook in self.hooks:
                 hook.on_step(self.position.step, values)
             if done or _due(self.position.step, self.every.validation):
                 self._validate()
+                finished = None if done else self._finished()
                 since, samples, self._waited = time.monotonic(), 0, 0.0
-            if done or stopped or _due(self.position.step, self.every.checkpoint):
-                self._checkpoint()
+            ends = done or stopped or bool(finished)
+            if ends or _due(self.position.step, self.every.checkpoint):
+                self._checkpoint(ends)
                 since, samples, self._waited = time.monotonic(), 0, 0.0
         self._tell("summary", self._summary())
-        if self.position.step < total:
+        if self.position.step < total and not finished:
             return False
+        beat("writing the weights")
         path = last_weights(self.training.out)
-        save_weights(self.training.engine, path, self.training.metadata, self.position.step)
+        save_weights(self.training.engine, path, self.training.metadata, self.position.step, self.ranks)
         return True
 
     def _seed(self, step: int) -> None:
@@ -158,6 +176,13 @@ class Trainer:
             batches, damages = self.loader.settle(gather)
             self._tell_damage("damaged sample, replaced", damages)
 
+    def _finished(self) -> str | None:
+        """Why a hook ends the training, which is told."""
+        reason = next((reason for hook in self.hooks if (reason := hook.finished())), None)
+        if reason:
+            self._tell("finished early", {"reason": reason})
+        return reason
+
     def _tell(self, event: str, values: dict[str, Any]) -> None:
         for hook in self.hooks:
             hook.on_event(self.position.step, event, values)
@@ -173,25 +198,46 @@ class Trainer:
         return {"samples": consumed, "damaged": self.loader.damaged} | rest
 
     def _values(self, sums: Tensor, counted: Tensor, rate: float) -> dict[str, Tensor | float]:
-        """Loss and its terms over the global batch, on the device, and the learning rate.
+        """Loss and its terms over the global batch, norm of the gradient, on the device; learning rate, steps left out.
 
         Raises:
-            ArcticSegError: the loss is not a number.
+            ArcticSegError: too many steps were left out.
         """
+        self._read_skipped()
         means = (sum_over_ranks(sums.double()) / counted.clamp(min=1)).unbind()
-        loss = self.task.weighted(means)
-        if loss.isnan().item():
-            raise ArcticSegError(
-                f"the loss is NaN at step {self.position.step}; lower optim.lr ({self.optim.lr}), "
-                f"or set engine.precision to fp32 (now {self.engine.precision})"
-            )
         terms = {f"loss_{name}": mean for name, mean in zip(self.task.terms, means, strict=True)}
-        return {"loss": loss, **terms, "lr": rate}
+        values: dict[str, Tensor | float] = {"loss": self.task.weighted(means), **terms}
+        return values | {"lr": rate, "grad_norm": self.step.norm, "skipped": self.position.skipped}
+
+    def _read_skipped(self) -> None:
+        """Learn which steps were left out for NaN or infinity, and write down their samples.
+
+        Raises:
+            ArcticSegError: more than `engine.max_skipped` in a row.
+        """
+        unread, self._unread = self._unread, []
+        for skipped, (step, keys) in zip(self.step.read_skipped(), unread, strict=True):
+            self.position.in_a_row = self.position.in_a_row + 1 if skipped else 0
+            if not skipped:
+                continue
+            self.position.skipped += 1
+            path = skipped_path(self.training.out)
+            self._tell("step left out for NaN or infinity", {"number": step, "samples": path.name})
+            if self.ranks.is_main:
+                append_line(path, json.dumps({"step": step, "samples": keys()}))
+            if self.position.in_a_row > self.engine.max_skipped:
+                raise ArcticSegError(
+                    f"loss or gradient was NaN or infinite in {self.position.in_a_row} steps in a row, up to step "
+                    f"{step} (engine.max_skipped {self.engine.max_skipped}); {path} names their samples, such as {keys()[0]}; "
+                    f"look at these, lower optim.lr ({self.optim.lr}), or set engine.precision to fp32 (now "
+                    f"{self.engine.precision}); weights and checkpoints are as before these steps"
+                )
 
     def _validate(self) -> None:
         """Score the validation samples."""
         if self.validation is None:
             return
+        beat(f"the validation after step {self.position.step}")
         self.step.train(False)
         total: Any = None
         with torch.no_grad():
@@ -224,11 +270,29 @@ class Trainer:
                 return
             yield item
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, needed: bool) -> None:
+        """Write a checkpoint; one that is not `needed` may fail, and training goes on to the next.
+
+        Raises:
+            ArcticSegError: something that it would hold is not finite; it is needed and cannot be written.
+        """
+        beat(f"the checkpoint of step {self.position.step}")
+        self._read_skipped()
+        self._settle(needed=False)
         self.position.loader = self.loader.state_dict()
-        check_engine(self.training.engine, self.position.step)
-        out, config = self.training.out, json.loads(self.training.metadata["config"])
-        checkpoint.save(self.step, self.engine.zero_stage, out, self.position, self.hooks, self.ranks, config)
+        for engine in self.step.engines.values():
+            check_engine(engine, self.position.step)
+        checkpoint.save(self._saver, self.step, self.training.out, self.position, self.hooks, self.training.metadata)
+        if needed or not self._saver.beside:
+            self._settle(needed)
+
+    def _settle(self, needed: bool) -> None:
+        """See whether the checkpoint that was begun last is written."""
+        error = self._saver.settle()
+        if error is not None and needed:
+            raise error
+        if error is not None:
+            self._tell("checkpoint failed, training goes on", {"error": str(error)})
 
 
 def _due(step: int, every: int) -> bool:

@@ -24,7 +24,7 @@ class EncoderConfig(Choice):
 
     The implementation takes (input planes, edge of a tile) and the config's keys. It gives a module whose forward
     takes an image and returns a list of maps, with `dims` (channels of each map) and `stride` (pixels, of which H and
-    W are multiples).
+    W are multiples). Where it has `takes_seeds` set to True, its forward takes `seeds`, too: by them it drops paths.
     """
 
     pyramid: ClassVar[Pyramid] = "halving"
@@ -43,7 +43,7 @@ class ViTConfig(EncoderConfig):
     embed_dim: int | None = None
     depth: int | None = None
     num_heads: int | None = None
-    # Stochastic depth.
+    # Stochastic depth: how often the last block is dropped; drawn by (seed, step, place).
     drop_path: float = 0.0
 
     implementation: ClassVar[str] = "arcticseg.models.encoders.vit:build_vit"

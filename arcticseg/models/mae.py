@@ -85,14 +85,17 @@ class MaskedAutoencoder(nn.Module):
         for module in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
             module.apply(_init_linear)
 
-    def forward(self, x: Tensor, noise: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, noise: Tensor, mask_ratio: float, seeds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Reconstruct x [B, C, H, W] from the patches that noise [B, L] leaves.
 
+        seeds: int64 [B] for the encoder's drop path; None: none.
         Returns pred [B, L, patch * patch * out_chans], laid out as by `patchify`, and mask [B, L], 1 = removed.
         """
         rows, columns = x.shape[-2] // self.patch, x.shape[-1] // self.patch
         kept, mask = random_mask(noise, mask_ratio)
-        seen = self.decoder_embed(self.encoder(x, kept)[0])  # [B, K, D]
+        seen = self.decoder_embed(self.encoder(x, kept, seeds)[0])  # [B, K, D]
         index = kept.unsqueeze(-1).expand(-1, -1, seen.shape[-1])
         blank = self.mask_token.to(seen.dtype).expand(seen.shape[0], rows * columns, -1)
         tokens = blank.scatter(1, index, seen)  # [B, L, D]

@@ -47,6 +47,7 @@ class Predictor:
         assemble: makes its input planes.
         tile: edge of its windows in pixels.
         weights: checksum of its weights file; None: it is not from a file.
+        path: of that file.
     """
 
     network: Network
@@ -55,6 +56,7 @@ class Predictor:
     tile: int
     device: torch.device
     weights: str | None = None
+    path: Path | None = None
 
     @property
     def classes(self) -> dict[str, Classes]:
@@ -190,4 +192,4 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
         simulated=bool(json.loads(metadata["simulated"])),
         charts=model.charts,
     )
-    return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen, identity)
+    return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen, identity, path)

@@ -16,13 +16,11 @@ from arcticseg import config
 from arcticseg.data.select import Selection, ShardSet
 from arcticseg.data.transforms import Assemble
 from arcticseg.engine import checkpoint, process_group
-from arcticseg.engine.checkpoint import Position
-from arcticseg.engine.checksums import read_state
+from arcticseg.engine.checkpoint import Checkpoint, Position
 from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
 from arcticseg.engine.hooks.hook import Hook, Training
 from arcticseg.engine.length import Length
 from arcticseg.engine.process_group import Ranks
-from arcticseg.engine.reshard import suited
 from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.engine.trainer import Every, Trainer
 from arcticseg.errors import ArcticSegError, ConfigError
@@ -32,6 +30,7 @@ from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import CONFIG, differences, forget_checkpoint, held, holds_run, may_change
 from arcticseg.run.migrate import stored
 from arcticseg.tasks.task import Objective, Task
+from arcticseg.tracking import restore_metrics
 
 
 def run(cfg: RunConfig, resume: bool = False, extra: Sequence[Hook] = ()) -> bool:
@@ -74,19 +73,23 @@ def _train(
     tile = sets[0].manifest.tile
     share = build.share_of(cfg, ranks)
     torch.set_num_threads(_threads(cfg, ranks))
-    task, engine, start = _engine(cfg, tile, ranks, start)
-    step = DeepSpeedStep(engine, task, DTYPES[cfg.engine.precision], ranks.world_size)
+    saved = None if start is None else Checkpoint.open(start)
+    task, engine = _engine(cfg, tile, ranks, saved)
+    step = DeepSpeedStep(engine, task, DTYPES[cfg.engine.precision], ranks.world_size, cfg.optim.clip)
     loader = build.loader_of(cfg, selection, tile, share, pin_memory=ranks.device.type == "cuda")
     position = Position()
-    if start is not None:
-        position = checkpoint.load(step, start)
+    if saved is not None:
+        position = saved.position
+        saved.load_step(step)
         loader.load_state_dict(position.loader)
     statistics = build.statistics_of(cfg, sets)
     if ranks.is_main:
         write_text(Path(cfg.out) / CONFIG, config.dump(cfg))
+        if saved is not None:
+            restore_metrics(Path(cfg.out), saved.metrics, position.step)
     hooks = [*build.build_hooks(cfg, ranks, position.step), *extra]
-    if start is not None:
-        checkpoint.load_hooks(start, hooks)
+    if saved is not None:
+        saved.load_hooks(hooks)
     metadata = build.metadata_of(cfg, sets, selection, statistics)
     last = length.last_step(position.step, loader.consumed)
     trainer = Trainer(
@@ -163,7 +166,7 @@ def _config_before(out: Path, start: Path | None) -> RunConfig | None:
     Raises:
         ConfigError: there is `config.yaml` only, and it is damaged.
     """
-    kept = read_state(start).get("config") if start is not None else None
+    kept = Checkpoint.open(start).config if start is not None else None
     before, path = None, out / CONFIG
     try:
         if path.exists():
@@ -179,14 +182,13 @@ def _threads(cfg: RunConfig, ranks: Ranks) -> int:
     return cfg.engine.threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size)
 
 
-def _engine(cfg: RunConfig, tile: int, ranks: Ranks, start: Path | None) -> tuple[Task, Any, Path | None]:
-    """Task, DeepSpeed engine, and the checkpoint in a form that the engine can load."""
+def _engine(cfg: RunConfig, tile: int, ranks: Ranks, saved: Checkpoint | None) -> tuple[Task, Any]:
+    """Task and DeepSpeed engine, with the weights to begin with."""
     model: nn.Module = build.build_model(cfg, tile)
-    if start is None:
+    if saved is None:
         build.initialise(cfg, model)
     task = build.build_task(cfg, model)
-    universal = False
-    if start is not None:
-        start, universal = suited(start, cfg.engine.zero_stage, ranks)
     wrapped = Objective(model, task) if task.learns else model
-    return task, make_engine(wrapped, cfg.engine, cfg.optim, ranks, universal), start
+    if saved is not None:
+        saved.load_module(wrapped)
+    return task, make_engine(wrapped, cfg.engine, cfg.optim, ranks)

@@ -13,6 +13,7 @@ from torch import Tensor
 from arcticseg.data.order import generator
 from arcticseg.data.transforms import Inputs
 from arcticseg.models.mae import patchify, random_mask
+from arcticseg.tasks.config import PRETRAIN_SCORES
 from arcticseg.tasks.losses.pixel import reconstruction_sum
 from arcticseg.tasks.task import Forward, Task
 
@@ -30,7 +31,7 @@ class Pretrain(Task):
 
     terms = ("reconstruction",)
     weights = (1.0,)
-    best_by = ("reconstruction",)
+    best_by = PRETRAIN_SCORES
 
     def __init__(
         self, targets: Sequence[int], patch: int, mask_ratio: float, seed: int, normalise: bool = False
@@ -66,7 +67,7 @@ class Pretrain(Task):
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """Sum of squared errors over valid values in removed patches."""
-        prediction, _ = network(inputs.seen, self.noise(inputs), self.mask_ratio)
+        prediction, _ = network(inputs.seen, self.noise(inputs), self.mask_ratio, inputs.seeds)
         return reconstruction_sum(prediction, *self._target(inputs))[None]
 
     def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from arcticseg.data.transforms import Inputs
 from arcticseg.ice.score import confusion, scores
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.models.heads import Head
+from arcticseg.tasks.config import segment_scores
 from arcticseg.tasks.losses.loss import Loss
 from arcticseg.tasks.task import Forward, Task
 
@@ -30,8 +31,7 @@ class Segment(Task):
     def __init__(self, heads: Mapping[str, Head], losses: Mapping[str, Loss], weights: Mapping[str, float]) -> None:
         super().__init__()
         self.terms = tuple(heads)
-        # The combined score needs all three.
-        self.best_by = ("combined", *CHARTS) if self.terms == CHARTS else self.terms
+        self.best_by = segment_scores(self.terms)
         self.weights = tuple(weights[chart] for chart in self.terms)
         # Plain dicts: the heads are the network's, and losses own no parameters.
         self._heads, self._losses = dict(heads), dict(losses)
@@ -42,7 +42,7 @@ class Segment(Task):
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """Sum of each chart's loss."""
-        outputs = network(inputs.seen)
+        outputs = network(inputs.seen, inputs.seeds)
         return torch.stack([self._losses[chart].sums(outputs[chart], labels) for chart, labels in self._labels(inputs)])
 
     def classes(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

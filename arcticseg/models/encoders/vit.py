@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from arcticseg.errors import ConfigError
+from arcticseg.models.drop_path import branch_factors, drop_limits
 from arcticseg.models.torchvision_compat import ensure_torchvision, hidden
 
 ensure_torchvision()
@@ -16,7 +17,7 @@ ensure_torchvision()
 with hidden("wandb"):
     import timm
 from timm.layers import PatchEmbed  # noqa: E402
-from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
+from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer  # noqa: E402
 
 __all__ = ["Block", "ViTEncoder", "build_vit", "evenly_spaced"]
 
@@ -32,12 +33,45 @@ def evenly_spaced(depth: int, count: int = N_MAPS) -> list[int]:
     return [-(-(i + 1) * depth // count) - 1 for i in range(count)]
 
 
+class _DropBlock(Block):
+    """A block whose branches are multiplied by given factors."""
+
+    def forward(self, x: Tensor, factors: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """x: [B, N, D]. factors: [2, B, 1, 1] of both branches; None: 1."""
+        x = x + _times(self.ls1(self.attn(self.norm1(x))), factors, 0)
+        return x + _times(self.ls2(self.mlp(self.norm2(x))), factors, 1)
+
+
+class _DropResPostBlock(ResPostBlock):
+    """The like for blocks that normalise after each branch."""
+
+    def forward(self, x: Tensor, factors: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """As of `_DropBlock`."""
+        x = x + _times(self.norm1(self.attn(x)), factors, 0)
+        return x + _times(self.norm2(self.mlp(x)), factors, 1)
+
+
+def _times(branch: Tensor, factors: Tensor | None, number: int) -> Tensor:
+    return branch if factors is None else branch * factors[number]
+
+
+# timm's blocks that can be dropped, and what they become: timm itself draws from a generator of the device.
+_DROPPED: dict[type[nn.Module], type[nn.Module]] = {Block: _DropBlock, ResPostBlock: _DropResPostBlock}
+# Branches of such a block, each with a draw of its own.
+_BRANCHES = 2
+
+
 class ViTEncoder(VisionTransformer):
     """A timm VisionTransformer whose own forward gives feature maps, or tokens of the patches kept.
 
     Both uses go through `forward`, so that a module's weights are only touched inside its own call, which is
     where DeepSpeed ZeRO-3 gathers them.
     """
+
+    # `forward` takes seeds.
+    takes_seeds = True
+    # int64 [branches] of all blocks, a buffer that no checkpoint holds; None: none is ever dropped.
+    drop_limits: Tensor | None
 
     @property
     def stride(self) -> int:
@@ -49,12 +83,16 @@ class ViTEncoder(VisionTransformer):
         """Channels of the maps that `forward` gives."""
         return (int(self.embed_dim),) * N_MAPS
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> list[Tensor]:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Tensor, kept: Tensor | None = None, seeds: Tensor | None = None
+    ) -> list[Tensor]:
         """Encode images x [B, C, H, W]; H, W are multiples of the patch size, positions are interpolated to fit.
 
         Without `kept`: four maps [B, D, h, w] from evenly spaced blocks, each through the final norm.
         With `kept`, int64 [B, K] patch numbers in row-major order: a single element, the tokens [B, K, D] of these
         patches, encoded as if there were no others.
+
+        seeds: int64 [B] of `drop_path.sample_seeds`, by which branches are dropped; None: none is dropped.
         """
         height, width = x.shape[-2] // self.stride, x.shape[-1] // self.stride
         tokens = self._pos_embed(self.patch_embed(x))  # [B, prefix + L, D]
@@ -65,14 +103,30 @@ class ViTEncoder(VisionTransformer):
         tokens = self.norm_pre(tokens)
         wanted = [len(self.blocks) - 1] if kept is not None else evenly_spaced(len(self.blocks))
         maps: dict[int, Tensor] = {}
+        factors = self._factors(seeds, tokens.dtype)
         for number, block in enumerate(self.blocks):
-            tokens = block(tokens)
+            tokens = block(tokens) if factors is None else block(tokens, factors[number])
             if number in wanted:
                 maps[number] = self.norm(tokens)[:, prefix:]
         if kept is not None:
             return [maps[wanted[0]]]
         shape = (x.shape[0], -1, height, width)
         return [maps[number].transpose(1, 2).reshape(shape).contiguous() for number in wanted]
+
+    def _factors(self, seeds: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """What branches are multiplied by, [blocks, 2, B, 1, 1]; None: 1."""
+        if seeds is None or self.drop_limits is None:
+            return None
+        factors = branch_factors(seeds, self.drop_limits).to(dtype)
+        return factors.view(len(self.blocks), _BRANCHES, -1, 1, 1)
+
+    def drop(self, drop_path: float) -> None:
+        """Let blocks be dropped, the deeper the more often: from never up to `drop_path`, as timm has it."""
+        for block in self.blocks:
+            block.__class__ = _DROPPED[type(block)]
+        last = max(1, len(self.blocks) - 1)
+        rates = [drop_path * number / last for number in range(len(self.blocks)) for _ in range(_BRANCHES)]
+        self.register_buffer("drop_limits", drop_limits(rates), persistent=False)
 
 
 def build_vit(
@@ -110,7 +164,6 @@ def build_vit(
             global_pool="",
             fc_norm=False,
             dynamic_img_size=True,
-            drop_path_rate=drop_path,
             **changed,
         )
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
@@ -125,6 +178,15 @@ def build_vit(
     patch = network.patch_embed.patch_size[0]
     if tile % patch:
         raise ConfigError(f"key 'model.encoder.patch_size' is {patch}; set a divisor of the tile ({tile} pixels)")
-    # timm's factories choose the class themselves; the subclass adds no state, only another forward.
+    undropped = [type(block).__name__ for block in network.blocks if type(block) not in _DROPPED]
+    if drop_path and undropped:
+        raise ConfigError(
+            f"{key}, whose {undropped[0]} has no drop path; set model.encoder.drop_path=0, or {plain[4:]}"
+        )
+    # timm's factories choose the class themselves; the subclass has the same weights, and another forward.
     network.__class__ = ViTEncoder
-    return cast(ViTEncoder, network)
+    encoder = cast(ViTEncoder, network)
+    encoder.register_buffer("drop_limits", None, persistent=False)
+    if drop_path:
+        encoder.drop(drop_path)
+    return encoder

@@ -46,13 +46,26 @@ class Halving(Task):
         return {"halving": -float(total[0])}
 
 
+def engine_of(network: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    """What code beside the training loop asks of a DeepSpeed engine, in stage 0 on one rank."""
+    return SimpleNamespace(
+        module=network,
+        optimizer=optimizer,
+        zero_optimization_stage=lambda: 0,
+        fp16_enabled=lambda: False,
+        global_rank=0,
+        dp_world_size=1,
+    )
+
+
 class Plain(Step):
-    """Gradient descent."""
+    """Gradient descent. Steps whose numbers are in `bad` are left out."""
 
-    skipped = 0
+    norm = torch.tensor(1.0)
 
-    def __init__(self, network: nn.Module, task: Task) -> None:
-        self.network, self.task = network, task
+    def __init__(self, network: nn.Module, task: Task, engine: Any, bad: Sequence[int]) -> None:
+        self.network, self.task, self.engine, self.bad = network, task, engine, bad
+        self.number, self.flags = 0, list[bool]()
 
     def __call__(self, inputs: Sequence[Inputs], counted: Tensor, rate: float) -> Tensor:
         total = torch.zeros(len(counted))
@@ -61,9 +74,12 @@ class Plain(Step):
             sums = self.task.sums(self.network, item)
             self.task.loss(sums, counted, len(inputs)).backward()
             total += sums.detach()
-        with torch.no_grad():
-            for parameter in self.network.parameters():
-                parameter -= rate * parameter.grad
+        self.number += 1
+        self.flags.append(self.number in self.bad)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        if not self.flags[-1]:
+            self.engine.optimizer.step()
         return total
 
     def forward(self, x: Tensor, *rest: Any) -> Any:
@@ -72,12 +88,13 @@ class Plain(Step):
     def train(self, mode: bool = True) -> None:
         self.network.train(mode)
 
-    def save(self, folder: Path, tag: str) -> None:
-        (folder / tag).mkdir(parents=True, exist_ok=True)
-        torch.save(self.network.state_dict(), folder / tag / "network.pt")
+    @property
+    def engines(self) -> dict[str, Any]:
+        return {"": self.engine}
 
-    def load(self, folder: Path, tag: str) -> None:
-        self.network.load_state_dict(torch.load(folder / tag / "network.pt"))
+    def read_skipped(self) -> list[bool]:
+        flags, self.flags = self.flags, []
+        return flags
 
 
 class Batches:
@@ -118,15 +135,20 @@ class Validation:
 
 
 def trainer_of(
-    out: Path, hooks: Sequence[Hook], position: Position | None = None, lr: float = 0.05, log: int = 2
+    out: Path,
+    hooks: Sequence[Hook],
+    position: Position | None = None,
+    lr: float = 0.05,
+    log: int = 2,
+    bad: Sequence[int] = (),
 ) -> Trainer:
     """A trainer of `STEPS` steps that validates every second and writes a checkpoint every third step."""
     position = position or Position()
     network = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.ones_(network.weight)
     task = Halving()
-    engine = SimpleNamespace(module=network, zero_optimization_stage=lambda: 0, global_rank=0)
-    step = Plain(network, task)
+    engine = engine_of(network, torch.optim.SGD(network.parameters(), lr=lr, momentum=0.5))
+    step = Plain(network, task, engine, bad)
     return Trainer(
         training=Training(out, engine, step, task, ALONE, {"config": "{}"}, position.step, STEPS),
         engine=EngineConfig(global_batch_size=1),

@@ -21,7 +21,9 @@ class Zeros(nn.Module):
         super().__init__()
         self.channels, self.patch = channels, patch
 
-    def forward(self, x: Tensor, noise: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, noise: Tensor, mask_ratio: float, seeds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return torch.zeros(len(x), noise.shape[1], self.channels * self.patch**2), torch.zeros_like(noise)
 
 

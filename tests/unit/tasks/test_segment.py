@@ -38,7 +38,7 @@ def test_classes_round_a_regression_and_take_the_largest_logit() -> None:
 class Constant(nn.Module):
     """Predicts SIC 7, SOD 2, FLOE 3 everywhere."""
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, seeds: Tensor | None = None) -> dict[str, Tensor]:
         size = (x.shape[0], 1, *x.shape[2:])
         sod, floe = torch.zeros(size).repeat(1, 6, 1, 1), torch.zeros(size).repeat(1, 7, 1, 1)
         sod[:, 2], floe[:, 3] = 9, 9
