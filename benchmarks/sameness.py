@@ -12,7 +12,7 @@ own, on the CPU, one thread a process; config keys are written as the checkout c
 | scenes | two simulated scenes and their ready-to-train forms: variables and attributes |
 | shards | every file byte for byte; what `shards info` and `stats` print and draw |
 | batches | codes, draws and inputs of a training with all augmentations, 1 and 2 ranks |
-| masks | noise and masks of a pretraining, 1 and 2 ranks |
+| masks | masks of a pretraining, 1 and 2 ranks |
 | charts | charts and layers of scenes, classes of drawn polygon codes, scores of drawn counts |
 | train | losses, scores and weights of 20 steps of MAE, ViT + light, ViT + UPerNet, UNet on 1 and 2 ranks |
 | products | evaluation.json, netCDF, GeoTIFF, maps and report |

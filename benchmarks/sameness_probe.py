@@ -110,7 +110,6 @@ def recorded(checkout: Checkout, what: str | None, path: Path) -> Iterator[None]
     def masking(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *arguments: Any) -> Any:
             result = method(self, *arguments)
-            keep("noise", arguments[1])
             keep("mask", result[1])
             return result
 

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor
 
 from arcticseg.engine import compiled, rendezvous
@@ -209,12 +207,6 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(values)
     return values
-
-
-def sum_array(values: NDArray, device: torch.device) -> NDArray:
-    """Sum a numpy array over ranks."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device)
-    return sum_over_ranks(tensor).cpu().numpy()
 
 
 def barrier() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arcticseg.data.transforms import Inputs
+from arcticseg.data.inputs import Inputs
 from arcticseg.engine.skip import Guard
 from arcticseg.tasks.task import Task
 

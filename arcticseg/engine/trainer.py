@@ -15,9 +15,10 @@ import xxhash
 from torch import Tensor
 
 from arcticseg.data.batch import Batch
+from arcticseg.data.inputs import Inputs
 from arcticseg.data.loader import Loader
 from arcticseg.data.quarantine import Damage
-from arcticseg.data.transforms import Assemble, Inputs
+from arcticseg.data.transforms import Assemble
 from arcticseg.data.validation import ValidationLoader
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine import checkpoint
@@ -26,7 +27,7 @@ from arcticseg.engine.config import EngineConfig, OptimConfig
 from arcticseg.engine.hooks.hook import Hook, Training, Values
 from arcticseg.engine.length import Length
 from arcticseg.engine.optim import learning_rate
-from arcticseg.engine.process_group import agree, gather, sum_array, sum_over_ranks
+from arcticseg.engine.process_group import agree, gather, sum_over_ranks
 from arcticseg.engine.progress import beat, begin_step
 from arcticseg.engine.watchdog import watched
 from arcticseg.engine.weights import check_engine, save_weights
@@ -239,7 +240,7 @@ class Trainer:
             return
         beat(f"the validation after step {self.position.step}")
         self.step.train(False)
-        total: Any = None
+        total: Tensor | None = None
         with torch.no_grad():
             for batch, n in self._on_all_ranks(iter(self.validation)):
                 tally = self.task.tally(self.step.forward, self.assemble(batch.to(self.ranks.device)), n)
@@ -249,7 +250,7 @@ class Trainer:
             return
         damages = [damage for of_rank in gather(self.validation.damages) for damage in of_rank]
         self._tell_damage("damaged validation sample, left out", sorted(damages, key=lambda damage: damage.number))
-        scores = self.task.scores(sum_array(total, self.ranks.device))
+        scores = self.task.scores(sum_over_ranks(total).cpu().numpy())
         for hook in self.hooks:
             hook.on_validation(self.position.step, scores)
 

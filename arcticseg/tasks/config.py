@@ -21,7 +21,7 @@ class PretrainConfig:
     decoder_dim: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
-    # Compare patches after normalising each by its own mean and spread.
+    # Compare patches after normalising each by the mean and spread of its own valid values, all targets together.
     normalise_targets: bool = False
 
     def __post_init__(self) -> None:

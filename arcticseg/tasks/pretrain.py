@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from arcticseg.data.inputs import Content, Inputs, Want
 from arcticseg.data.order import generator
-from arcticseg.data.transforms import Inputs
-from arcticseg.models.mae import patchify, random_mask
+from arcticseg.models.mae import patchify, random_mask, removed
 from arcticseg.tasks.config import PRETRAIN_SCORES
 from arcticseg.tasks.losses.pixel import reconstruction_sum
 from arcticseg.tasks.task import Forward, Task
@@ -26,7 +26,7 @@ class Pretrain(Task):
         patch: edge of a patch.
         mask_ratio: share of patches removed.
         seed: with a sample's place, it gives the sample's mask.
-        normalise: bring each target patch to mean 0 and spread 1 over its valid pixels.
+        normalise: bring each target patch to mean 0 and spread 1 over its valid values, those of all planes together.
     """
 
     terms = ("reconstruction",)
@@ -40,44 +40,56 @@ class Pretrain(Task):
         self.targets, self.patch, self.mask_ratio = list(targets), patch, mask_ratio
         self.seed, self.normalise = seed, normalise
 
-    def noise(self, inputs: Inputs) -> Tensor:
-        """float32 [B, L], drawn from (seed, place): the patches with the least are kept."""
-        height, width = inputs.x.shape[-2:]
-        patches = (height // self.patch) * (width // self.patch)
-        draws = [generator("mask", self.seed, place).random(patches, np.float32) for place in inputs.place.tolist()]
-        return torch.from_numpy(np.stack(draws)).to(inputs.x.device)
+    def want(self, dtype: torch.dtype) -> Want:
+        """Targets in float32: bf16 rounds as coarsely as a code of backscatter does."""
+        return Want(dtype, tuple(self.targets))
 
-    def _target(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Target and weight [B, L, p * p * C]: weight 1 where a pixel has data and its patch is removed."""
-        target = patchify(inputs.x[:, self.targets], self.patch)
-        there = patchify(inputs.data[:, self.targets].float(), self.patch)
-        if self.normalise:
-            shape = (*target.shape[:2], -1, len(self.targets))
-            target, there = target.view(shape), there.view(shape)
-            count = there.sum(2, keepdim=True).clamp(min=1)
-            centred = (target - (target * there).sum(2, keepdim=True) / count) * there
-            target = centred / ((centred**2).sum(2, keepdim=True) / count + 1e-6).sqrt()
-            target, there = target.flatten(2), there.flatten(2)
-        _, mask = random_mask(self.noise(inputs), self.mask_ratio)
-        return target, there * mask[..., None]
+    def draw(self, places: Sequence[int], size: int) -> Tensor:
+        """The patches kept of samples of size x size pixels, int64 [B, K], from (seed, place); on the CPU."""
+        patches = (size // self.patch) ** 2
+        noise = np.stack([generator("mask", self.seed, place).random(patches, np.float32) for place in places])
+        return random_mask(torch.from_numpy(noise), self.mask_ratio)[0]
 
-    def counts(self, inputs: Inputs) -> Tensor:
-        """Valid values in removed patches."""
-        return self._target(inputs)[1].sum().double()[None]
+    def counts(self, content: Content) -> Tensor:
+        """Valid values in removed patches that have a loss."""
+        valid = patchify(content.valid(self.targets), self.patch).sum(dim=2, dtype=torch.float32)
+        mask = removed(self._kept(content), valid.shape[1])
+        return (valid * mask * (valid >= self._fewest)).sum(dtype=torch.float64)[None]
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """Sum of squared errors over valid values in removed patches."""
-        prediction, _ = network(inputs.seen, self.noise(inputs), self.mask_ratio, inputs.seeds)
-        return reconstruction_sum(prediction, *self._target(inputs))[None]
+        kept = self._kept(inputs)
+        prediction, _ = network(inputs.seen, kept, None, inputs.seeds)
+        target, weight = self._target(inputs)
+        weight = weight * removed(kept, weight.shape[1])[..., None]
+        return reconstruction_sum(prediction, target, weight)[None]
 
-    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
-        """Sum of squared errors and number of values."""
-        if n == 0:
-            # ZeRO-3 needs every rank in every forward pass, also with samples that do not count.
-            self.sums(network, inputs)
-            return np.zeros(2)
-        first = Inputs(*(getattr(inputs, name)[:n] for name in ("place", "x", "data", "dropped", "labels")))
-        return np.array([float(self.sums(network, first)), float(self.counts(first))])
+    def _kept(self, content: Content) -> Tensor:
+        """What `draw` gives, on the device."""
+        if content.drawn is not None:
+            return content.drawn
+        return self.draw(content.place.tolist(), content.size).to(content.labels.device)
+
+    @property
+    def _fewest(self) -> int:
+        """Valid values that a patch needs for a loss: one has no spread."""
+        return 2 if self.normalise else 1
+
+    def _target(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Target and weight, float32 [B, L, p * p * C]; weight 1 where a value is valid and its patch may count."""
+        target = patchify(inputs.values(self.targets), self.patch)
+        there = patchify(inputs.valid(self.targets), self.patch).float()
+        if not self.normalise:
+            return target, there
+        count = there.sum(2, keepdim=True)
+        centred = (target - (target * there).sum(2, keepdim=True) / count.clamp(min=1)) * there
+        variance = centred.square().sum(2, keepdim=True) / (count - 1).clamp(min=1)
+        return centred / (variance + 1e-6).sqrt(), there * (count >= self._fewest)
+
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
+        """Sum of squared errors and number of values, float64."""
+        counting = inputs.counting(n)
+        return torch.cat([self.sums(network, counting).double(), self.counts(counting)])
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         """`reconstruction`: share of the variance explained by unit-variance targets, 1 - mean squared error."""

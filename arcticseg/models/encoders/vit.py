@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arcticseg.errors import ConfigError
@@ -16,7 +17,7 @@ ensure_torchvision()
 # timm imports wandb for a function that nobody here calls: 0.7 s of the start of every rank.
 with hidden("wandb"):
     import timm
-from timm.layers import PatchEmbed  # noqa: E402
+from timm.layers import PatchEmbed, resample_abs_pos_embed  # noqa: E402
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer  # noqa: E402
 
 __all__ = ["Block", "ViTEncoder", "build_vit", "evenly_spaced"]
@@ -55,6 +56,30 @@ def _times(branch: Tensor, factors: Tensor | None, number: int) -> Tensor:
     return branch if factors is None else branch * factors[number]
 
 
+class _PatchProjection(nn.Conv2d):
+    """The convolution of a patch embedding as a matrix product: a window for each patch, none shared, needs no more.
+
+    cuDNN's weight gradient of such a convolution of many planes takes a sixth of a step.
+    """
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Patches [..., C * p * p], laid out as the weight is -> tokens [..., D]."""
+        return F.linear(cells, self.weight.flatten(1), self.bias)
+
+
+class _PatchEmbed(PatchEmbed):
+    """A patch embedding that can do with the patches kept."""
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Images x [B, C, H, W] -> tokens of all patches [B, h, w, D], or of kept ones, int64 [B, K], [B, K, D]."""
+        height, width = self.patch_size
+        cells = x.unflatten(3, (-1, width)).unflatten(2, (-1, height)).permute(0, 2, 4, 1, 3, 5)  # [B, h, w, C, p, p]
+        if kept is not None:
+            image = torch.arange(len(x), device=x.device)[:, None]
+            cells = cells[image, kept // cells.shape[2], kept % cells.shape[2]]
+        return cast(Tensor, self.norm(self.proj(cells.flatten(-3))))
+
+
 # timm's blocks that can be dropped, and what they become: timm itself draws from a generator of the device.
 _DROPPED: dict[type[nn.Module], type[nn.Module]] = {Block: _DropBlock, ResPostBlock: _DropResPostBlock}
 # Branches of such a block, each with a draw of its own.
@@ -79,6 +104,12 @@ class ViTEncoder(VisionTransformer):
         return int(self.patch_embed.patch_size[0])
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches of a training tile."""
+        rows, columns = self.patch_embed.grid_size
+        return rows, columns
+
+    @property
     def dims(self) -> tuple[int, ...]:
         """Channels of the maps that `forward` gives."""
         return (int(self.embed_dim),) * N_MAPS
@@ -89,29 +120,39 @@ class ViTEncoder(VisionTransformer):
         """Encode images x [B, C, H, W]; H, W are multiples of the patch size, positions are interpolated to fit.
 
         Without `kept`: four maps [B, D, h, w] from evenly spaced blocks, each through the final norm.
-        With `kept`, int64 [B, K] patch numbers in row-major order: a single element, the tokens [B, K, D] of these
-        patches, encoded as if there were no others.
+        With `kept`, int64 [B, K] patch numbers in row-major order: the tokens [B, K, D] of these patches, encoded as if
+        there were no others, and those of no patch, such as the class token, [B, prefix, D].
 
         seeds: int64 [B] of `drop_path.sample_seeds`, by which branches are dropped; None: none is dropped.
         """
         height, width = x.shape[-2] // self.stride, x.shape[-1] // self.stride
-        tokens = self._pos_embed(self.patch_embed(x))  # [B, prefix + L, D]
         prefix = int(self.num_prefix_tokens)
-        if kept is not None:
-            index = kept.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
-            tokens = torch.cat([tokens[:, :prefix], tokens[:, prefix:].gather(1, index)], dim=1)
-        tokens = self.norm_pre(tokens)
+        tokens = self._pos_embed(self.patch_embed(x)) if kept is None else self._embed_kept(x, kept)
+        tokens = self.norm_pre(tokens)  # [B, prefix + L or K, D]
         wanted = [len(self.blocks) - 1] if kept is not None else evenly_spaced(len(self.blocks))
         maps: dict[int, Tensor] = {}
         factors = self._factors(seeds, tokens.dtype)
         for number, block in enumerate(self.blocks):
             tokens = block(tokens) if factors is None else block(tokens, factors[number])
             if number in wanted:
-                maps[number] = self.norm(tokens)[:, prefix:]
+                maps[number] = self.norm(tokens)
         if kept is not None:
-            return [maps[wanted[0]]]
+            return [maps[wanted[0]][:, prefix:], maps[wanted[0]][:, :prefix]]
         shape = (x.shape[0], -1, height, width)
-        return [maps[number].transpose(1, 2).reshape(shape).contiguous() for number in wanted]
+        return [maps[number][:, prefix:].transpose(1, 2).reshape(shape).contiguous() for number in wanted]
+
+    def _embed_kept(self, x: Tensor, kept: Tensor) -> Tensor:
+        """What timm's `_pos_embed` gives, for the patches kept alone: tokens with positions [B, prefix + K, D]."""
+        tokens = self.patch_embed(x, kept)
+        prefixes = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        prefix = torch.cat([*prefixes, tokens[:1, :0]], dim=1)
+        if self.pos_embed is not None:
+            placed = 0 if self.no_embed_class else prefix.shape[1]
+            grid = (x.shape[-2] // self.stride, x.shape[-1] // self.stride)
+            positions = resample_abs_pos_embed(self.pos_embed, grid, self.grid, num_prefix_tokens=placed)
+            prefix = prefix + positions[:, :placed] if placed else prefix
+            tokens = tokens + F.embedding(kept, positions[0, placed:])
+        return torch.cat([prefix.expand(len(x), -1, -1), tokens], dim=1)
 
     def _factors(self, seeds: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """What branches are multiplied by, [blocks, 2, B, 1, 1]; None: 1."""
@@ -180,11 +221,11 @@ def build_vit(
         raise ConfigError(f"key 'model.encoder.patch_size' is {patch}; set a divisor of the tile ({tile} pixels)")
     undropped = [type(block).__name__ for block in network.blocks if type(block) not in _DROPPED]
     if drop_path and undropped:
-        raise ConfigError(
-            f"{key}, whose {undropped[0]} has no drop path; set model.encoder.drop_path=0, or {plain[4:]}"
-        )
-    # timm's factories choose the class themselves; the subclass has the same weights, and another forward.
+        raise ConfigError(f"{key}, whose {undropped[0]} cannot be dropped; set model.encoder.drop_path=0, or {plain}")
+    # timm's factories choose the classes themselves; the subclasses have the same weights, and another forward.
     network.__class__ = ViTEncoder
+    network.patch_embed.__class__ = _PatchEmbed
+    network.patch_embed.proj.__class__ = _PatchProjection
     encoder = cast(ViTEncoder, network)
     encoder.register_buffer("drop_limits", None, persistent=False)
     if drop_path:

@@ -37,6 +37,5 @@ class SquaredError(PixelLoss):
 
 
 def reconstruction_sum(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sum of squared errors; `weight` is 0 where a value is invalid or its patch was seen; equal shapes."""
-    error = prediction.float() - target.float()
-    return (error * error * weight).sum()
+    """Sum of squared errors in float32; `weight` is 1, or 0 where a value does not count; equal shapes."""
+    return ((prediction.float() - target) * weight).square().sum()

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from arcticseg.data.transforms import Inputs
+from arcticseg.data.inputs import Content, Inputs
 from arcticseg.engine.checkpoint import Position
 from arcticseg.engine.config import EngineConfig, OptimConfig
 from arcticseg.engine.hooks.hook import Hook, Training
@@ -33,14 +33,14 @@ class Halving(Task):
     weights = (3.0,)
     best_by = ("halving",)
 
-    def counts(self, inputs: Inputs) -> Tensor:
-        return torch.tensor([float(inputs.x.numel())], dtype=torch.float64)
+    def counts(self, content: Content) -> Tensor:
+        return torch.ones(1, dtype=torch.float64)
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         return (network(inputs.seen) - inputs.x / 2).square().sum()[None]
 
-    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
-        return self.sums(network, inputs).numpy()
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
+        return self.sums(network, inputs)
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         return {"halving": -float(total[0])}

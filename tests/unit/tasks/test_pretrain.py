@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 
-from arcticseg.data.transforms import Inputs
+from arcticseg.data.inputs import Inputs
+from arcticseg.data.order import generator
 from arcticseg.models.mae import patchify
 from arcticseg.tasks.pretrain import Pretrain
 from tests.tensors import inputs_of
 
 
 class Zeros(nn.Module):
-    """Reconstructs 0 and says which patches were removed, as the autoencoder does."""
+    """Reconstructs 0."""
 
     def __init__(self, channels: int, patch: int) -> None:
         super().__init__()
         self.channels, self.patch = channels, patch
 
-    def forward(
-        self, x: Tensor, noise: Tensor, mask_ratio: float, seeds: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        return torch.zeros(len(x), noise.shape[1], self.channels * self.patch**2), torch.zeros_like(noise)
+    def forward(self, x: Tensor, kept: Tensor, mask_ratio: None, seeds: Tensor | None) -> tuple[Tensor, None]:
+        patches = (x.shape[-2] // self.patch) * (x.shape[-1] // self.patch)
+        return torch.zeros(len(x), patches, self.channels * self.patch**2), None
 
 
 @pytest.fixture
@@ -39,11 +41,10 @@ def masked() -> tuple[Pretrain, Inputs]:
 
 def test_reconstruction_counts_valid_pixels_of_removed_patches_only(masked: tuple[Pretrain, Inputs]) -> None:
     task, inputs = masked
-    noise = task.noise(inputs)
+    kept = task.draw([0, 1], 16)
     error, count = 0.0, 0
     for b in range(2):
-        kept = set(noise[b].argsort()[:4].tolist())
-        for patch in set(range(16)) - kept:
+        for patch in set(range(16)) - set(kept[b].tolist()):
             window = np.s_[4 * (patch // 4) : 4 * (patch // 4) + 4, 4 * (patch % 4) : 4 * (patch % 4) + 4]
             for plane in (0, 2):
                 there = inputs.data[b, plane][window]
@@ -58,32 +59,61 @@ def test_validation_scores_the_first_samples_by_the_variance_explained(masked: t
     first = Inputs(inputs.place[:1], inputs.x[:1], inputs.data[:1], inputs.dropped[:1], inputs.labels[:1])
     tally = task.tally(Zeros(2, 4), inputs, 1)
     assert tally.tolist() == pytest.approx([float(task.sums(Zeros(2, 4), first)), float(task.counts(first))])
-    assert task.scores(tally) == {"reconstruction": pytest.approx(1 - tally[0] / tally[1])}
+    assert task.scores(tally.numpy()) == {"reconstruction": pytest.approx(1 - tally[0] / tally[1])}
     assert task.scores(np.zeros(2)) == {"reconstruction": None}
     # A rank whose last batch holds no sample that counts takes part in the forward pass alone.
     assert task.tally(Zeros(2, 4), inputs, 0).tolist() == [0, 0]
     assert (task.terms, task.best_by, task.learns) == (("reconstruction",), ("reconstruction",), False)
 
 
-def test_masks_depend_on_seed_and_place_alone(masked: tuple[Pretrain, Inputs]) -> None:
+def test_masks_depend_on_seed_and_place_alone() -> None:
+    task = Pretrain(targets=[0], patch=4, mask_ratio=0.75, seed=5)
+    kept = task.draw([3, 8, 100], 16)
+    assert (kept.shape, kept.dtype) == ((3, 4), torch.int64)
+    assert torch.equal(kept[1:2], task.draw([8], 16))
+    assert not torch.equal(kept[0], kept[1])
+    assert not torch.equal(kept, Pretrain(targets=[0], patch=4, mask_ratio=0.75, seed=6).draw([3, 8, 100], 16))
+    # Written down: the patches with the least of noise drawn by (seed, place), rising.
+    for row, place in zip(kept.tolist(), [3, 8, 100], strict=True):
+        assert row == sorted(np.argsort(generator("mask", 5, place).random(16, np.float32))[:4])
+
+
+def test_what_was_drawn_before_is_used(masked: tuple[Pretrain, Inputs]) -> None:
     task, inputs = masked
-    alone = Inputs(inputs.place[1:], inputs.x[1:], inputs.data[1:], inputs.dropped[1:], inputs.labels[1:])
-    assert torch.equal(task.noise(inputs)[1:], task.noise(alone))
-    assert not torch.equal(task.noise(inputs)[0], task.noise(inputs)[1])
-    other = Pretrain(targets=[0], patch=4, mask_ratio=0.75, seed=6)
-    assert not torch.equal(task.noise(inputs), other.noise(inputs))
+    drawn = task.draw([40, 41], 16)
+    elsewhere = replace(inputs, place=torch.tensor([40, 41]))
+    assert task.counts(replace(inputs, drawn=drawn)).tolist() == task.counts(elsewhere).tolist()
+    assert task.sums(Zeros(2, 4), replace(inputs, drawn=drawn)) == task.sums(Zeros(2, 4), elsewhere)
+    assert task.counts(inputs).tolist() != task.counts(elsewhere).tolist()
 
 
-def test_normalised_targets_have_mean_0_and_spread_1_over_valid_pixels(masked: tuple[Pretrain, Inputs]) -> None:
+def test_normalised_targets_have_mean_0_and_spread_1_over_valid_values(masked: tuple[Pretrain, Inputs]) -> None:
     _, inputs = masked
     task = Pretrain(targets=[0, 2], patch=4, mask_ratio=0.75, seed=5, normalise=True)
     target, weight = task._target(inputs)
-    there = patchify(inputs.data[:, [0, 2]].float(), 4).view(2, 16, 16, 2)
-    values = target.view(2, 16, 16, 2)
-    count = there.sum(2)
-    assert torch.allclose((values * there).sum(2) / count, torch.zeros(2, 16, 2), atol=1e-5)
-    assert torch.allclose((values**2 * there).sum(2) / count, torch.ones(2, 16, 2), atol=1e-3)
-    assert weight.sum() < there.sum()
+    for values, there in zip(target.flatten(0, 1).numpy(), weight.flatten(0, 1).numpy() > 0, strict=True):
+        # Of both planes together, with n - 1.
+        assert values[there].mean() == pytest.approx(0, abs=1e-5)
+        assert values[there].std(ddof=1) == pytest.approx(1, abs=1e-3)
+    assert torch.equal(weight > 0, patchify(inputs.data[:, [0, 2]], 4))
+
+
+def test_a_patch_with_one_valid_value_has_no_normalised_loss(masked: tuple[Pretrain, Inputs]) -> None:
+    plain, inputs = masked
+    task = Pretrain(targets=[0, 2], patch=4, mask_ratio=0.75, seed=5, normalise=True)
+    patch = next(patch for patch in range(16) if patch not in plain.draw([0], 16)[0])
+    row, column = 4 * (patch // 4), 4 * (patch % 4)
+    counts = []
+    for valid in (0, 1, 2):
+        data = inputs.data.clone()
+        data[0, :, row : row + 4, column : column + 4] = False
+        data[0, 2, row, column : column + valid] = True
+        other = replace(inputs, data=data, x=inputs.x * data)
+        counts.append((int(plain.counts(other)), int(task.counts(other))))
+        assert torch.isfinite(task.sums(Zeros(2, 4), other)).all()
+        assert int(task._target(other)[1][0, patch].sum()) == (2 if valid == 2 else 0)
+    least = counts[0][0]
+    assert counts == [(least, least), (least + 1, least), (least + 2, least + 2)]
 
 
 def test_dropped_planes_stay_targets() -> None:
