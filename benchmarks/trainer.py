@@ -4,8 +4,9 @@ python benchmarks/trainer.py
 python benchmarks/trainer.py --shards shards --case mae_b,unet --out /tmp/rows
 
 On a GPU the networks have their real size, and the bare loop is plain PyTorch: the same network and compile setting,
-the same assembly of batches that lie on the device, and the arithmetic of ZeRO 1 on one rank (float32 masters, clipping,
-fused AdamW). On a CPU they are small stand-ins, and the bare loop is one around a DeepSpeed engine, over the same loader.
+the same assembly of batches that lie on the device, and the arithmetic of ZeRO 1 on one rank (float32 masters,
+clipping, fused AdamW). On a CPU they are small stand-ins, and the bare loop is one around a DeepSpeed engine, over the
+same loader.
 Each case is a process of its own; one line of JSON a measurement, a table at the end.
 """
 
@@ -24,7 +25,7 @@ from typing import Any
 
 import torch
 
-from arcticseg.run.config import RunConfig, load
+from arcticseg.run.config import load
 from arcticseg.speed import standin
 from arcticseg.speed.bench import Effort, rows
 from arcticseg.speed.clock import Phases, rounded
@@ -38,7 +39,7 @@ CPU = Effort(Phases(warmup=3, timed=10), seconds=2.0, pairs=5, ranks=2)
 
 @dataclass(frozen=True)
 class Case:
-    """A network of the shipped configs: its overrides, samples of a micro batch, least samples/s on one H100 or H200."""
+    """A network of a shipped config: overrides, samples of a micro batch, least samples/s on one H100 or H200."""
 
     config: str
     overrides: tuple[str, ...]
@@ -63,7 +64,9 @@ def measure(name: str, arguments: argparse.Namespace) -> None:
     cfg = load(case.config, given)
     if torch.cuda.is_available():
         workers = min(WORKERS, max(1, len(os.sched_getaffinity(0)) - 2))
-        sized = load(case.config, [*given, *standin.on_gpu(cfg, arguments.batch or case.batch, workers), *arguments.set])
+        sized = load(
+            case.config, [*given, *standin.on_gpu(cfg, arguments.batch or case.batch, workers), *arguments.set]
+        )
         measured = rows(sized, GPU)
     else:
         small = standin.on_cpu(cfg)
@@ -109,7 +112,10 @@ def _killer(process: subprocess.Popen[str], seconds: float) -> Any:
 def table(found: list[dict[str, Any]], names: list[str]) -> tuple[list[str], bool]:
     """The table, and whether all that must hold holds."""
     columns = ("samples_per_s", "of_bare", "mfu", "data_wait", "memory_gb", "waits_ours", "waits_deepspeed")
-    lines = ["| case | bare | loader | " + " | ".join(columns) + " | overhead | talk |", "|---" * (len(columns) + 5) + "|"]
+    lines = [
+        "| case | bare | loader | " + " | ".join(columns) + " | overhead | talk |",
+        "|---" * (len(columns) + 5) + "|",
+    ]
     good = True
     for name in names:
         of_case = {row["what"]: row for row in found if row["case"] == name}

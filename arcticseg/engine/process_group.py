@@ -191,7 +191,7 @@ def stop() -> None:
 
 @contextlib.contextmanager
 def kept() -> Iterator[Ranks]:
-    """Join, and stay until the end: several trainings of a process need this, as DeepSpeed knows its first group only."""
+    """Join, and stay until the end: for several trainings in one process, as DeepSpeed knows its first group only."""
     ranks = start()
     _keepers.append(ranks)
     try:

@@ -48,6 +48,7 @@ class Work:
         trained: those that get a gradient.
         operations: in order.
         peak: bytes that exist at once at most, weights and inputs apart, gradients of weights included.
+        inputs: bytes of the inputs.
     """
 
     samples: int
@@ -55,6 +56,7 @@ class Work:
     trained: int
     operations: tuple[Operation, ...]
     peak: int
+    inputs: int
 
     @property
     def flops(self) -> int:
@@ -67,13 +69,14 @@ class Work:
         return self.flops / self.samples
 
 
-def count(model: nn.Module, forward: Callable[[], Tensor], samples: int) -> Work:
+def count(model: nn.Module, forward: Callable[[], Tensor], samples: int, inputs: int) -> Work:
     """Run forward and backward once and count.
 
     Args:
         model: on the meta device, in the precision of training.
         forward: gives what backward starts from, a number.
         samples: that `forward` takes at once.
+        inputs: bytes of what it takes.
     """
     parameters = list(model.parameters())
     with _Fused() as fused, _Counter(parameters) as counter:
@@ -81,7 +84,7 @@ def count(model: nn.Module, forward: Callable[[], Tensor], samples: int) -> Work
     model.zero_grad(set_to_none=True)
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     total = sum(p.numel() for p in parameters)
-    return Work(samples, total, trained, (*counter.operations, *fused.operations), counter.peak)
+    return Work(samples, total, trained, (*counter.operations, *fused.operations), counter.peak, inputs)
 
 
 class _Counter(TorchDispatchMode):

@@ -81,12 +81,12 @@ def verdict(measured: Mapping[str, Row]) -> str:
     if trained.get("data_wait", 0.0) > _DATA_WAIT or loader["samples_per_s"] < trained["samples_per_s"]:
         return (
             f"bound by data: {trained.get('data_wait', 0.0):.1%} of a step waits for the loader, which alone gives "
-            f"{loader['samples_per_s']:.0f} samples/s; raise data.workers, or put the shards on a faster disk (data.cache)"
+            f"{loader['samples_per_s']:.0f} samples/s; raise data.workers, or keep shards on a local disk (data.cache)"
         )
     if talk > _TALK:
         return (
-            f"bound by communication: {talk:.0%} of a step; raise engine.global_batch_size, so that ranks talk less often, "
-            "or set engine.zero_stage to 1"
+            f"bound by communication: {talk:.0%} of a step; raise engine.global_batch_size, so that ranks talk less "
+            "often, or set engine.zero_stage to 1"
         )
     if bare is not None and trained["samples_per_s"] < _HOST * bare["samples_per_s"]:
         return (

@@ -8,6 +8,7 @@ import gc
 import io
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,19 @@ from torch import Tensor
 
 from arcticseg.data.batch import Batch
 from arcticseg.data.loader import Loader
+from arcticseg.data.select import ShardSet
 from arcticseg.data.transforms import Assemble
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine import process_group
 from arcticseg.engine.config import accumulation_steps
-from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
+from arcticseg.engine.deepspeed_engine import DTYPES
 from arcticseg.engine.process_group import Ranks
+from arcticseg.models.drop_path import sample_seeds
 from arcticseg.run import build
 from arcticseg.run.config import RunConfig
 from arcticseg.run.start import run
 from arcticseg.speed.arithmetic import Work
-from arcticseg.speed.bare import Bare, BareDeepSpeed, Masters
+from arcticseg.speed.bare import Bare, BareDeepSpeed, Masters, plain_engine
 from arcticseg.speed.clock import Clock, MeasuredError, Phases, middle, synchronise
 from arcticseg.speed.network import work_of
 
@@ -92,12 +95,12 @@ def trainer(cfg: RunConfig, phases: Phases, communication: bool = False) -> Row:
 
 def loader_alone(cfg: RunConfig, device: torch.device, seconds: float) -> Row:
     """The loader of a rank without anything behind it."""
-    with _Parts(cfg, device) as parts:
+    with contextlib.closing(_loader(cfg, build.open_sets(cfg), device)) as loader:
         for _ in range(3):
-            parts.loader.step(), parts.loader.stepped()
+            loader.step(), loader.stepped()
         steps, began = 0, time.perf_counter()
         while time.perf_counter() - began < seconds:
-            parts.loader.step(), parts.loader.stepped()
+            loader.step(), loader.stepped()
             steps += 1
         rate = steps * cfg.engine.global_batch_size / (time.perf_counter() - began)
     return {"samples_per_s": rate, "workers": cfg.data.workers}
@@ -110,16 +113,23 @@ def bare(cfg: RunConfig, device: torch.device, warmup: int, steps: int) -> Row:
     """
     micro, _ = accumulation_steps(cfg.engine, 1)
     one = dataclasses.replace(cfg, engine=dataclasses.replace(cfg.engine, global_batch_size=micro))
-    dtype = DTYPES[cfg.engine.precision]
-    with _Parts(one, device) as parts:
-        batches = [parts.next_on_device() for _ in range(_HELD)]
-    network = build.build_model(cfg, parts.tile)
-    task = build.build_task(cfg, network)
-    network = network.to(device, dtype)
+    row = _run_bare(_bare_loop(one, device), device, warmup, steps)
+    _free()
+    return {"samples_per_s": 1e3 * micro / row["step_ms"]} | row
+
+
+def _bare_loop(cfg: RunConfig, device: torch.device) -> Bare:
+    parts = _Parts(cfg, device)
+    batches = parts.held(_HELD)
+    network = parts.network.to(device)
     masters = Masters(network, cfg.optim)
+    network = network.to(parts.dtype)
     called = torch.compile(network) if compiles(cfg) else network
-    loop = Bare(called, task, parts.assemble, batches, masters, dtype)
-    assembling = _timed(lambda: parts.assemble(batches[0]), device, 5)
+    return Bare(called, parts.task, parts.assemble, batches, masters, parts.dtype)
+
+
+def _run_bare(loop: Bare, device: torch.device, warmup: int, steps: int) -> Row:
+    assembling = _timed(lambda: loop.assemble(loop.batches[0]), device, 5)
     for _ in range(warmup):
         loop.step()
     if device.type == "cuda":
@@ -129,12 +139,9 @@ def bare(cfg: RunConfig, device: torch.device, warmup: int, steps: int) -> Row:
     for _ in range(steps):
         loop.step()
     synchronise(device)
-    seconds = (time.perf_counter() - began) / steps
-    row: Row = {"samples_per_s": micro / seconds, "step_ms": 1e3 * seconds, "assemble_ms": 1e3 * assembling}
+    row: Row = {"step_ms": 1e3 * (time.perf_counter() - began) / steps, "assemble_ms": 1e3 * assembling}
     if device.type == "cuda":
         row["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
-    del loop, called, network, masters, batches
-    _free()
     return row
 
 
@@ -159,23 +166,21 @@ def overhead(cfg: RunConfig, phases: Phases, pairs: int) -> Row:
 
 def _deepspeed(cfg: RunConfig, phases: Phases) -> float:
     """Milliseconds a step of a bare loop around a DeepSpeed engine on one rank."""
-    with process_group.kept() as ranks, _Parts(cfg, ranks.device) as parts:
+    with process_group.kept() as ranks:
+        parts = _Parts(cfg, ranks.device)
         torch.set_num_threads(cfg.engine.threads or torch.get_num_threads())
-        network = build.build_model(cfg, parts.tile)
-        task = build.build_task(cfg, network)
-        engine = make_engine(network, cfg.engine, cfg.optim, ranks)
+        engine = plain_engine(parts.network, cfg.engine, cfg.optim, ranks)
         engine.train()
-        loop = BareDeepSpeed(
-            engine, task, parts.assemble, parts.loader, DTYPES[cfg.engine.precision], ranks.device
-        )
-        for _ in range(phases.warmup):
-            loop.step()
-        synchronise(ranks.device)
-        began = time.perf_counter()
-        for _ in range(phases.timed):
-            loop.step()
-        synchronise(ranks.device)
-        seconds = time.perf_counter() - began
+        loop = BareDeepSpeed(engine, parts.task, parts.assemble, parts.loader, parts.ready, parts.dtype)
+        with contextlib.closing(parts.loader):
+            for _ in range(phases.warmup):
+                loop.step()
+            synchronise(ranks.device)
+            began = time.perf_counter()
+            for _ in range(phases.timed):
+                loop.step()
+            synchronise(ranks.device)
+            seconds = time.perf_counter() - began
     _free()
     return 1e3 * seconds / phases.timed
 
@@ -211,30 +216,38 @@ def _free() -> None:
         torch.cuda.empty_cache()
 
 
-class _Parts:
-    """A loader and what turns its batches into inputs, for one rank; a context that closes the loader."""
+def _loader(cfg: RunConfig, sets: Sequence[ShardSet], device: torch.device) -> Loader | WebDatasetLoader:
+    """The loader of one rank."""
+    selection = build.selection_of(cfg, sets, "train")
+    share = build.share_of(cfg, Ranks(0, 0, 1, 1, device))
+    return build.loader_of(cfg, selection, sets[0].manifest.tile, share, pin_memory=device.type == "cuda")
 
-    loader: Loader | WebDatasetLoader
+
+class _Parts:
+    """A network, its task, a loader and what makes inputs of its batches, for one rank."""
 
     def __init__(self, cfg: RunConfig, device: torch.device) -> None:
-        ranks = Ranks(0, 0, 1, 1, device)
         sets = build.open_sets(cfg)
-        self.device, self.tile = device, sets[0].manifest.tile
-        selection = build.selection_of(cfg, sets, "train")
-        share = build.share_of(cfg, ranks)
-        self.loader = build.loader_of(cfg, selection, self.tile, share, pin_memory=device.type == "cuda")
-        self.assemble = Assemble(cfg.data.names, cfg.data.valid_plane, build.statistics_of(cfg, sets))
+        self._device, self._seed, self.dtype = device, cfg.seed, DTYPES[cfg.engine.precision]
+        self.network = build.build_model(cfg, sets[0].manifest.tile)
+        self.task = build.build_task(cfg, self.network)
+        self.loader = _loader(cfg, sets, device)
+        statistics = build.statistics_of(cfg, sets)
+        want = self.task.want(self.dtype)
+        self.assemble = Assemble(cfg.data.names, cfg.data.valid_plane, statistics, want)
 
-    def next_on_device(self) -> Any:
-        """The first micro batch of the next step, on the device, in memory of its own."""
-        batch = self.loader.step()[0]
-        moved = _copied(batch).to(self.device)
-        synchronise(self.device)
-        self.loader.stepped()
-        return moved
+    def ready(self, batch: Batch) -> Batch:
+        """A batch of the loader with all that is drawn for it, on the device."""
+        drawn = self.task.draw(batch.place.tolist(), batch.size)
+        seeds = sample_seeds(self._seed, 0, batch.place)
+        return self.assemble.plan(dataclasses.replace(batch, drawn=drawn, seeds=seeds)).to(self._device)
 
-    def __enter__(self) -> _Parts:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.loader.close()
+    def held(self, count: int) -> list[Batch]:
+        """The first micro batches, on the device, in memory of their own; closes the loader."""
+        with contextlib.closing(self.loader):
+            batches = []
+            for _ in range(count):
+                batches.append(self.ready(_copied(self.loader.step()[0])))
+                self.loader.stepped()
+        synchronise(self._device)
+        return batches

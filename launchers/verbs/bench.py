@@ -1,7 +1,7 @@
-"""Measure a config's training on this machine: samples a second, beside a bare loop and the loader alone; what bounds it.
+"""Measure a config's training on this machine: beside a bare loop, and the loader alone; say what bounds it.
 
-Nothing is kept: no run folder, no weights. Without a GPU a small stand-in of the network is measured, whose size is told.
-Where the config's shards are not there, simulated ones take their place.
+Nothing is kept: no run folder, no weights. Without a GPU a small stand-in of the network is measured, whose size is
+told. Where the config's shards are not there, simulated ones take their place.
 
     arcticseg bench pretrain_vit data.shards=shards
     arcticseg bench finetune_vit data.workers=14 engine.micro_batch_size=64 --out bench.jsonl
@@ -58,7 +58,9 @@ def _measure(arguments: argparse.Namespace, cfg: RunConfig, given: list[str], cu
         print(f"no GPU: a stand-in of {arguments.config} is measured, with {' '.join(standin.sizes(small))}")
     sized = load(arguments.config, [*given, *(standin.on_gpu(cfg) if cuda else small)], arguments.imports)
     of_ranks = None if cuda else load(arguments.config, [*given, *standin.on_cpu(cfg, 2)], arguments.imports)
-    print(f"micro batch {accumulation_steps(sized.engine, 1)[0]}, {sized.engine.precision}, {sized.data.workers} workers")
+    print(
+        f"micro batch {accumulation_steps(sized.engine, 1)[0]}, {sized.engine.precision}, {sized.data.workers} workers"
+    )
     measured = {}
     for name, row in bench.rows(sized, _effort(arguments.steps, cuda), of_ranks):
         measured[name] = row
@@ -88,7 +90,13 @@ def _shards(cfg: RunConfig, folder: Path, cuda: bool) -> tuple[Sequence[str], st
         return [], None
     tile = 384 if cuda else CPU_TILE
     made = make_shards(folder, tile)
-    overrides = [f"data.shards={made}", "data.factors=[2]", "data.weights={}", "data.set_weights=[]", "data.scenes=null"]
+    overrides = [
+        f"data.shards={made}",
+        "data.factors=[2]",
+        "data.weights={}",
+        "data.set_weights=[]",
+        "data.scenes=null",
+    ]
     text = f"{', '.join(cfg.data.places)}: no shards there; simulated ones, tiles of {tile} pixels, take their place"
     return overrides, text
 
