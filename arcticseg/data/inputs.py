@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -110,3 +110,11 @@ class Inputs:
         data[n:] = False
         labels[n:] = IGNORE_INDEX
         return replace(self, data=data, labels=labels)
+
+
+class MicroBatches(Protocol):
+    """The inputs of a step, to be gone through once; each may be used until the next is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Inputs]: ...

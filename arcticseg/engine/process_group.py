@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -23,10 +23,14 @@ from arcticseg.errors import ArcticSegError, ConfigError
 from arcticseg.ranks import SLURM_VARIABLES, find_master, free_port, several_ranks
 
 T = TypeVar("T")
+# Gives a tensor that is still being made, to the stream of whoever asks.
+Later = Callable[[], Tensor]
 # Seconds that a rank with an error waits for the others, to tell them, before it tells the error itself.
 _LAST_WAIT = 20.0
 # Who wants the process group to stay.
 _keepers: list[Ranks] = []
+
+_control: Any = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def start_agreed(prepare: Callable[[], T]) -> tuple[Ranks, T]:
         raise
     ranks = start()
     try:
-        agree(None, ranks.device)
+        agree(None)
     except ArcticSegError:
         stop()
         raise
@@ -93,11 +97,11 @@ def _tell_others(error: ArcticSegError) -> None:
         ArcticSegError: that of the first rank which has one.
     """
     try:
-        ranks = start(min(_LAST_WAIT, rendezvous.longest_wait()))
+        start(min(_LAST_WAIT, rendezvous.longest_wait()))
     except ArcticSegError:
         return
     try:
-        agree(error, ranks.device)
+        agree(error)
     finally:
         stop()
 
@@ -185,7 +189,9 @@ def _join(ranks: Ranks, seconds: float) -> None:
 
 def stop() -> None:
     """Leave the process group, unless it is `kept`."""
+    global _control
     if dist.is_initialized() and not _keepers:
+        _control = None
         dist.destroy_process_group()
 
 
@@ -201,28 +207,74 @@ def kept() -> Iterator[Ranks]:
         stop()
 
 
+def _several() -> bool:
+    return dist.is_initialized() and dist.get_world_size() > 1
+
+
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Sum a tensor over ranks, in place."""
     beat()
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if _several():
         dist.all_reduce(values)
     return values
+
+
+def sum_later(values: Tensor) -> Later:
+    """Begin to sum a tensor over ranks, in place; the sum comes to whoever asks for it, or to his CUDA stream."""
+    if not _several():
+        return lambda: values
+    work = dist.all_reduce(values, async_op=True)
+
+    def give() -> Tensor:
+        work.wait()
+        return values
+
+    return give
+
+
+def any_later(flags: Sequence[Callable[[], bool]]) -> Callable[[], list[bool]]:
+    """Begin to tell all ranks, by the host alone, whether each flag is set on any of them.
+
+    Where there are several ranks a flag is read now, where there is one when the answer is asked for.
+    """
+    if not _several():
+        return lambda: [flag() for flag in flags]
+    values = torch.tensor([flag() for flag in flags], dtype=torch.uint8)
+    work = dist.all_reduce(values, dist.ReduceOp.MAX, control_group(), async_op=True)
+
+    def give() -> list[bool]:
+        beat()
+        work.wait()
+        return [bool(value) for value in values.tolist()]
+
+    return give
+
+
+def control_group() -> Any:
+    """A gloo group of all ranks beside the main one: what hosts tell each other waits for no device, nor is in its way.
+
+    All ranks must call this together the first time.
+    """
+    global _control
+    if _control is None:
+        _control = dist.new_group(backend="gloo", timeout=timedelta(seconds=COLLECTIVE_SECONDS))
+    return _control
 
 
 def barrier() -> None:
     """Wait for all ranks."""
     beat()
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if _several():
         dist.barrier()
 
 
 def gather(value: Any) -> list[Any]:
     """What each rank has, any value that can be pickled, in the order of the ranks, on all of them."""
     beat()
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if not _several():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, control_group())
     for rank, of_rank in enumerate(values):
         for part in of_rank if isinstance(of_rank, tuple) else (of_rank,):
             if isinstance(part, ArcticSegError):
@@ -230,11 +282,12 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def agree(error: ArcticSegError | None, device: torch.device) -> None:
+def agree(error: ArcticSegError | None) -> None:
     """See that no rank has an error; all ranks must call this together.
 
     Raises:
         ArcticSegError: the error of the first rank that has one, the same on all.
     """
-    if sum_over_ranks(torch.tensor([float(error is not None)], device=device)).item():
+    (failed,) = any_later([lambda: error is not None])()
+    if failed:
         raise next(caught for caught in gather(error) if caught is not None)

@@ -138,7 +138,7 @@ class Saver:
                 make_folder(half)
             except ArcticSegError as caught:
                 error = caught
-        agree(error, self.ranks.device)
+        agree(error)
 
     def _write(
         self,

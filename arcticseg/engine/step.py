@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from arcticseg.data.inputs import Inputs
+from arcticseg.data.inputs import Inputs, MicroBatches
 from arcticseg.engine.skip import Guard
 from arcticseg.tasks.task import Task
 
@@ -18,7 +18,7 @@ class Step(ABC):
     """What the trainer asks of a step; a step with two optimisers is another class."""
 
     @abstractmethod
-    def __call__(self, inputs: Sequence[Inputs], counted: Tensor, rate: float) -> Tensor:
+    def __call__(self, inputs: MicroBatches, counted: Tensor, rate: float) -> Tensor:
         """Train on the micro batches of this rank.
 
         Args:
@@ -69,7 +69,7 @@ class DeepSpeedStep(Step):
         self._guard = Guard(engine, clip)
         self._scales = [group.get("lr_scale", 1.0) for group in engine.optimizer.param_groups]
 
-    def __call__(self, inputs: Sequence[Inputs], counted: Tensor, rate: float) -> Tensor:
+    def __call__(self, inputs: MicroBatches, counted: Tensor, rate: float) -> Tensor:
         for group, scale in zip(self.engine.optimizer.param_groups, self._scales, strict=True):
             group["lr"] = rate * scale
         # DeepSpeed divides by micro steps and averages over ranks; our division by counts is the only one wanted.

@@ -15,7 +15,6 @@ import xxhash
 from torch import Tensor
 
 from arcticseg.data.batch import Batch
-from arcticseg.data.inputs import Inputs
 from arcticseg.data.loader import Loader
 from arcticseg.data.quarantine import Damage
 from arcticseg.data.transforms import Assemble
@@ -24,6 +23,7 @@ from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine import checkpoint
 from arcticseg.engine.checkpoint import Position
 from arcticseg.engine.config import EngineConfig, OptimConfig
+from arcticseg.engine.feed import Feed
 from arcticseg.engine.hooks.hook import Hook, Training, Values
 from arcticseg.engine.length import Length
 from arcticseg.engine.optim import learning_rate
@@ -33,6 +33,7 @@ from arcticseg.engine.watchdog import watched
 from arcticseg.engine.weights import check_engine, save_weights
 from arcticseg.errors import ArcticSegError
 from arcticseg.files import append_line
+from arcticseg.models.drop_path import sample_seeds
 from arcticseg.run.folder import last_weights, skipped_path
 
 # Numbers of the signals that ask for a checkpoint and a clean end: SLURM sends them before it kills.
@@ -57,7 +58,7 @@ class Trainer:
     Attributes:
         validation: gives (batch, samples that count) for one pass over the validation samples; None: there are none.
         length: of the training.
-        seed: of what draws from torch's generator, such as drop path.
+        seed: of what a network draws.
     """
 
     training: Training
@@ -75,7 +76,15 @@ class Trainer:
     def __post_init__(self) -> None:
         self.ranks, self.task, self.step = self.training.ranks, self.training.task, self.training.step
         self._stop_asked, self._interrupted = False, float("inf")
-        self._waited = 0.0
+        self.feed = Feed(
+            self.loader,
+            self.assemble,
+            self.task,
+            self.ranks,
+            stops=self._wants_stop,
+            tell=lambda damages: self._tell_damage("damaged sample, replaced", damages),
+            seeds=lambda step, places: sample_seeds(self.seed, step, places),
+        )
         self._saver = checkpoint.make_saver(self.training.out, self.ranks)
         # Of steps of which it is not known yet whether they were left out: number, and the keys of their samples.
         self._unread: list[tuple[int, Callable[[], list[str]]]] = []
@@ -111,38 +120,39 @@ class Trainer:
     def _train(self) -> bool:
         self.step.train()
         total = self.training.last
-        since, samples = time.monotonic(), 0
+        since, samples, waited = time.monotonic(), 0, self.feed.waited
         stopped, finished = False, self._finished()
+        turns = self.feed.turns(self.position.step, total)
         while self.position.step < total and not (stopped or finished):
             before = self.position.step
             begin_step(before + 1)
             self._seed(before)
-            inputs, counted, stopped = self._next_inputs()
-            keys: Callable[[], list[str]] = lambda: ["?"]
+            turn = next(turns)
+            stopped = turn.stop
             rate = learning_rate(*self.length.schedule(before, self.loader.consumed), self.optim)
-            sums = self.step(inputs, counted, rate)
+            sums = self.step(turn, turn.counted, rate)
             self.loader.stepped()
             self.position.step, samples = before + 1, samples + self.engine.global_batch_size
-            self._unread.append((self.position.step, keys))
+            self._unread.append((self.position.step, turn.keys))
             values: Values | None = None
             done = self.position.step == total
             if self.position.step % self.every.log == 0 or done:
-                values = self._values(sums, counted, rate)
+                values = self._values(sums, turn.counted, rate)
                 now = time.monotonic()
                 values["samples_per_s"] = round(samples / max(now - since, 1e-9), 3)
-                values["data_wait"] = round(self._waited / max(now - since, 1e-9), 5)
-                since, samples, self._waited = now, 0, 0.0
+                values["data_wait"] = round((self.feed.waited - waited) / max(now - since, 1e-9), 5)
+                since, samples, waited = now, 0, self.feed.waited
             beat(f"hooks after step {self.position.step}")
             for hook in self.hooks:
                 hook.on_step(self.position.step, values)
             if done or _due(self.position.step, self.every.validation):
                 self._validate()
                 finished = None if done else self._finished()
-                since, samples, self._waited = time.monotonic(), 0, 0.0
+                since, samples, waited = time.monotonic(), 0, self.feed.waited
             ends = done or stopped or bool(finished)
             if ends or _due(self.position.step, self.every.checkpoint):
                 self._checkpoint(ends)
-                since, samples, self._waited = time.monotonic(), 0, 0.0
+                since, samples, waited = time.monotonic(), 0, self.feed.waited
         self._tell("summary", self._summary())
         if self.position.step < total and not finished:
             return False
@@ -152,30 +162,11 @@ class Trainer:
         return True
 
     def _seed(self, step: int) -> None:
-        """Drop path and the like draw from (seed, step, rank), so a resumed run draws what the first would have."""
+        """What draws from torch's generator draws from (seed, step, rank): a resumed run draws what the first would."""
         torch.manual_seed(xxhash.xxh3_64_intdigest(f"{self.seed} {step} {self.ranks.rank}".encode()) >> 1)
 
-    def _next_inputs(self) -> tuple[list[Inputs], Tensor, bool]:
-        """Inputs of a step's micro batches, what counts in them over all ranks, and whether any rank wants to stop.
-
-        Raises:
-            ArcticSegError: a rank's error, the same on all ranks.
-        """
-        began = time.monotonic()
-        batches = self.loader.step()
-        self._waited += time.monotonic() - began
-        while True:
-            inputs = [self.assemble(batch.to(self.ranks.device)) for batch in batches]
-            # One sum over ranks carries the counts that losses are divided by, the wish to stop, and trouble with data.
-            counts = torch.zeros(len(self.task.terms), dtype=torch.float64, device=self.ranks.device)
-            counts += sum(self.task.counts(item) for item in inputs)
-            wants_stop = self._stop_asked or any(hook.wants_stop() for hook in self.hooks)
-            flags = counts.new_tensor([float(wants_stop), float(self.loader.trouble)])
-            counts, stop, trouble = sum_over_ranks(torch.cat([counts, flags])).split([len(counts), 1, 1])
-            if not trouble.item():
-                return inputs, counts, bool(stop.item())
-            batches, damages = self.loader.settle(gather)
-            self._tell_damage("damaged sample, replaced", damages)
+    def _wants_stop(self) -> bool:
+        return self._stop_asked or any(hook.wants_stop() for hook in self.hooks)
 
     def _finished(self) -> str | None:
         """Why a hook ends the training, which is told."""
@@ -240,10 +231,11 @@ class Trainer:
             return
         beat(f"the validation after step {self.position.step}")
         self.step.train(False)
+        self.validation.stream = self.feed.stage.stream
         total: Tensor | None = None
         with torch.no_grad():
-            for batch, n in self._on_all_ranks(iter(self.validation)):
-                tally = self.task.tally(self.step.forward, self.assemble(batch.to(self.ranks.device)), n)
+            for inputs, n in self.feed.passing(self._on_all_ranks(iter(self.validation))):
+                tally = self.task.tally(self.step.forward, inputs, n)
                 total = tally if total is None else total + tally
         self.step.train()
         if total is None:
@@ -266,7 +258,7 @@ class Trainer:
                 item = next(batches, None)
             except ArcticSegError as caught:
                 error = caught
-            agree(error, self.ranks.device)
+            agree(error)
             if item is None:
                 return
             yield item

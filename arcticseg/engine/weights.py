@@ -31,7 +31,7 @@ def save_weights(engine: Any, path: Path, metadata: dict[str, str], step: int, r
             write_weights(path, weights, metadata)
         except ArcticSegError as caught:
             error = caught
-    agree(error, ranks.device)
+    agree(error)
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

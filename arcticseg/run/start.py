@@ -75,8 +75,9 @@ def _train(
     torch.set_num_threads(_threads(cfg, ranks))
     saved = None if start is None else Checkpoint.open(start)
     task, engine = _engine(cfg, tile, ranks, saved)
-    step = DeepSpeedStep(engine, task, DTYPES[cfg.engine.precision], ranks.world_size, cfg.optim.clip)
-    loader = build.loader_of(cfg, selection, tile, share, pin_memory=ranks.device.type == "cuda")
+    dtype, cuda = DTYPES[cfg.engine.precision], ranks.device.type == "cuda"
+    step = DeepSpeedStep(engine, task, dtype, ranks.world_size, cfg.optim.clip)
+    loader = build.loader_of(cfg, selection, tile, share, pin_memory=cuda)
     position = Position()
     if saved is not None:
         position = saved.position
@@ -96,9 +97,9 @@ def _train(
         training=Training(Path(cfg.out), engine, step, task, ranks, metadata, position.step, last),
         engine=cfg.engine,
         optim=cfg.optim,
-        assemble=Assemble(cfg.data.names, cfg.data.valid_plane, statistics),
+        assemble=Assemble(cfg.data.names, cfg.data.valid_plane, statistics, task.want(dtype)),
         loader=loader,
-        validation=build.validation_of(cfg, sets, tile, share),
+        validation=build.validation_of(cfg, sets, tile, share, pin_memory=cuda),
         length=length,
         every=Every(cfg.validate_every, cfg.checkpoint_every, cfg.tracking.every),
         hooks=hooks,
@@ -131,11 +132,11 @@ def _run_folder(cfg: RunConfig, resume: bool, ranks: Ranks) -> Iterator[Path | N
                     forget_checkpoint(Path(cfg.out))
             except ArcticSegError as caught:
                 error = caught
-        process_group.agree(error, ranks.device)
+        process_group.agree(error)
         start = process_group.gather(start)[0]
         if start is not None and not start.is_dir():
             error = ConfigError(f"{start}: rank {ranks.rank} does not see it; set an 'out' that all machines share")
-        process_group.agree(error, ranks.device)
+        process_group.agree(error)
         yield start
 
 

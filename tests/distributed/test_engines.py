@@ -105,7 +105,9 @@ def test_a_checkpoint_is_the_same_in_each_stage_and_on_any_ranks(
     """Loaded elsewhere and saved again it is the same bit for bit, and training goes on from it as it would have."""
     stage, precision, ranks = before
     saved, _ = trained(tmp_path / "a", ranks, stage=stage, precision=precision)
-    here, _ = trained(tmp_path / "b", ranks, stage=stage, precision=precision, first=3, last=5, **{"from": saved.folder})
+    here, _ = trained(
+        tmp_path / "b", ranks, stage=stage, precision=precision, first=3, last=5, **{"from": saved.folder}
+    )
     stage, precision, ranks = after
     again, told = trained(tmp_path / "c", ranks, stage=stage, precision=precision, first=3, **{"from": saved.folder})
     assert all(of_rank["exact"] for of_rank in told)

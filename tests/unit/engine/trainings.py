@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,19 +98,33 @@ class Plain(Step):
         return flags
 
 
+@dataclass(frozen=True)
+class Value:
+    """A batch of one value, drawn by its place."""
+
+    place: Tensor
+    size: int = 1
+    drawn: Tensor | None = None
+    seeds: Tensor | None = None
+
+
 class Batches:
-    """One value a step, drawn by the step."""
+    """A loader of one value a step."""
 
     damaged, trouble = 0, False
 
     def __init__(self, consumed: int = 0) -> None:
-        self.consumed = consumed
+        self.consumed = self.read = consumed
 
-    def step(self) -> list[Batches]:
-        return [self]
+    def copies_on(self, stream: Any) -> None:
+        pass
 
-    def to(self, device: torch.device) -> Batches:
-        return self
+    def step(self, in_use: int = 0) -> list[Value]:
+        self.read += 1
+        return [Value(torch.tensor([self.read - 1]))]
+
+    def names(self, consumed: int) -> list[str]:
+        return [f"value {consumed}"]
 
     def stepped(self) -> None:
         self.consumed += 1
@@ -118,11 +133,16 @@ class Batches:
         return {"consumed": self.consumed}
 
 
-def assemble(batch: Batches) -> Inputs:
-    """The inputs of a step."""
-    x = torch.full((1, 1, 1, 1), 1.0 + np.sin(batch.consumed))
-    yes = torch.ones(1, 1, 1, 1, dtype=torch.bool)
-    return Inputs(torch.tensor([batch.consumed]), x, yes, ~yes[..., 0, 0], torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
+class Assembler:
+    """Makes the inputs of a step."""
+
+    def plan(self, batch: Value) -> Value:
+        return batch
+
+    def __call__(self, batch: Value) -> Inputs:
+        x = torch.full((1, 1, 1, 1), 1.0 + np.sin(batch.place.item()))
+        yes = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+        return Inputs(batch.place, x, yes, ~yes[..., 0, 0], torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
 
 
 class Validation:
@@ -130,8 +150,8 @@ class Validation:
 
     damages: tuple[Any, ...] = ()
 
-    def __iter__(self) -> Iterator[tuple[Batches, int]]:
-        return iter([(Batches(consumed), 1) for consumed in (100, 101)])
+    def __iter__(self) -> Iterator[tuple[Value, int]]:
+        return iter([(Value(torch.tensor([place])), 1) for place in (100, 101)])
 
 
 def trainer_of(
@@ -153,7 +173,7 @@ def trainer_of(
         training=Training(out, engine, step, task, ALONE, {"config": "{}"}, position.step, STEPS),
         engine=EngineConfig(global_batch_size=1),
         optim=OptimConfig(lr=lr, warmup=0.0),
-        assemble=assemble,  # type: ignore[arg-type]
+        assemble=Assembler(),  # type: ignore[arg-type]
         loader=Batches(position.loader.get("consumed", 0)),  # type: ignore[arg-type]
         validation=Validation(),  # type: ignore[arg-type]
         length=Length(STEPS, 0, 1),
