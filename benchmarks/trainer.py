@@ -34,7 +34,7 @@ from arcticseg.speed.clock import Phases, rounded
 SHARE, OVERHEAD, WAITS, DATA_WAIT = 0.97, 0.03, 1.0, 0.01
 WORKERS = 14
 GPU = Effort(Phases(warmup=20, timed=60, watched=9, profiled=5), seconds=3.0)
-CPU = Effort(Phases(warmup=3, timed=10), seconds=2.0, pairs=5, ranks=2)
+CPU = Effort(Phases(warmup=5, timed=20), seconds=2.0, pairs=5, ranks=2)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def measure(name: str, arguments: argparse.Namespace) -> None:
         measured = rows(sized, GPU)
     else:
         small = standin.on_cpu(cfg)
-        print(f"stand-in on a CPU: {' '.join(small)}", file=sys.stderr)
+        print(f"stand-in on a CPU: {' '.join(standin.sizes(small))}", file=sys.stderr)
         of_ranks = load(case.config, [*given, *standin.on_cpu(cfg, CPU.ranks), *arguments.set])
         sized = load(case.config, [*given, *small, *arguments.set])
         measured = rows(sized, CPU, of_ranks)

@@ -12,6 +12,7 @@ from arcticseg.engine import process_group
 from arcticseg.run.config import RunConfig
 from arcticseg.speed import measure
 from arcticseg.speed.clock import Phases, rounded
+from arcticseg.speed.device import device_here
 from arcticseg.speed.measure import Row
 from arcticseg.speed.ranks import communication
 
@@ -40,7 +41,7 @@ def rows(cfg: RunConfig, effort: Effort, of_ranks: RunConfig | None = None) -> I
         cfg: of one rank, such as `standin` makes it.
         of_ranks: that of `effort.ranks` ranks; None: talking is not measured.
     """
-    device = measure.device_here()
+    device = device_here()
     here = measure.machine(device)
     yield "machine", here
     work = measure.work_here(cfg)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from arcticseg.engine.hooks.hook import Hook, Training, Values, numbers
+from arcticseg.speed.device import synchronise
+from arcticseg.speed.talk import Talk
 
 _OURS = str(Path(__file__).parents[1])
 # What the profiler calls a wait of the host for the device.
@@ -65,7 +67,7 @@ class Clock(Hook):
 
     def __post_init__(self) -> None:
         self._waited: list[float] = []
-        self._log: Any = None
+        self._talk: Talk | None = None
 
     def on_start(self, training: Training) -> None:
         self.device, self._first = training.ranks.device, training.first
@@ -97,7 +99,8 @@ class Clock(Hook):
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         if self.communication:
-            self._log = _log_communication()
+            self._talk = Talk(self.device)
+            self._talk.start()
         self._cpu, self._began = time.process_time(), time.perf_counter()
         self._steps = [self._began]
 
@@ -111,8 +114,9 @@ class Clock(Hook):
             self.row["data_wait"] = fmean(self._waited)
         if self.device.type == "cuda":
             self.row["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
-        if self._log is not None:
-            self.row["communication"] = _logged_seconds(self._log) / seconds
+        if self._talk is not None:
+            self._talk.stop()
+            self.row["communication"] = self._talk.seconds / seconds
 
     def _stop_watching(self) -> None:
         self.row |= self._waits.stop(self.phases.watched)
@@ -130,12 +134,6 @@ class Clock(Hook):
         seconds = time.perf_counter() - self._began
         self._profile.stop()
         self.row |= profiled(self._profile, seconds, self.phases.profiled)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for all work on a device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class Waits:
@@ -193,23 +191,6 @@ def profiled(profile: Any, seconds: float, steps: int) -> dict[str, Any]:
         "launches": sum(e.count for e in events if e.key.startswith(("cudaLaunch", "cuLaunch"))) / steps,
         "kernels": [(e.key[:60], e.count / steps, round(e.self_device_time_total / 1e3 / steps, 3)) for e in top],
     }
-
-
-def _log_communication() -> Any:
-    """Have DeepSpeed time each collective of its own; the log."""
-    from deepspeed import comm
-    from deepspeed.comm import comm as calls
-
-    comm.configure(enabled=True, prof_all=True, verbose=False)
-    calls.comms_logger.comms_dict.clear()
-    return calls.comms_logger
-
-
-def _logged_seconds(log: Any) -> float:
-    """Seconds in all collectives of the log, which is off from now on."""
-    log.enabled = False
-    sizes = [entry for by_size in log.comms_dict.values() for entry in by_size.values()]
-    return sum(sum(latencies) for _, latencies, *_ in sizes) / 1e3
 
 
 def middle(rows: list[float]) -> tuple[float, float, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import io
 import tempfile
 import time
@@ -30,7 +29,8 @@ from arcticseg.run.config import RunConfig
 from arcticseg.run.start import run
 from arcticseg.speed.arithmetic import Work
 from arcticseg.speed.bare import Bare, BareDeepSpeed, Masters, plain_engine
-from arcticseg.speed.clock import Clock, MeasuredError, Phases, middle, synchronise
+from arcticseg.speed.clock import Clock, MeasuredError, Phases, middle
+from arcticseg.speed.device import free, synchronise
 from arcticseg.speed.network import work_of
 
 Row = dict[str, Any]
@@ -38,11 +38,6 @@ Row = dict[str, Any]
 _PRODUCT = {"cuda": 8192, "cpu": 1024}
 # Batches that the bare loop goes over.
 _HELD = 4
-
-
-def device_here() -> torch.device:
-    """The device that a training of one rank would use."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def machine(device: torch.device) -> Row:
@@ -89,7 +84,7 @@ def trainer(cfg: RunConfig, phases: Phases, communication: bool = False) -> Row:
         # The progress bar is for a person.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(MeasuredError):
             run(measured, extra=[clock])
-    _free()
+    free()
     return clock.row
 
 
@@ -114,7 +109,7 @@ def bare(cfg: RunConfig, device: torch.device, warmup: int, steps: int) -> Row:
     micro, _ = accumulation_steps(cfg.engine, 1)
     one = dataclasses.replace(cfg, engine=dataclasses.replace(cfg.engine, global_batch_size=micro))
     row = _run_bare(_bare_loop(one, device), device, warmup, steps)
-    _free()
+    free()
     return {"samples_per_s": 1e3 * micro / row["step_ms"]} | row
 
 
@@ -181,7 +176,7 @@ def _deepspeed(cfg: RunConfig, phases: Phases) -> float:
                 loop.step()
             synchronise(ranks.device)
             seconds = time.perf_counter() - began
-    _free()
+    free()
     return 1e3 * seconds / phases.timed
 
 
@@ -207,13 +202,6 @@ def _copied(batch: Batch) -> Batch:
     tensors = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
     copies: dict[str, Any] = {name: value.clone() for name, value in tensors.items() if isinstance(value, Tensor)}
     return dataclasses.replace(batch, **copies)
-
-
-def _free() -> None:
-    """Give memory back before the next part."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _loader(cfg: RunConfig, sets: Sequence[ShardSet], device: torch.device) -> Loader | WebDatasetLoader:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="config file, or name of a shipped one")
     parser.add_argument("overrides", nargs="*", help="key=value, such as engine.micro_batch_size=64")
     parser.add_argument("--out", type=Path, help="file to add the rows to, a line of JSON each")
-    parser.add_argument("--steps", type=int, help="steps on the clock (default: 60 on a GPU, 8 without)")
+    parser.add_argument("--steps", type=int, help="steps on the clock (default: 60 on a GPU, 10 without)")
     add_import_argument(parser)
 
 
@@ -77,7 +77,7 @@ def _effort(steps: int | None, cuda: bool) -> Effort:
 
     if cuda:
         return Effort(Phases(warmup=20, timed=steps or 60, watched=9, profiled=5), seconds=3.0)
-    return Effort(Phases(warmup=2, timed=steps or 8), seconds=1.0, ranks=2)
+    return Effort(Phases(warmup=5, timed=steps or 10), seconds=1.0, ranks=2)
 
 
 def _shards(cfg: RunConfig, folder: Path, cuda: bool) -> tuple[Sequence[str], str | None]:
