@@ -40,6 +40,7 @@ SAME = {
     "checkpoint_every",
     "engine.zero_stage",
     "engine.offload",
+    "engine.compile",
     "engine.max_skipped",
     "engine.threads",
     "engine.hang_seconds",
