@@ -109,9 +109,9 @@ def facts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             raise ValueError("sections of config are not mappings")
         str(facts["config"]["task"]), min(facts["factors"]), dict(facts["statistics"])
     except (KeyError, ValueError, TypeError) as error:
+        told = f"{type(error).__name__}: {error} in its metadata"
         raise ConfigError(
-            f"{path}: is not of a run of ArcticSeg ({type(error).__name__}: {error} in its metadata); give a run folder "
-            "or a .safetensors file of a run"
+            f"{path}: is not of a run of ArcticSeg ({told}); give a run folder or a .safetensors file of a run"
         ) from error
     return facts
 
