@@ -7,12 +7,20 @@ PINS := requirements.txt
 # Two at a time: much of the time of a test is that of starting a command.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --durations 20
 
-.PHONY: demo test test-base lint types contract wheel clean help
+# Of `make chaos`.
+KILLS ?= 30
+TERMS ?= 10
+SEED ?= 0
+MOVES ?= 12
+
+.PHONY: demo test test-base moves chaos lint types contract wheel clean help
 
 help:
 	@echo "make demo       the whole chain on simulated scenes; results in $(OUT)"
 	@echo "make test       all tests"
 	@echo "make test-base  the tests of the half without torch, less the slow ones, in an environment without it"
+	@echo "make moves      trainings that go on with other ranks and in another ZeRO stage; SEED=0 MOVES=12"
+	@echo "make chaos      a training that is killed and damaged 40 times must learn the same; SEED=0"
 	@echo "make lint types contract wheel clean"
 
 $(VENV)/.train: pyproject.toml $(PINS)
@@ -38,6 +46,12 @@ test: $(VENV)/.all
 
 test-base: $(VENV)-base/.base
 	$(VENV)-base/bin/python $(PYTEST) -m "not slow" tests/unit
+
+moves: $(VENV)/.all
+	$(BIN)/python -m tests.moves --moves $(MOVES) --seed $(SEED)
+
+chaos: $(VENV)/.all
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --terms $(TERMS) --seed $(SEED)
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .

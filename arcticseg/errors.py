@@ -7,6 +7,9 @@ the program and keeps its traceback.
 
 from __future__ import annotations
 
+# Begins the line on stderr by which a sweep reads why its training failed.
+ERROR_PREFIX = "arcticseg: error: "
+
 
 class ArcticSegError(Exception):
     """Base of all errors that the user can remove; the message is one line."""

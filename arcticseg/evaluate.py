@@ -103,6 +103,7 @@ def evaluate(
         "format": FORMAT,
         "name": name or predictor.network.name,
         "run": None if run is None else str(run),
+        "weights": None if predictor.path is None else str(predictor.path),
         "factor": factor,
         "pixel_spacing": round(RAW_SPACING * PRODUCT_FACTOR),
         **scoring.result(),

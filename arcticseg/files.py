@@ -117,6 +117,16 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with output_errors(path), open(path, "a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents, and check that it can be written to.
 

@@ -44,9 +44,7 @@ class Jsonl:
 
     def __init__(self, folder: Path, keep_until: int = 0) -> None:
         self.path = folder / METRICS
-        lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if (values := _parse(line)) is not None and values["step"] <= keep_until]
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        write_text(self.path, "".join(f"{line}\n" for line in _lines(self.path, keep_until)))
         with output_errors(self.path):
             self._file = open(self.path, "a")  # noqa: SIM115  closed by close()
 
@@ -61,6 +59,23 @@ class Jsonl:
         # A line that did not fit on the disk was an error when it was logged; closing would only try again.
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def restore_metrics(folder: Path, copy: Path, step: int) -> None:
+    """Take metrics.jsonl from the copy in a checkpoint, where it has lost lines up to the checkpoint's step.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = folder / METRICS
+    if copy.is_file() and len(_lines(path, step)) < len(_lines(copy, step)):
+        write_text(path, copy.read_text(encoding="utf-8", errors="replace"))
+
+
+def _lines(path: Path, keep_until: int) -> list[str]:
+    """Whole lines of steps up to `keep_until`."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return [line for line in lines if (values := _parse(line)) is not None and values["step"] <= keep_until]
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -30,6 +30,13 @@ Arrays = dict[str, Any]
 # Batches, or masks, that are kept of a training.
 _MOST = 16
 
+# What is compared of a batch and of inputs: what all versions have.
+_BATCH = (
+    *("size", "coarse", "place", "hh", "hv", "dist", "aux", "aux_rows", "aux_cols"),
+    *("geo", "geo_rows", "geo_cols", "clock", "lab", "draws"),
+)
+_INPUTS = ("place", "x", "data", "dropped", "labels")
+
 _HEADER = "poly_id;CT;CA;SA;FA;CB;SB;FB;CC;SC;FC;CN;CD;CF;POLY_TYPE"
 # Codes of the SIGRID-3 tables, -9 for none, and some that no table lists.
 _CONCENTRATIONS = ("-9", "00", "01", "02", "10", "20", "30", "40", "50", "60", "70", "80", "90", "91", "92", "55", "99")
@@ -100,9 +107,12 @@ def recorded(checkout: Checkout, what: str | None, path: Path) -> Iterator[None]
 
     def assembling(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, batch: Any) -> Any:
-            keep("batch", batch)
+            keep("batch", {name: getattr(batch, name) for name in _BATCH})
+            # A training may ask for less than all.
+            full = method(type(self)(self.channels, self.valid_plane, self.statistics), batch)
+            keep("inputs", {name: getattr(full, name) for name in _INPUTS})
             inputs = method(self, batch)
-            keep("inputs", inputs)
+            keep("used", {"seen": inputs.seen, "labels": inputs.labels})
             return inputs
 
         return call

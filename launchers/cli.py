@@ -17,6 +17,7 @@ VERBS = {
     "rtt": "make 80 m ready-to-train scenes from raw ones",
     "shards": "build, check, split and describe tar shards",
     "train": "pretrain or fine-tune, from a config",
+    "export": "write the weights of a run's newest checkpoint to one file",
     "evaluate": "score a trained network on whole scenes, with maps",
     "predict": "draw charts of scenes: netCDF, GeoTIFF, maps",
     "report": "one page of evaluations and runs",

@@ -55,7 +55,10 @@ def start(arguments: argparse.Namespace) -> int:
         # Rank 0 shows them.
         warnings.simplefilter("ignore")
         load(arguments.config, arguments.overrides, arguments.imports)
-    return run(command(arguments.config, arguments.overrides, arguments.resume, 1, arguments.imports), arguments.ranks)
+    one = command(
+        arguments.config, arguments.overrides, arguments.resume, 1, arguments.imports, changes=arguments.change
+    )
+    return run(one, arguments.ranks)
 
 
 def run(command_line: Sequence[str], ranks: int) -> int:

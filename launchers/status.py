@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from arcticseg.errors import ArcticSegError
+from arcticseg.errors import ERROR_PREFIX, ArcticSegError
 from arcticseg.ranks import is_main_rank, lost_peer, rank, several_ranks
 
 # Exit statuses of all commands.
@@ -19,9 +19,6 @@ USER_ERROR = 2
 STOPPED = 3
 # Ctrl-C.
 INTERRUPTED = 130
-
-# Begins the line on stderr by which a sweep reads why its training failed.
-ERROR_PREFIX = "arcticseg: error: "
 
 # Package -> the extra that installs it.
 _EXTRAS = {

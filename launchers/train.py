@@ -25,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="path of a YAML config, or the name of a shipped config")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run folder")
     parser.add_argument(
+        "--change",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="with --resume: go on with another length, learning rate or batch size, such as optim.lr=1e-5",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="check and print the resolved config, build its network without memory, then stop",
@@ -36,10 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def start(arguments: argparse.Namespace) -> int:
     """Check the config, then train in this process; STOPPED when a signal ended the run after a checkpoint."""
     from arcticseg import config
+    from arcticseg.run.change import check_named
     from arcticseg.run.config import load
 
     with plain_warnings():
-        cfg = load(arguments.config, arguments.overrides, arguments.imports)
+        cfg = load(arguments.config, [*arguments.overrides, *arguments.change], arguments.imports)
+        changed = [text.partition("=")[0] for text in arguments.change]
+        check_named(changed)
     if arguments.dry_run:
         _check_parts(cfg)
         print(config.dump(cfg), end="")
@@ -47,7 +57,7 @@ def start(arguments: argparse.Namespace) -> int:
     from arcticseg.run.start import run
 
     with plain_warnings():
-        return DONE if run(cfg, arguments.resume) else STOPPED
+        return DONE if run(cfg, arguments.resume, changed) else STOPPED
 
 
 def _check_parts(cfg: RunConfig) -> None:

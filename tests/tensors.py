@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arcticseg.data.transforms import Inputs
+from arcticseg.data.inputs import Inputs
 
 
 def labels_like(shape: tuple[int, ...], classes: int, seed: int = 0) -> Tensor:

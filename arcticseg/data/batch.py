@@ -8,7 +8,7 @@ the weights that interpolate to pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,22 @@ class Draws:
 
 
 @dataclass(frozen=True)
+class Hints:
+    """What the host sees in a batch before it goes to a device, which then need not be asked.
+
+    Attributes:
+        holes: for each run of 2 km channels int64 [2, N], sample and channel of the planes that lack a value somewhere;
+            those of `Assemble.runs`.
+        angles: int64 [M], the samples that lack an incidence angle somewhere.
+        drops: whether any sample loses a channel group.
+    """
+
+    holes: tuple[Tensor, ...]
+    angles: Tensor
+    drops: bool
+
+
+@dataclass(frozen=True)
 class Batch:
     """B tiles of H x W pixels; windows of the coarse grids of up to n x n 2 km cells, and up to m x m positions.
 
@@ -64,6 +80,9 @@ class Batch:
         clock: float32 [B, 2], month and day of the year; NaN = unknown.
         lab: uint8 [B, 3, H, W]; 255 = masked or no chart.
         draws: the augmentation; None: there is none.
+        drawn: what the task draws for each sample, such as the patches that are kept; None: nothing.
+        seeds: int64 [B], of what the network draws for each sample; None: nothing.
+        hints: None until `Assemble.plan` has seen the batch.
     """
 
     size: int
@@ -81,31 +100,40 @@ class Batch:
     clock: Tensor
     lab: Tensor
     draws: Draws | None = None
+    drawn: Tensor | None = None
+    seeds: Tensor | None = None
+    hints: Hints | None = None
 
     def __len__(self) -> int:
         return len(self.place)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device; its places stay on the CPU."""
-        moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in _tensors(self).items()}
-        moved["place"] = self.place
-        if self.draws is not None:
-            moved["draws"] = replace(
-                self.draws, **{name: value.to(device) for name, value in _tensors(self.draws).items()}
-            )
-        return replace(self, **moved)
+        """The batch on a device, without waiting for the copies; its places stay on the CPU."""
+        moved: Batch = _each(self, lambda tensor: _copied(tensor, device))
+        return replace(moved, place=self.place)
 
     def part(self, rows: slice) -> Batch:
-        """Some of the samples, as views."""
-        parts: dict[str, Any] = {name: value[rows] for name, value in _tensors(self).items()}
-        if self.draws is not None:
-            parts["draws"] = replace(self.draws, **{name: value[rows] for name, value in _tensors(self.draws).items()})
-        return replace(self, **parts)
+        """Some of the samples, as views, without hints."""
+        part: Batch = _each(replace(self, hints=None), lambda tensor: tensor[rows])
+        return part
 
 
-def _tensors(owner: Batch | Draws) -> dict[str, Tensor]:
-    """The tensors among the attributes."""
-    return {f.name: value for f in fields(owner) if isinstance(value := getattr(owner, f.name), Tensor)}
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A value with each tensor in it changed, also in dataclasses and tuples."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(_each(part, change) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _each(getattr(value, f.name), change) for f in fields(value)})
+    return value
+
+
+def _copied(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on a device; only from page-locked memory need the host not wait for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def make_batch(arrays: Mapping[str, NDArray[Any]], coarse: tuple[str, ...], size: int) -> Batch:

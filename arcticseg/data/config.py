@@ -48,6 +48,8 @@ class DataConfig:
     scenes: str | None = None
     # Share of the training scenes to use; subsets are nested.
     label_fraction: float = 1.0
+    # Share of the validation samples to score: of each scene and factor, the same in all runs.
+    validation_share: float = 1.0
     # auto: weights for pretraining (each factor equally likely), none for segmentation.
     mix: Literal["auto", "none", "weights"] = "auto"
     # Factor -> weight under mix: weights; empty: equal.
@@ -94,7 +96,8 @@ class DataConfig:
         check_channels("channels", self.channels)
         for key in ("scenes", "cache"):
             need(getattr(self, key) != "", key, "", "set a path, or null")
-        need(0 < self.label_fraction <= 1, "label_fraction", self.label_fraction, "set a share in (0, 1]")
+        for key in ("label_fraction", "validation_share"):
+            need(0 < getattr(self, key) <= 1, key, getattr(self, key), "set a share in (0, 1]")
         need(all(factor >= 1 for factor in self.factors), "factors", list(self.factors), "set factors of 1 or more")
         need(bool(self.places) and all(self.places), "shards", self.shards, "name at least one folder or address")
         need(len(set(self.places)) == len(self.places), "shards", list(self.places), "name each once")

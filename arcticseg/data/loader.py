@@ -36,7 +36,8 @@ class Loader:
     """Training batches of one rank without end, a step at a time.
 
     A step: `step` gives its micro batches; where `trouble` is true on any rank, all ranks call `settle` until it is
-    false on all; then the batches may be used; `stepped` counts the step.
+    false on all; then the batches may be used, until `release` or the next `step`; `stepped` counts the step. The next
+    step may be asked for while the last batches of this one are in use.
 
     Args:
         reader: of the selected samples.
@@ -73,22 +74,39 @@ class Loader:
         self.share, self.augment, self.window = share, augment, window
         self.consumed = 0
         self.quarantine = Quarantine(max_damaged)
-        # A step's batches are in use together, while workers fill those of the next step.
-        slots = share.accumulation_steps + max(2, 2 * workers)
+        # A step's batches are there together, beside the last one of the step before, while workers fill others.
+        slots = share.accumulation_steps + 1 + max(2, 2 * workers)
         self._ring = Ring(reader, layout, share.micro_batch, workers, slots, pin_memory, patience)
         self._filled: Iterator[Filled] | None = None
         self._prefetch: Prefetch | None = None
+        # Of this step, and of the one before.
         self._held: list[Filled] = []
+        self._in_use: list[Filled] = []
         self._error: ArcticSegError | None = None
 
-    def step(self) -> list[Batch]:
-        """The micro batches of the next optimiser step; an empty list where reading fails, which is `trouble`."""
-        if self._filled is None:
-            self._filled = self._ring.fill(self._micro_batches())
-            self._prefetch = self._start_prefetch()
+    def copies_on(self, stream: Any) -> None:
+        """Tell on which CUDA stream batches are copied, where it is not the current one."""
+        self._ring.stream = stream
+
+    def release(self) -> None:
+        """Give this step's batches back: nothing uses them any more but copies to the device that have been started."""
         for filled in self._held:
             self._ring.release(filled)
         self._held = []
+
+    def step(self, in_use: int = 0) -> list[Batch]:
+        """The micro batches of the next optimiser step; an empty list where reading fails, which is `trouble`.
+
+        Args:
+            in_use: how many batches of this step, the last ones, are in use until the step after the next is asked for.
+        """
+        if self._filled is None:
+            self._filled = self._ring.fill(self._micro_batches())
+            self._prefetch = self._start_prefetch()
+        for filled in self._in_use:
+            self._ring.release(filled)
+        self._in_use = [self._held.pop() for _ in range(min(in_use, len(self._held)))]
+        self.release()
         try:
             for _ in range(self.share.accumulation_steps):
                 self._held.append(next(self._filled))
@@ -121,6 +139,15 @@ class Loader:
         except ArcticSegError as error:
             self._error = error
         return self._batches(), new
+
+    def names(self, consumed: int) -> list[str]:
+        """Where the samples of a step of all ranks are, for people; `consumed` samples were used before it.
+
+        Those that are damaged are replaced as far as is known now.
+        """
+        numbers = self.order.samples(range(consumed, consumed + self.share.global_batch), self.quarantine)
+        scenes, scene = self.selection.scenes, self.selection.scene
+        return [f"{scenes[scene[number]]}: {self.reader.where(number)}" for number in numbers]
 
     @property
     def damaged(self) -> int:

@@ -86,6 +86,9 @@ class Ring:
         slots: micro batches held at once, those in use included.
         pin_memory: page-lock the buffers, so that copies to a GPU overlap with work.
         patience: seconds after which a read is named in a warning; ten times as long is an error.
+
+    Attributes:
+        stream: CUDA stream on which batches are copied; None: the current one.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Ring:
         patience: float = 60.0,
     ) -> None:
         self.reader, self.layout, self.patience = reader, layout, patience
+        self.stream: Any = None
         setup = Setup(reader, layout, micro_batch, slots, workers or _THREADS)
         self._crew: Crew = Processes(setup) if workers else Threads(setup)
         self._pinned = pin_memory and _pin(self, self._crew.memory)
@@ -123,7 +127,7 @@ class Ring:
         queue: deque[_Filling] = deque()
         try:
             while True:
-                while self._free and (samples := next(requested, None)) is not None:
+                while self._find_free(wait=not queue) and (samples := next(requested, None)) is not None:
                     queue.append(self._begin(list(samples)))
                 if not queue:
                     if self._free:
@@ -142,12 +146,26 @@ class Ring:
                 filling.wanted = False
                 self._settle(filling)
 
+    def _find_free(self, wait: bool) -> bool:
+        """Whether a slot is free to be overwritten, which is then the first of those that are free.
+
+        Args:
+            wait: for copies from it, where those of all free slots still run.
+        """
+        for _ in range(len(self._free)):
+            fence = self._fences.get(self._free[0])
+            if fence is None or fence.query():
+                return True
+            self._free.rotate(-1)
+        if not self._free or not wait:
+            return False
+        self._fences[self._free[0]].synchronize()
+        return True
+
     def _begin(self, samples: PlacedSamples) -> _Filling:
         """Let the workers fill a free slot."""
         filling = _Filling(self._free.popleft(), samples)
-        fence = self._fences.pop(filling.slot, None)
-        if fence is not None:
-            fence.synchronize()
+        self._fences.pop(filling.slot, None)
         step = -(-len(samples) // len(self._crew.status))
         for first in range(0, len(samples), step):
             numbers = tuple(number for _, number in samples[first : first + step])
@@ -216,7 +234,7 @@ class Ring:
         """Give a slot back: nothing uses its batch any more but copies to the device that have been started."""
         if self._pinned:
             self._fences[filled.slot] = torch.cuda.Event()
-            self._fences[filled.slot].record()
+            self._fences[filled.slot].record(self.stream or torch.cuda.current_stream())
         self._free.append(filled.slot)
 
     def close(self) -> None:

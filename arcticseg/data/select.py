@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,26 @@ class Selection:
         """Where a shard lies."""
         index, entry = self.shards[shard]
         return f"{self.sources[index].address}/{entry.name}"
+
+    def sampled(self, share: float, seed: int = 0) -> Selection:
+        """A share of the samples of each scene and factor, at least one, drawn by the seed.
+
+        A smaller share is a subset of a larger one; a sample's draw depends on its key alone, so that all runs on the
+        same shards have the same.
+        """
+        if share >= 1:
+            return self
+        draws = [xxhash.xxh3_64_intdigest(f"{seed} {key}".encode()) for key in self.key.tolist()]
+        order = np.lexsort((np.array(draws, np.uint64), self.factor, self.scene))
+        strata = np.stack([self.scene, self.factor])[:, order]
+        starts = np.flatnonzero(np.diff(strata, prepend=-1).any(axis=0))
+        sizes = np.diff(starts, append=len(self))
+        wanted = np.ceil(share * sizes - 1e-9).clip(1)
+        place = np.arange(len(self)) - np.repeat(starts, sizes)
+        kept = np.sort(order[place < np.repeat(wanted, sizes)])
+        columns = ("shard", "scene", "factor", "offset", "size", "core", "xxh3", "core_xxh3", "key")
+        rows: dict[str, Any] = {name: getattr(self, name)[kept] for name in columns}
+        return replace(self, fingerprint=f"{self.fingerprint} {share} {seed}", **rows)
 
     @cached_property
     def summary(self) -> dict[str, Any]:

@@ -3,70 +3,77 @@
 Crops, flips and turns are applied to codes and to the coordinates at which coarse grids are interpolated, before
 anything has full resolution. So positions and coarse channels are right by construction, and each plane of the input is
 written once, in place: on a CPU, memory takes the time.
+
+What decides how much there is to do, such as which planes have holes, is seen on the host before a batch goes to a
+device (`Assemble.plan`); nothing here asks the device.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from arcticseg.data.batch import Batch
+from arcticseg.data import planes as grids
+from arcticseg.data.batch import Batch, Hints
+from arcticseg.data.inputs import Inputs, Want
 from arcticseg.data.memory import Pool
-from arcticseg.data.tile import SAR_LOW, SAR_STEP
-from arcticseg.data.view import Taps, View
-from arcticseg.ice.channels import CHANNELS, GROUPS, SAR
+from arcticseg.data.view import View
+from arcticseg.ice.channels import CHANNELS, GROUPS
 
 # Samples that a CPU thread assembles at once: with fewer, the interpreter takes the time, with more the memory.
 _TOGETHER = 2
 
-_POLARISATION = {name: sar for sar, name in SAR.items()}
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring channels of one grid.
+
+    Attributes:
+        grid: see `ice.channels.Channel`.
+        names: of the channels.
+        first: plane of the first of them.
+    """
+
+    grid: str
+    names: tuple[str, ...]
+    first: int
+
+    @property
+    def planes(self) -> slice:
+        """Where they are in the input."""
+        return slice(self.first, self.first + len(self.names))
+
+    def holds(self, plane: int) -> bool:
+        """Whether a plane is among them."""
+        return self.first <= plane < self.first + len(self.names)
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a network and its loss see.
+class Planes:
+    """Memory that a batch is assembled into; the attributes are those of `Inputs`."""
 
-    Attributes:
-        place: int64 [B], on the CPU.
-        x: float32 [B, C, H, W], normalised; 0 where there is no data.
-        data: bool [B, C, H, W], where x holds data.
-        dropped: bool [B, C], planes that channel dropout takes from the network, but not from its targets.
-        labels: uint8 [B, 3, H, W]; 255 = masked.
-        drawn: what the task has drawn for the samples, from (seed, place); None: it draws when asked.
-        seeds: int64 [B], of each sample's drop path in training; None: nothing is dropped.
-    """
-
-    place: Tensor
     x: Tensor
     data: Tensor
-    dropped: Tensor
-    labels: Tensor
-    drawn: Tensor | None = None
-    seeds: Tensor | None = None
+    target: Tensor | None
 
-    @property
-    def size(self) -> int:
-        """H and W."""
-        return self.x.shape[-1]
+    def part(self, rows: slice) -> Planes:
+        """That of some of the samples."""
+        return Planes(self.x[rows], self.data[rows], None if self.target is None else self.target[rows])
 
-    @property
-    def seen(self) -> Tensor:
-        """float32 [B, C, H, W]: x as the network sees it, dropped planes 0."""
-        return self.x * ~self.dropped[:, :, None, None]
-
-    def values(self, planes: Sequence[int]) -> Tensor:
-        """Some planes in float32 [B, planes, H, W], as they are without channel dropout."""
-        return torch.stack([self.x[:, plane] for plane in planes], dim=1)
-
-    def valid(self, planes: Sequence[int]) -> Tensor:
-        """Where some planes hold data, bool [B, planes, H, W]."""
-        return torch.stack([self.data[:, plane] for plane in planes], dim=1)
+    def mixed(self, box: Tensor, out: Planes) -> None:
+        """Mix the samples into other memory."""
+        _mixed(self.x, box, out.x)
+        _mixed(self.data, box, out.data)
+        if self.target is not None:
+            _mixed(self.target, box, out.target)
 
 
 class Assemble:
@@ -76,6 +83,10 @@ class Assemble:
         channels: channel names in input order.
         valid_plane: add a plane that is 1 where some polarisation has data.
         statistics: channel -> (mean, std); other channels use the published statistics.
+        want: what is made.
+
+    Attributes:
+        runs: the channels by grid.
     """
 
     def __init__(
@@ -83,33 +94,85 @@ class Assemble:
         channels: Sequence[str],
         valid_plane: bool = False,
         statistics: Mapping[str, tuple[float, float]] | None = None,
+        want: Want = Want(),
     ) -> None:
         self.channels = tuple(channels)
-        self.valid_plane = valid_plane
+        self.valid_plane, self.want = valid_plane, want
         published = {name: (channel.mean, channel.std) for name, channel in CHANNELS.items()}
         self.statistics = published | dict(statistics or {})
+        self.runs: list[Run] = []
+        for grid, names in groupby(self.channels, key=lambda name: CHANNELS[name].grid):
+            self.runs.append(Run(grid, tuple(names), sum(len(run.names) for run in self.runs)))
         self._pool = Pool()
         self._threads: ThreadPoolExecutor | None = None
+        self._kept: dict[Any, Tensor] = {}
 
     @property
     def n_planes(self) -> int:
         """C of the network's input."""
         return len(self.channels) + self.valid_plane
 
-    def __call__(self, batch: Batch) -> Inputs:
-        """The input planes and labels of a batch, augmented as drawn, on the batch's device."""
-        device, shape = batch.clock.device, (len(batch), self.n_planes, batch.size, batch.size)
-        x, data = self._empty(shape, torch.float32, device), self._empty(shape, torch.bool, device)
-        if device.type == "cpu":
-            self._fill_apart(batch, x, data)
-        else:
-            self._fill(batch, x, data)
-        labels = View.of(batch).pick(batch.lab)
-        if batch.draws is not None and batch.draws.mix is not None:
-            x, data, labels = (_mixed(planes, batch.draws.mix) for planes in (x, data, labels))
-        return Inputs(batch.place, x, data, self._dropped(batch), labels)
+    def plan(self, batch: Batch) -> Batch:
+        """A batch on the CPU with its hints."""
+        coarse = [run for run in self.runs if run.grid == "2km"]
+        holes = [torch.zeros((2, 0), dtype=torch.int64)] * len(coarse)
+        if coarse and batch.aux.numel():
+            lacking = grids.lacking(batch)
+            own = [lacking[:, [batch.coarse.index(name) for name in run.names]] for run in coarse]
+            holes = [torch.from_numpy(np.stack(np.nonzero(planes))) for planes in own]
+        known = np.isfinite(batch.geo[:, 2:].numpy()).all(axis=(1, 2, 3))
+        drops = batch.draws is not None and bool(batch.draws.drop.numpy().any())
+        return replace(batch, hints=Hints(tuple(holes), torch.from_numpy(np.flatnonzero(~known)), drops))
 
-    def _fill_apart(self, batch: Batch, x: Tensor, data: Tensor) -> None:
+    def __call__(self, batch: Batch) -> Inputs:
+        """The input planes and labels of a batch, augmented as drawn, on the batch's device.
+
+        A batch that goes to another device than the CPU must be planned before.
+        """
+        return self.into(batch, self.empty(len(batch), batch.size, batch.clock.device))
+
+    def empty(self, samples: int, size: int, device: torch.device) -> Planes:
+        """Memory for so many samples of size x size pixels."""
+
+        def make(planes: int, dtype: torch.dtype) -> Tensor:
+            shape = (samples, planes, size, size)
+            if device.type == "cpu":
+                return self._pool.empty(shape, dtype)
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        targets = self.want.targets
+        count = self.n_planes if targets is None else len(targets)
+        target = make(count, torch.float32) if targets else None
+        return Planes(make(self.n_planes, self.want.dtype), make(count, torch.bool), target)
+
+    def into(self, batch: Batch, planes: Planes, together: bool = False) -> Inputs:
+        """As a call, into memory from `empty`.
+
+        Args:
+            together: all samples at once, as on another device than a CPU.
+        """
+        device, mix = batch.clock.device, None if batch.draws is None else batch.draws.mix
+        # Samples are mixed from one memory into another.
+        raw = planes if mix is None else self.empty(len(batch), batch.size, device)
+        if device.type == "cpu" and not together:
+            self._fill_apart(batch, raw)
+        else:
+            self._fill(batch, raw)
+        if mix is not None:
+            raw.mixed(mix, planes)
+        return Inputs(
+            batch.place,
+            planes.x,
+            planes.data,
+            self._dropped(batch),
+            self.labels(batch),
+            self.want.targets,
+            planes.target,
+            batch.drawn,
+            batch.seeds,
+        )
+
+    def _fill_apart(self, batch: Batch, planes: Planes) -> None:
         """Write all planes on a CPU, each thread a few samples at a time, so that no thread waits before the end.
 
         Intermediate results fit in the caches, and cost what the samples' own 2 km windows cost, not the largest.
@@ -123,147 +186,165 @@ class Assemble:
         def fill(first: int) -> None:
             with torch.inference_mode(inference):
                 part = slice(first, first + together)
-                self._fill(_trimmed(batch.part(part)), x[part], data[part])
+                self._fill(self.plan(_trimmed(batch.part(part))), planes.part(part))
 
         list(self._threads.map(fill, range(0, len(batch), together)))
 
-    def _fill(self, batch: Batch, x: Tensor, data: Tensor) -> None:
-        """Write all planes, x and data [B, C, H, W], before samples are mixed."""
-        view = View.of(batch)
-        sar = {name: view.pick(getattr(batch, name)[:, None]) for name in SAR}
-        first = 0
-        for grid, run in groupby(self.channels, key=lambda name: CHANNELS[name].grid):
-            names = list(run)
-            planes = slice(first, first + len(names))
-            first += len(names)
-            if grid == "2km":
-                self._coarse(batch, view, names, x[:, planes], data[:, planes])
-            elif grid == "geo":
-                self._geo(batch, view, names, x[:, planes], data[:, planes])
-            elif grid == "sar":
-                self._full(batch, view, sar, names, x[:, planes], data[:, planes])
+    def _fill(self, batch: Batch, planes: Planes) -> None:
+        """Write all planes of a planned batch before samples are mixed."""
+        view, hints = View.of(batch), _hints(batch)
+        sar = grids.picked_sar(batch, view)
+        holes = iter(hints.holes)
+        for run in self.runs:
+            x, data = self._memory(run, planes)
+            if run.grid == "2km":
+                grids.write_coarse(batch, view, run.names, self._coarse_linear(run, x.device), next(holes), x, data)
+            elif run.grid == "geo":
+                grids.write_geo(batch, view, run.names, self._linear, hints.angles, x, data)
+            elif run.grid == "sar":
+                grids.write_full(batch, view, sar, run.names, self._linear, x, data)
             else:
-                self._clock(batch, names, x[:, planes], data[:, planes])
+                grids.write_clock(batch, run.names, self._linear, x, data)
+            self._hand_over(run, x, data, planes)
         if self.valid_plane:
-            x[:, -1:] = (sar["hh"] | sar["hv"]).bool().view(torch.uint8)
-            data[:, -1] = True
+            valid = (sar["hh"] | sar["hv"])[:, 0].bool()
+            planes.x[:, -1] = valid.view(torch.uint8)
+            if self.want.targets is None:
+                planes.data[:, -1] = True
+            elif planes.target is not None and self.n_planes - 1 in self.want.targets:
+                at = self.want.targets.index(self.n_planes - 1)
+                planes.data[:, at] = True
+                planes.target[:, at] = valid
 
-    def _empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-        if device.type == "cpu":
-            return self._pool.empty(shape, dtype)
-        return torch.empty(*shape, dtype=dtype, device=device)
+    def _memory(self, run: Run, planes: Planes) -> tuple[Tensor, Tensor | None]:
+        """Where a run is computed, float32 x and data [B, names, H, W]; data is None where nobody needs it."""
+        x = planes.x[:, run.planes]
+        if x.dtype != torch.float32:
+            x = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+        if self.want.targets is None:
+            return x, planes.data[:, run.planes]
+        needed = any(map(run.holds, self.want.targets))
+        return x, torch.empty(x.shape, dtype=torch.bool, device=x.device) if needed else None
 
-    def _linear(self, name: str, offset: float = 0.0, scale: float = 1.0) -> tuple[float, float]:
+    def _hand_over(self, run: Run, x: Tensor, data: Tensor | None, planes: Planes) -> None:
+        """Round a run's planes to the network's precision, and keep its targets."""
+        if self.want.dtype != torch.float32:
+            planes.x[:, run.planes] = x
+        if self.want.targets is None:
+            return
+        for at, plane in enumerate(self.want.targets):
+            if run.holds(plane):
+                assert planes.target is not None
+                assert data is not None
+                planes.target[:, at] = x[:, plane - run.first]
+                planes.data[:, at] = data[:, plane - run.first]
+
+    def valid(self, batch: Batch, planes: Sequence[int]) -> Tensor:
+        """Where some planes of a planned batch will hold data, bool [B, planes, H, W], without what they hold."""
+        view, hints = View.of(batch), _hints(batch)
+        sar = grids.picked_sar(batch, view)
+        holes = iter(hints.holes)
+        there: dict[int, Tensor] = {}
+        for run in self.runs:
+            own = next(holes) if run.grid == "2km" else None
+            wanted = [plane for plane in planes if run.holds(plane)]
+            if not wanted:
+                continue
+            shape = (len(batch), len(run.names), batch.size, batch.size)
+            data = torch.empty(shape, dtype=torch.bool, device=batch.clock.device)
+            if own is not None:
+                grids.coarse_data(batch, view, run.names, own, data)
+            elif run.grid == "geo":
+                grids.geo_data(batch, view, run.names, hints.angles, data)
+            elif run.grid == "sar":
+                grids.full_data(batch, view, sar, run.names, data)
+            else:
+                grids.clock_data(batch, run.names, data)
+            there |= {plane: data[:, plane - run.first] for plane in wanted}
+        if self.valid_plane:
+            one = torch.ones((), dtype=torch.bool, device=batch.clock.device)
+            there[self.n_planes - 1] = one.expand(len(batch), batch.size, batch.size)
+        data = torch.stack([there[plane] for plane in planes], dim=1)
+        return data if batch.draws is None or batch.draws.mix is None else _mixed(data, batch.draws.mix)
+
+    def labels(self, batch: Batch) -> Tensor:
+        """The labels of a batch as augmented, uint8 [B, 3, H, W]."""
+        labels = View.of(batch).pick(batch.lab)
+        return labels if batch.draws is None or batch.draws.mix is None else _mixed(labels, batch.draws.mix)
+
+    def _linear(self, name: str, offset: float, scale: float) -> tuple[float, float]:
         """(a, b) such that a x code + b is the normalised value of offset + scale x code."""
         mean, std = self.statistics[name]
         # A channel that is constant over the training scenes has a standard deviation of 0.
         std = std if std > 0 else 1.0
         return scale / std, (offset - mean) / std
 
-    def _full(
-        self, batch: Batch, view: View, sar: Mapping[str, Tensor], names: list[str], x: Tensor, data: Tensor
-    ) -> None:
-        """Channels with a value for every pixel of the tile: x, data [B, names, H, W]."""
-        for i, name in enumerate(names):
-            x_, data_ = x[:, i : i + 1], data[:, i : i + 1]
-            polarisation = _POLARISATION.get(name)
-            if polarisation is None:
-                codes = view.pick(batch.dist[:, None])
-                data_.copy_(codes + 1)  # 255, no data, becomes 0
-                scale, shift = self._linear(name)
-            else:
-                codes = sar[polarisation]
-                # In a crop, too, the nearest pixel says where there is data: so data and labels agree.
-                data_.copy_(codes)
-                scale, shift = self._linear(name, SAR_LOW - SAR_STEP, SAR_STEP)
-            if polarisation and view.scaled:
-                self._enlarge(getattr(batch, polarisation)[:, None], view, x_)
-            else:
-                x_.copy_(codes)
-            _keep(x_.mul_(scale).add_(shift), data_)
+    def _coarse_linear(self, run: Run, device: torch.device) -> Tensor:
+        """float32 [names, 2], scale and shift of 2 km channels."""
 
-    def _enlarge(self, codes: Tensor, view: View, out: Tensor) -> None:
-        """Crops of SAR codes [B, 1, S, S], enlarged to the tile's size by the mean of the valid neighbours."""
-        every = torch.arange(codes.shape[-1], dtype=torch.float64, device=codes.device).expand(len(codes), -1)
-        rows, cols = view.taps(every.contiguous(), every.contiguous(), hold=True)
-        # Code 0 adds nothing to the sum.
-        view.interpolate(codes.float(), rows, cols, out)
-        out.div_(view.interpolate((codes > 0).float(), rows, cols).clamp_(min=1e-6))
+        def values() -> Tensor:
+            channels = [CHANNELS[name] for name in run.names]
+            return torch.tensor([self._linear(c.name, c.offset - c.scale, c.scale) for c in channels])
 
-    def _coarse(self, batch: Batch, view: View, names: list[str], x: Tensor, data: Tensor) -> None:
-        """Channels of the 2 km grid, x, data [B, names, H, W]: mean of the valid neighbours, with bilinear weights."""
-        if not batch.aux.numel():
-            x.zero_(), data.zero_()
-            return
-        codes = batch.aux[:, [batch.coarse.index(name) for name in names]].int() & 0xFFFF  # the bits of uint16
-        linear = [self._linear(n, CHANNELS[n].offset - CHANNELS[n].scale, CHANNELS[n].scale) for n in names]
-        scale, shift = torch.tensor(linear, device=x.device)[:, :, None, None].unbind(1)
-        known = codes > 0
-        rows, cols = view.taps(batch.aux_rows, batch.aux_cols, hold=True)
-        view.interpolate((codes * scale + shift) * known, rows, cols, x)
-        data.fill_(True)
-        # Most planes lack no cell, and their weights add up to 1; only the others must be divided by their weights.
-        cells = torch.isfinite(batch.aux_rows)[:, :, None] & torch.isfinite(batch.aux_cols)[:, None]
-        holes = (cells[:, None] & ~known).any(dim=(2, 3)) | ~cells.any(dim=(1, 2))[:, None]
-        b, c = holes.nonzero(as_tuple=True)
-        if len(b):
-            weight = view[b].interpolate(known[b, c][:, None].float(), rows.of(b), cols.of(b))[:, 0]
-            has_data = weight > 1e-6
-            x[b, c] = torch.where(has_data, x[b, c] / weight.clamp(min=1e-6), 0.0)
-            data[b, c] = has_data
+        return self._once(device, run, values)
 
-    def _geo(self, batch: Batch, view: View, names: list[str], x: Tensor, data: Tensor) -> None:
-        """Positions, interpolated as unit vectors, and incidence angles: x, data [B, names, H, W]."""
-        data.fill_(True)
-        rows, cols = view.taps(batch.geo_rows, batch.geo_cols, hold=False)
-        if names != ["sar_incidenceangle"]:
-            latitude, longitude = torch.deg2rad(batch.geo[:, :2].double()).unbind(1)
-            flat = torch.cos(latitude)
-            vectors = [flat * torch.cos(longitude), flat * torch.sin(longitude), torch.sin(latitude)]
-            east, north, up = view.interpolate(torch.stack(vectors, dim=1).float(), rows, cols).unbind(1)
-        for i, name in enumerate(names):
-            scale, shift = self._linear(name)
-            if name == "sar_grid_latitude":
-                x[:, i] = torch.rad2deg(torch.atan2(up, torch.hypot(east, north)))
-            elif name == "sar_grid_longitude":
-                x[:, i] = torch.rad2deg(torch.atan2(north, east))
-            else:
-                self._angle(batch, view, rows, cols, x[:, i : i + 1], data[:, i : i + 1])
-            x[:, i].mul_(scale).add_(shift)
-        _keep(x, data)
+    def _dropped(self, batch: Batch) -> Tensor | None:
+        """bool [B, C]; the valid plane is never dropped. None: no plane is, and nobody wants to see that."""
+        device, draws = batch.clock.device, batch.draws
+        if self.want.targets is not None and (draws is None or not _hints(batch).drops):
+            return None
+        if draws is None:
+            return torch.zeros(len(batch), self.n_planes, dtype=torch.bool, device=device)
+        groups = [GROUPS.index(CHANNELS[name].group) for name in self.channels]
+        dropped = draws.drop.index_select(1, self._once(device, "groups", lambda: torch.tensor(groups)))
+        return torch.cat([dropped, torch.zeros_like(draws.drop[:, : self.valid_plane])], dim=1)
 
-    def _angle(self, batch: Batch, view: View, rows: Taps, cols: Taps, x: Tensor, data: Tensor) -> None:
-        """Incidence angles in degrees; where a missing angle has a weight there is no data."""
-        angle = batch.geo[:, 2:]
-        known = torch.isfinite(angle)
-        # Points beyond a window have no weight; they are finite, so that they have no effect either.
-        view.interpolate(torch.where(known, angle, 0.0), rows, cols, x)
-        (b,) = (~known).flatten(1).any(dim=1).nonzero(as_tuple=True)
-        if len(b):
-            weight = view[b].interpolate(known[b].float(), rows.of(b), cols.of(b))
-            # All points with a weight are known where the weights add up to 1; extrapolation has weights above 1.
-            data[b] = (weight - 1).abs() < 1e-3
-
-    def _clock(self, batch: Batch, names: list[str], x: Tensor, data: Tensor) -> None:
-        """Month and day, the same for every pixel: x, data [B, names, H, W]."""
-        for i, name in enumerate(names):
-            value = batch.clock[:, ("month", "day").index(name), None, None]
-            scale, shift = self._linear(name)
-            data[:, i] = torch.isfinite(value)
-            x[:, i] = torch.where(torch.isfinite(value), value * scale + shift, 0.0)
-
-    def _dropped(self, batch: Batch) -> Tensor:
-        """bool [B, C]; the valid plane is never dropped."""
-        if batch.draws is None:
-            return torch.zeros(len(batch), self.n_planes, dtype=torch.bool, device=batch.clock.device)
-        drop = batch.draws.drop
-        dropped = drop[:, [GROUPS.index(CHANNELS[name].group) for name in self.channels]]
-        return torch.cat([dropped, torch.zeros_like(drop[:, : self.valid_plane])], dim=1)
+    def _once(self, device: torch.device, name: object, make: Callable[[], Tensor]) -> Tensor:
+        """What is made on the CPU, on a device; made and copied once."""
+        if (device, name) not in self._kept:
+            self._kept[device, name] = make().to(device)
+        return self._kept[device, name]
 
 
-def _keep(x: Tensor, data: Tensor) -> None:
-    """Set x to 0 where there is no data. A CPU multiplies by bytes several times as fast as by booleans."""
-    x.mul_(data.view(torch.uint8))
+@dataclass(frozen=True)
+class Codes:
+    """What a task counts of a planned batch, before anything of it has full resolution; see `inputs.Content`."""
+
+    assemble: Assemble
+    batch: Batch
+
+    @property
+    def size(self) -> int:
+        """H and W."""
+        return self.batch.size
+
+    @property
+    def place(self) -> Tensor:
+        """int64 [B], on the CPU."""
+        return self.batch.place
+
+    @property
+    def labels(self) -> Tensor:
+        """uint8 [B, 3, H, W]; flips and turns, which change no count, are left out where that saves work."""
+        draws = self.batch.draws
+        if draws is None or (draws.crop is None and draws.mix is None):
+            return self.batch.lab
+        return self.assemble.labels(self.batch)
+
+    @property
+    def drawn(self) -> Tensor | None:
+        """What the task has drawn for the samples."""
+        return self.batch.drawn
+
+    def valid(self, planes: Sequence[int]) -> Tensor:
+        """Where some planes will hold data, bool [B, planes, H, W]."""
+        return self.assemble.valid(self.batch, planes)
+
+
+def _hints(batch: Batch) -> Hints:
+    if batch.hints is None:
+        raise ValueError("the batch has no hints; plan it while it is on the CPU")
+    return batch.hints
 
 
 def _trimmed(batch: Batch) -> Batch:
@@ -273,7 +354,7 @@ def _trimmed(batch: Batch) -> Batch:
     return replace(batch, aux=batch.aux[..., :n, :n], aux_rows=rows, aux_cols=cols)
 
 
-def _mixed(planes: Tensor, box: Tensor) -> Tensor:
+def _mixed(planes: Tensor, box: Tensor, out: Tensor | None = None) -> Tensor:
     """CutMix: planes [B, C, H, W] with the box [B, 4] of each sample taken from its partner."""
     size = planes.shape[-1]
     if not planes.numel():
@@ -283,4 +364,4 @@ def _mixed(planes: Tensor, box: Tensor) -> Tensor:
     rows, cols = (top <= at) & (at < bottom), (left <= at) & (at < right)
     inside = (rows[:, :, None] & cols[:, None, :])[:, None]
     partners = planes.view(-1, 2, *planes.shape[1:]).flip(1).view_as(planes)
-    return torch.where(inside, partners, planes)
+    return torch.where(inside, partners, planes) if out is None else torch.where(inside, partners, planes, out=out)

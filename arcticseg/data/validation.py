@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from arcticseg.data.batch import Batch
 from arcticseg.data.decode import Layout
@@ -29,6 +30,7 @@ class ValidationLoader:
 
     Attributes:
         damages: damaged samples of the last pass.
+        stream: CUDA stream on which batches are copied; None: the current one.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ValidationLoader:
         micro, slots = share.micro_batch, 1 + max(2, 2 * workers)
         self._open = lambda: Ring(reader, layout, micro, workers, slots, pin_memory, patience)
         self.damages: list[Damage] = []
+        self.stream: Any = None
 
     def __len__(self) -> int:
         """Batches of one rank."""
@@ -60,6 +63,7 @@ class ValidationLoader:
         samples = [[(number, number) for number in self._clipped(first)] for first in firsts]
         self.damages = []
         ring = self._open()
+        ring.stream = self.stream
         try:
             for first, filled in zip(firsts, ring.fill(iter(samples)), strict=True):
                 count = min(max(self._total - first, 0), micro)

@@ -196,7 +196,17 @@ class WebDatasetLoader:
             yield collate(tiles, range(first, first + len(tiles)), self.augment)
             first += share.micro_batch * share.world_size
 
-    def step(self) -> list[Batch]:
+    def copies_on(self, stream: Any) -> None:
+        """Nothing is used again, so nobody need know."""
+
+    def release(self) -> None:
+        """Batches are not used again."""
+
+    def names(self, consumed: int) -> list[str]:
+        """The stream does not tell where a sample is."""
+        return [f"{self.selection.sources[0].address}: some sample of the stream"]
+
+    def step(self, in_use: int = 0) -> list[Batch]:
         """The micro batches of the next optimiser step; an empty list where reading fails, which is `trouble`."""
         if self._batches is None:
             self._batches = iter(self)

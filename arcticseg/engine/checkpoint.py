@@ -1,32 +1,48 @@
-"""Checkpoints to go on from.
+"""Checkpoints to go on from, on any number of ranks and in any ZeRO stage.
 
-checkpoints/step-00000500/   DeepSpeed's files of all ranks, hooks.safetensors, and state.json with checksums of all
-checkpoints/step-00000500-universal/   the same for any number of ranks, made when a run goes on with another number
+checkpoints/step-00000500/tensors-00000.safetensors   some of the tensors, one file a rank that wrote them, named
+    module/NAME            float32 masters; frozen parameters and buffers as they are
+    optimiser.SLOT/NAME    what the optimiser keeps for a parameter, such as `exp_avg`
+    hook/HOOK/NAME         tensors of hooks
+    step/PART/module/...   the same of a step's further networks
+checkpoints/step-00000500/metrics.jsonl   what was logged so far
+checkpoints/step-00000500/state.json      all that JSON can hold, and checksums of all files; written last
 checkpoints/.step-00000500.tmp/   a checkpoint that is being written; what a kill leaves of it is never read
 checkpoints/last             name of the newest, for people: the program looks at the checkpoints themselves
 """
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from arcticseg.engine.checksums import DamagedError, is_sealed, read_state, remove, seal, seems_whole, sync_tree, verify
+from torch import nn
+
+from arcticseg.engine import reshard
+from arcticseg.engine.checksums import DamagedError, OldFormatError, read_state, remove, seems_whole, verify
 from arcticseg.engine.hooks.hook import Hook
-from arcticseg.engine.process_group import Ranks, agree, barrier
+from arcticseg.engine.process_group import Ranks
+from arcticseg.engine.save import Saver
 from arcticseg.engine.step import Step
+from arcticseg.engine.tensor_files import TensorFiles
 from arcticseg.engine.weights import check_finite
-from arcticseg.errors import ArcticSegError, ConfigError
-from arcticseg.files import atomic_path, output_errors, sync_folder, write_text
-from arcticseg.run.folder import CHECKPOINTS, finished, had_checkpoint, holds_run, note_checkpoint
-from arcticseg.run.migrate import hook_states
+from arcticseg.engine.whole import MODULE, OPTIMISER, numbers_of, whole_tensors
+from arcticseg.errors import ConfigError
+from arcticseg.files import write_text
+from arcticseg.run.folder import (
+    CHECKPOINTS,
+    METRICS,
+    finished,
+    had_checkpoint,
+    holds_run,
+    note_checkpoint,
+)
 
 _LAST = "last"
-_HOOKS = "hooks.safetensors"
 # Whole checkpoints that stay.
 _KEPT = 2
 _NAME = re.compile(r"step-(\d+)")
@@ -34,32 +50,120 @@ _NAME = re.compile(r"step-(\d+)")
 
 @dataclass
 class Position:
-    """Where a training is: optimiser steps done, and the loader's state."""
+    """Where a training is.
+
+    Attributes:
+        step: optimiser steps done.
+        loader: the loader's state.
+        skipped: steps among them that were left out for NaN or infinity; `in_a_row`: those at the end.
+    """
 
     step: int = 0
     loader: dict[str, Any] = field(default_factory=dict)
+    skipped: int = 0
+    in_a_row: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint, whose tensors are read when they are asked for.
+
+    Attributes:
+        state: of `state.json`.
+    """
+
+    folder: Path
+    state: Mapping[str, Any]
+    tensors: TensorFiles
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Open a checkpoint that `newest` gave."""
+        return cls(folder, read_state(folder), TensorFiles(sorted(folder.glob("tensors-*.safetensors"))))
+
+    @property
+    def position(self) -> Position:
+        """Where the training was."""
+        return Position(**self.state["position"])
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What weights need beside them."""
+        return dict(self.state["metadata"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Keys of the run's config."""
+        return dict(json.loads(self.metadata["config"]))
+
+    @property
+    def metrics(self) -> Path:
+        """What was logged so far."""
+        return self.folder / METRICS
+
+    def load_module(self, module: nn.Module, part: str = "") -> None:
+        """Give a network its weights and buffers, before DeepSpeed takes it.
+
+        Raises:
+            ConfigError: they are not those of the network.
+        """
+        weights = self.tensors.below(f"{_prefix(part)}{MODULE}/")
+        kept = module.state_dict()
+        missing, surplus = sorted(kept.keys() - set(weights)), sorted(set(weights) - kept.keys())
+        differing = [name for name in weights if name in kept and weights[name].shape != kept[name].shape]
+        if missing or surplus or differing:
+            name = (missing + surplus + differing)[0]
+            raise ConfigError(
+                f"{self.folder}: is of another network ({len(missing)} tensors missing, {len(surplus)} unknown, "
+                f"{len(differing)} of other shape, such as {name}); set the model as it was, or another 'out'"
+            )
+        module.load_state_dict(weights)
+
+    def load_step(self, step: Step) -> None:
+        """Give the optimisers of a step their state; the weights are there already."""
+        for part, engine in step.engines.items():
+            below = self.tensors.below(_prefix(part))
+            slots = [name.removeprefix(f"{OPTIMISER}.") for name in below.first_parts() if name.startswith(OPTIMISER)]
+            optimiser = {slot: below.below(f"{OPTIMISER}.{slot}/") for slot in slots}
+            told = self.state["parts"][part]
+            reshard.fill(engine, {}, optimiser, told["numbers"])
+            reshard.set_scaler(engine, told["scaler"])
+
+    def load_hooks(self, hooks: Sequence[Hook]) -> None:
+        """Bring the hooks back."""
+        for hook in hooks:
+            if hook.name in self.state["hooks"]:
+                hook.load_state(self.state["hooks"][hook.name])
+            tensors = self.tensors.below(f"hook/{hook.name}/")
+            if tensors:
+                hook.load_tensors(dict(tensors))
+
+
+def _prefix(part: str) -> str:
+    """Of the names of a part's tensors; the first network has none."""
+    return f"step/{part}/" if part else ""
 
 
 def newest(run: Path, report: Callable[[str], None]) -> Path | None:
     """The newest whole checkpoint of a run folder, each of its files verified; None where the run never had any.
 
     Args:
-        report: is told which checkpoints are damaged, and which cannot be verified.
+        report: is told which checkpoints are damaged.
 
     Raises:
-        ConfigError: the run has, or had, checkpoints, and none of them is whole.
+        ConfigError: the run has, or had, checkpoints, and none of them is whole; or the newest is of another version.
     """
     folder = run / CHECKPOINTS
     damaged = []
     for _, path in _steps(folder):
         try:
-            state = verify(path)
+            verify(path)
         except DamagedError as error:
             damaged.append(error)
             report(f"{error}; looking for the checkpoint before it")
             continue
-        if not is_sealed(state):
-            report(f"{path}: is of version 0.1, which wrote no checksums, so it cannot be verified")
+        except OldFormatError as error:
+            raise ConfigError(str(error)) from None
         if damaged:
             report(f"going on from {path}")
         return path
@@ -80,136 +184,59 @@ def _steps(folder: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in named if match), reverse=True)
 
 
+def make_saver(run: Path, ranks: Ranks) -> Saver:
+    """What writes the checkpoints of a run; beside the training where the device's memory is not the host's."""
+
+    def done(whole: Path) -> None:
+        write_text(whole.parent / _LAST, f"{whole.name}\n")
+        note_checkpoint(run)
+        _remove_old(whole)
+
+    return Saver(ranks, beside=ranks.device.type == "cuda", done=done)
+
+
 def save(
+    saver: Saver,
     step: Step,
-    zero_stage: int,
     run: Path,
     position: Position,
     hooks: Sequence[Hook],
-    ranks: Ranks,
-    config: Mapping[str, Any],
+    metadata: Mapping[str, str],
 ) -> None:
-    """Write a checkpoint; every rank must call it. When it is whole, all but the last two are removed.
+    """Begin to write a checkpoint; every rank must call it. When it is whole, all but the last two are removed.
 
     Args:
-        config: of the run, kept for the case that `config.yaml` is damaged.
+        saver: settled.
+        metadata: what weights need beside them, the config among it, so that both can be had from a checkpoint.
 
     Raises:
         ArcticSegError: a tensor of a hook is NaN or infinite.
-        OutputError: it cannot be written; the checkpoints before stay.
     """
-    folder = run / CHECKPOINTS
-    half = folder / f".step-{position.step:08d}.tmp"
+    ranks = saver.ranks
     # Of all ranks: to gather its tensors a hook may need them.
-    tensors = {f"{hook.name}/{key}": value for hook in hooks for key, value in hook.tensors().items()}
-    check_finite(tensors.values(), "tensors of hooks", position.step, ranks.device)
+    kept = {f"hook/{hook.name}/{key}": value for hook in hooks for key, value in hook.tensors().items()}
+    check_finite(kept.values(), "tensors of hooks", position.step, ranks.device)
+    tensors = dict(kept) if ranks.is_main else {}
+    parts = {}
+    for part, engine in step.engines.items():
+        tensors |= {f"{_prefix(part)}{name}": value for name, value in whole_tensors(engine, ranks)}
+        parts[part] = {"numbers": numbers_of(engine), "scaler": reshard.scaler_state(engine)}
     state = {
-        "step": position.step,
-        "loader": position.loader,
+        "position": asdict(position),
         "hooks": {hook.name: state for hook in hooks if (state := hook.state())},
-        "world_size": ranks.world_size,
-        "zero_stage": zero_stage,
-        "config": dict(config),
+        "parts": parts,
+        "metadata": dict(metadata),
     }
-    if ranks.is_main:
-        for path in folder.glob(".step-*"):
-            remove(path)
-    barrier()
-    try:
-        with output_errors(folder):
-            step.save(folder, half.name)
-        barrier()
-        # Of each node: it flushes what its ranks have written.
-        _on_some(ranks.local_rank == 0, ranks, folder, lambda: sync_tree(half))
-        _on_some(ranks.is_main, ranks, folder, lambda: _complete(half, tensors, state))
-    except BaseException:
-        remove(half)
-        raise
-    if ranks.is_main:
-        note_checkpoint(run)
-        _remove_old(folder, position.step)
-    barrier()
+    whole = run / CHECKPOINTS / f"step-{position.step:08d}"
+    copies = {METRICS: run / METRICS} if (run / METRICS).is_file() else {}
+    saver.save(whole, tensors, state, copies)
 
 
-def _on_some(chosen: bool, ranks: Ranks, place: Path, body: Callable[[], None]) -> None:
-    """Do on some ranks what writes to a place; the error of one rank is that of all."""
-    error = None
-    if chosen:
-        try:
-            with output_errors(place):
-                body()
-        except ArcticSegError as caught:
-            error = caught
-    agree(error, ranks.device)
-
-
-def _complete(half: Path, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Add our own files to those of DeepSpeed, and give the checkpoint its name."""
-    _save_tensors(half / _HOOKS, tensors)
-    seal(half, state)
-    whole = half.with_name(half.name.removeprefix(".").removesuffix(".tmp"))
-    # A damaged checkpoint, before which the training went on.
-    remove(whole)
-    half.rename(whole)
-    sync_folder(whole.parent)
-    write_text(whole.parent / _LAST, f"{whole.name}\n")
-
-
-def _remove_old(folder: Path, step: int) -> None:
-    """Remove all but the checkpoint of a step and the newest whole ones before it."""
-    before = [path for number, path in _steps(folder) if number < step and seems_whole(path)]
-    kept = {f"step-{step:08d}", *(path.name for path in before[: _KEPT - 1])}
-    for path in folder.glob("step-*"):
+def _remove_old(newest: Path) -> None:
+    """Remove all but a checkpoint and the newest whole ones before it."""
+    number = int(newest.name.removeprefix("step-"))
+    before = [path for step, path in _steps(newest.parent) if step < number and seems_whole(path)]
+    kept = {newest.name, *(path.name for path in before[: _KEPT - 1])}
+    for path in newest.parent.glob("step-*"):
         if path.name not in kept:
             remove(path)
-
-
-def _save_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
-    from safetensors.torch import save_file
-
-    if tensors:
-        with atomic_path(path) as temporary:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
-
-
-def copy_hooks(checkpoint: Path, folder: Path) -> None:
-    """Copy the hooks' tensors of a checkpoint into another form of it."""
-    if (checkpoint / _HOOKS).is_file():
-        shutil.copyfile(checkpoint / _HOOKS, folder / _HOOKS)
-
-
-def load(step: Step, checkpoint: Path) -> Position:
-    """Bring a step back to a checkpoint that `reshard.suited` gave; every rank must call it.
-
-    Raises:
-        ConfigError: a checkpoint without checksums cannot be read.
-    """
-    state = read_state(checkpoint)
-    try:
-        step.load(checkpoint.parent, checkpoint.name)
-    except Exception as error:
-        if is_sealed(state):
-            raise
-        raise ConfigError(
-            f"{checkpoint}: cannot be read ({error}); restore it from a copy, or set another 'out' to start again"
-        ) from error
-    return Position(state["step"], state["loader"])
-
-
-def load_hooks(checkpoint: Path, hooks: Sequence[Hook]) -> None:
-    """Bring the hooks back to a checkpoint."""
-    states = hook_states(read_state(checkpoint))
-    tensors = _load_tensors(checkpoint / _HOOKS)
-    for hook in hooks:
-        if hook.name in states:
-            hook.load_state(states[hook.name])
-        prefix = f"{hook.name}/"
-        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        if own:
-            hook.load_tensors(own)
-
-
-def _load_tensors(path: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return load_file(path) if path.is_file() else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +11,15 @@ from typing import Any
 
 import xxhash
 
+from arcticseg.engine.progress import alive
 from arcticseg.errors import ArcticSegError
-from arcticseg.files import sync_file, sync_folder, write_text
+from arcticseg.files import write_text
 
 STATE = "state.json"
 # Keys of `state.json`: file -> (size, checksum), and the checksum of all other keys.
 _FILES, _OWN = "files", "xxh3"
-# What `state.json` held before it had checksums.
-_UNSEALED = (
-    {"step", "loader", "best", "world_size", "zero_stage"},
-    {"step", "loader", "hooks", "world_size", "zero_stage"},
-)
+# Key of the format's number, which is missing where DeepSpeed wrote the tensors, as up to version 0.1.
+_FORMAT, FORMAT = "format", 2
 
 _CHUNK = 1 << 24
 
@@ -29,27 +28,20 @@ class DamagedError(ArcticSegError):
     """A checkpoint that is not whole; the message names its file."""
 
 
-def sync_tree(folder: Path) -> None:
-    """Flush all files below a folder, and their names, to the disk."""
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_dir():
-            sync_folder(path)
-        elif path.is_file():
-            sync_file(path)
+class OldFormatError(ArcticSegError):
+    """A checkpoint of a version that is no longer read."""
 
 
-def seal(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write `state.json` with the checksums of all files of a folder that are on the disk already.
+def seal(folder: Path, state: Mapping[str, Any], files: Mapping[str, tuple[int, str]]) -> None:
+    """Write `state.json`, which makes a folder whole.
+
+    Args:
+        files: name -> (size, checksum) of each other file, which is on the disk already.
 
     Raises:
         OutputError: it cannot be written.
     """
-    files = {
-        str(path.relative_to(folder)): [path.stat().st_size, _checksum(path)]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / STATE
-    }
-    kept = {key: value for key, value in state.items() if key not in (_FILES, _OWN)} | {_FILES: files}
+    kept = {**state, _FORMAT: FORMAT, _FILES: dict(files)}
     write_text(folder / STATE, json.dumps(kept | {_OWN: _print(json.loads(json.dumps(kept)))}))
 
 
@@ -58,6 +50,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
     Raises:
         DamagedError: it is missing, or other than it was written.
+        OldFormatError: another version wrote it.
     """
     path = folder / STATE
     try:
@@ -69,14 +62,16 @@ def read_state(folder: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise DamagedError(f"{folder}: is damaged: {STATE} holds {type(state).__name__}")
     own = state.pop(_OWN, None)
-    if own != _print(state) and not (own is None and state.keys() in _UNSEALED):
+    if _FORMAT not in state and {"step", "loader", "zero_stage"} <= state.keys():
+        raise OldFormatError(
+            f"{folder}: is of version 0.1, whose checkpoints are pickles of DeepSpeed, which are not read; start "
+            "another 'out' from the weights of this run by model.init_from, or finish it with version 0.1"
+        )
+    if own != _print(state):
         raise DamagedError(f"{folder}: is damaged: checksum of {STATE}")
+    if state[_FORMAT] != FORMAT:
+        raise OldFormatError(f"{folder}: has format {state[_FORMAT]}, this version reads {FORMAT}; use a newer version")
     return state
-
-
-def is_sealed(state: Mapping[str, Any]) -> bool:
-    """Whether a state has checksums; that of a checkpoint of version 0.1 has none."""
-    return _FILES in state
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -91,7 +86,7 @@ def verify(folder: Path) -> dict[str, Any]:
         try:
             if path.stat().st_size != size:
                 raise DamagedError(f"{folder}: is damaged: {name} has {path.stat().st_size} bytes, not {size}")
-            if _checksum(path) != checksum:
+            if checksum_of(path)[1] != checksum:
                 raise DamagedError(f"{folder}: is damaged: checksum of {name}")
         except OSError as error:
             raise DamagedError(f"{folder}: is damaged: {name} cannot be read ({error.strerror})") from error
@@ -103,7 +98,7 @@ def seems_whole(folder: Path) -> bool:
     try:
         files = read_state(folder).get(_FILES, {})
         return all((folder / name).stat().st_size == size for name, (size, _) in files.items())
-    except (DamagedError, OSError):
+    except (DamagedError, OldFormatError, OSError):
         return False
 
 
@@ -115,12 +110,22 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _checksum(path: Path) -> str:
+def checksum_of(path: Path, flush: bool = False) -> tuple[int, str]:
+    """Size and xxh3-128 of a file; `flush`: see that it is on the disk.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     digest = xxhash.xxh3_128()
+    size = 0
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    return digest.hexdigest()
+            alive()
+            size += len(chunk)
+        if flush:
+            os.fsync(file.fileno())
+    return size, digest.hexdigest()
 
 
 def _print(state: Mapping[str, Any]) -> str:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
 from arcticseg.choice import Choice
 from arcticseg.errors import ConfigError, need
 
 
 @dataclass(frozen=True)
-class OptimConfig:
-    """AdamW, linear warm-up, cosine decay."""
+class OptimConfig(Choice):
+    """An optimiser of torch, chosen by name; linear warm-up, cosine decay.
 
+    The implementation takes parameter groups and what `arguments` gives. It must be able to leave a step out, as
+    torch's fused optimisers are (`found_inf`).
+    """
+
+    name: str = "adamw"
     lr: float = 1e-4
     weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
     # Share of all steps spent on warm-up.
     warmup: float = 0.05
     # Final learning rate as a share of lr.
@@ -26,10 +30,51 @@ class OptimConfig:
     def __post_init__(self) -> None:
         need(self.lr > 0, "lr", self.lr, "set a positive learning rate")
         need(self.weight_decay >= 0, "weight_decay", self.weight_decay, "set 0 or more")
-        need(all(0 <= beta < 1 for beta in self.betas), "betas", list(self.betas), "set two values in [0, 1)")
         need(0 <= self.warmup < 1, "warmup", self.warmup, "set a share of the steps in [0, 1)")
         need(0 <= self.final_lr <= 1, "final_lr", self.final_lr, "set a share of lr in [0, 1]")
         need(self.clip >= 0, "clip", self.clip, "set 0 (off) or more")
+
+    def arguments(self) -> dict[str, Any]:
+        """What the implementation takes by keyword; the rest is for the training loop."""
+        own = (field.name for field in fields(self) if field.name not in {f.name for f in fields(OptimConfig)})
+        return {"lr": self.lr, "fused": True} | {name: getattr(self, name) for name in own}
+
+
+@dataclass(frozen=True)
+class AdamWConfig(OptimConfig):
+    """Adam with decoupled weight decay."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+
+    implementation: ClassVar[str] = "torch.optim:AdamW"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        need(all(0 <= beta < 1 for beta in self.betas), "betas", list(self.betas), "set two values in [0, 1)")
+
+
+@dataclass(frozen=True)
+class SGDConfig(OptimConfig):
+    """Stochastic gradient descent."""
+
+    name: str = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    implementation: ClassVar[str] = "torch.optim:SGD"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        need(0 <= self.momentum < 1, "momentum", self.momentum, "set a value in [0, 1)")
+        need(not self.nesterov or self.momentum > 0, "nesterov", True, "set momentum above 0, too")
+
+
+OptimConfig.table = {"adamw": AdamWConfig, "sgd": SGDConfig}
+
+
+# Seconds after which ranks that wait for each other give up, as gloo has it; the watchdog has the first word.
+COLLECTIVE_SECONDS = 1800.0
+MAX_HANG = 1500.0
 
 
 @dataclass(frozen=True)
@@ -38,12 +83,20 @@ class EngineConfig:
 
     zero_stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    # In which gradients are accumulated and summed over ranks; bf16 halves their memory and the traffic, and rounds.
+    gradients: Literal["fp32", "bf16"] = "fp32"
+    # Keep float32 weights and the optimiser's state in the memory of the host.
+    offload: bool = False
     # Samples to one optimiser step, over all ranks; stays what it is on any number of ranks.
     global_batch_size: int = 16
     # Samples to one forward pass of one rank; null: all of the rank's share.
     micro_batch_size: int | None = None
     # CPU threads a rank; null: cores divided by local ranks.
     threads: int | None = None
+    # Steps in a row that may be left out for NaN or infinity, before the run stops.
+    max_skipped: int = 10
+    # Seconds in which a rank may make no progress; 0: any number.
+    hang_seconds: float = 900.0
 
     def __post_init__(self) -> None:
         total, micro = self.global_batch_size, self.micro_batch_size
@@ -51,12 +104,16 @@ class EngineConfig:
         good = micro is None or (micro > 0 and total % micro == 0)
         need(good, "micro_batch_size", micro, f"set a divisor of global_batch_size ({total})")
         need(self.threads is None or self.threads > 0, "threads", self.threads, "set 1 or more")
-        need(
-            not (self.precision == "bf16" and self.zero_stage == 0),
-            "zero_stage",
-            self.zero_stage,
-            "set 1: DeepSpeed's stage 0 steps Adam once too often under bf16",
-        )
+        need(self.max_skipped >= 0, "max_skipped", self.max_skipped, "set 0 or more")
+        half = self.precision != "fp32"
+        remedy = f"set 1: DeepSpeed's stage 0 has no exact weights under {self.precision}"
+        need(not half or self.zero_stage > 0, "zero_stage", self.zero_stage, remedy)
+        remedy = "set 1, 2 or 3: stage 0 keeps all of it on each device"
+        need(not self.offload or self.zero_stage > 0, "zero_stage", self.zero_stage, remedy)
+        remedy = f"set fp32: precision is {self.precision}"
+        need(self.gradients == "fp32" or self.precision == "bf16", "gradients", self.gradients, remedy)
+        hang = self.hang_seconds
+        need(hang == 0 or 5 <= hang <= MAX_HANG, "hang_seconds", hang, f"set 0 (off), or 5 to {MAX_HANG:.0f}")
 
 
 @dataclass(frozen=True)
@@ -67,8 +124,30 @@ class HookConfig(Choice):
     """
 
 
-# Logs, the progress bar and the best weights are always there; what is chosen comes from outside.
-HookConfig.table = {}
+@dataclass(frozen=True)
+class EarlyStopConfig(HookConfig):
+    """Ends a training whose score no longer rises."""
+
+    name: str = "early_stop"
+    # Null: the first by which the run keeps its best weights.
+    score: str | None = None
+    # Validations without a rise.
+    patience: int = 10
+    # By how much more than the highest score so far is a rise.
+    min_delta: float = 0.0
+    # Validations over which the score is averaged; 1: each by itself.
+    window: int = 1
+
+    implementation: ClassVar[str] = "arcticseg.engine.hooks.early_stop:EarlyStop"
+
+    def __post_init__(self) -> None:
+        need(self.patience > 0, "patience", self.patience, "set 1 or more")
+        need(self.min_delta >= 0, "min_delta", self.min_delta, "set 0 or more")
+        need(self.window > 0, "window", self.window, "set 1 or more")
+
+
+# Logs, the progress bar and the best weights are always there.
+HookConfig.table = {"early_stop": EarlyStopConfig}
 
 
 def accumulation_steps(engine: EngineConfig, world_size: int, pairs: bool = False) -> tuple[int, int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import logging
 from typing import Any
 
 import torch
 from torch import nn
 
+from arcticseg.engine import reshard
 from arcticseg.engine.config import EngineConfig, OptimConfig, accumulation_steps
 from arcticseg.engine.optim import make_optimizer
 from arcticseg.engine.process_group import Ranks
@@ -16,41 +19,66 @@ from arcticseg.engine.process_group import Ranks
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def deepspeed_config(cfg: EngineConfig, clip: float, world_size: int, universal: bool = False) -> dict[str, Any]:
-    """DeepSpeed's own config; `universal`: it will load a checkpoint of another number of ranks.
+def deepspeed_config(cfg: EngineConfig, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's own config. The gradient's norm, clipping and the check for NaN are `engine.skip`'s.
 
     Raises:
         ConfigError: the batch sizes do not divide.
     """
     micro, accumulation = accumulation_steps(cfg, world_size)
+    zero: dict[str, Any] = {"stage": cfg.zero_stage}
+    if cfg.offload:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    elif cfg.zero_stage == 2 or (cfg.zero_stage == 1 and (cfg.precision, cfg.gradients) != ("bf16", "fp32")):
+        zero["compute_grad_norm"] = False
+    half = cfg.precision != "fp32"
     return {
         "train_batch_size": cfg.global_batch_size,
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": clip,
-        "zero_optimization": {"stage": cfg.zero_stage},
+        "gradient_clipping": 0.0,
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": cfg.precision == "bf16"},
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {
+            "enabled": cfg.precision == "bf16",
+            "check_grad_overflow": False,
+            "immediate_grad_update": cfg.gradients == "fp32",
+        },
         "fp16": {"enabled": cfg.precision == "fp16"},
-        "checkpoint": {"load_universal": universal},
+        "data_types": {"grad_accum_dtype": cfg.gradients if half else "fp32"},
+        "communication_data_type": cfg.gradients,
         # Its own progress lines; ours are in hooks.
         "steps_per_print": 1 << 40,
     }
 
 
-def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: Ranks, universal: bool = False) -> Any:
-    """A DeepSpeed engine around the model; `universal` as `checkpoint.suited` says."""
+def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: Ranks) -> Any:
+    """A DeepSpeed engine around the model, whose masters are the model's own float32 weights.
+
+    DeepSpeed would make masters of the weights that it has rounded already.
+
+    Raises:
+        ConfigError: the batch sizes do not divide.
+    """
     import deepspeed
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
     _import_muon()
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        optimizer=make_optimizer(model, optim),
-        config=deepspeed_config(cfg, optim.clip, ranks.world_size, universal),
-        dist_init_required=False,
-    )
+    exact = {name: parameter.data for name, parameter in model.named_parameters()}
+    # It prints to stdout what memory it uses, which is not output of ours.
+    with contextlib.redirect_stdout(io.StringIO()):
+        engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=make_optimizer(model, optim),
+            config=deepspeed_config(cfg, ranks.world_size),
+            dist_init_required=False,
+        )
+    if cfg.precision != "fp32":
+        reshard.fill(engine, exact, {}, {})
+        reshard.keep_fixed(engine, exact)
+    reshard.step_without_waiting(engine)
     return engine
 
 

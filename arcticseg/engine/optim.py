@@ -1,8 +1,9 @@
-"""AdamW with decay where it belongs, and the learning rate as a pure function of the step."""
+"""The optimiser, with decay where it belongs, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import nn
@@ -32,8 +33,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW; torch's own, which needs no compiling."""
-    return torch.optim.AdamW(parameter_groups(model, cfg.weight_decay), lr=cfg.lr, betas=cfg.betas)
+    """The optimiser that the config names; torch's own, fused, which needs no compiling."""
+    return cast(torch.optim.Optimizer, cfg.make(parameter_groups(model, cfg.weight_decay)))
 
 
 def learning_rate(step: float, total: int, cfg: OptimConfig) -> float:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor
 
 from arcticseg.engine import compiled, rendezvous
+from arcticseg.engine.config import COLLECTIVE_SECONDS
+from arcticseg.engine.progress import beat
 from arcticseg.errors import ArcticSegError, ConfigError
 from arcticseg.ranks import SLURM_VARIABLES, find_master, free_port, several_ranks
 
 T = TypeVar("T")
+# Gives a tensor that is still being made, to the stream of whoever asks.
+Later = Callable[[], Tensor]
 # Seconds that a rank with an error waits for the others, to tell them, before it tells the error itself.
 _LAST_WAIT = 20.0
+# Seconds that rank 0 stays with an error, for others that meet the same a little later.
+_STORE_STAYS = 1.5
+
+_control: Any = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ def start_agreed(prepare: Callable[[], T]) -> tuple[Ranks, T]:
         raise
     ranks = start()
     try:
-        agree(None, ranks.device)
+        agree(None)
     except ArcticSegError:
         stop()
         raise
@@ -90,11 +99,11 @@ def _tell_others(error: ArcticSegError) -> None:
         ArcticSegError: that of the first rank which has one.
     """
     try:
-        ranks = start(min(_LAST_WAIT, rendezvous.longest_wait()))
+        start(min(_LAST_WAIT, rendezvous.longest_wait()))
     except ArcticSegError:
         return
     try:
-        agree(error, ranks.device)
+        agree(error)
     finally:
         stop()
 
@@ -171,41 +180,91 @@ def _join(ranks: Ranks, seconds: float) -> None:
     # As DeepSpeed makes it.
     device = ranks.device if cuda and ranks.world_size > 1 else None
     dist.init_process_group(
-        "nccl" if cuda else "gloo", store=store, rank=ranks.rank, world_size=ranks.world_size, device_id=device
+        "nccl" if cuda else "gloo",
+        store=store,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        device_id=device,
+        timeout=timedelta(seconds=COLLECTIVE_SECONDS),
     )
 
 
 def stop() -> None:
     """Leave the process group."""
+    global _control
+    _control = None
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
+def _several() -> bool:
+    return dist.is_initialized() and dist.get_world_size() > 1
+
+
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Sum a tensor over ranks, in place."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    beat()
+    if _several():
         dist.all_reduce(values)
     return values
 
 
-def sum_array(values: NDArray, device: torch.device) -> NDArray:
-    """Sum a numpy array over ranks."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device)
-    return sum_over_ranks(tensor).cpu().numpy()
+def sum_later(values: Tensor) -> Later:
+    """Begin to sum a tensor over ranks, in place; the sum comes to whoever asks for it, or to his CUDA stream."""
+    if not _several():
+        return lambda: values
+    work = dist.all_reduce(values, async_op=True)
+
+    def give() -> Tensor:
+        work.wait()
+        return values
+
+    return give
+
+
+def any_later(flags: Sequence[Callable[[], bool]]) -> Callable[[], list[bool]]:
+    """Begin to tell all ranks, by the host alone, whether each flag is set on any of them.
+
+    Where there are several ranks a flag is read now, where there is one when the answer is asked for.
+    """
+    if not _several():
+        return lambda: [flag() for flag in flags]
+    values = torch.tensor([flag() for flag in flags], dtype=torch.uint8)
+    work = dist.all_reduce(values, dist.ReduceOp.MAX, control_group(), async_op=True)
+
+    def give() -> list[bool]:
+        beat()
+        work.wait()
+        return [bool(value) for value in values.tolist()]
+
+    return give
+
+
+def control_group() -> Any:
+    """A gloo group of all ranks beside the main one: what hosts tell each other waits for no device, nor is in its way.
+
+    All ranks must call this together the first time.
+    """
+    global _control
+    if _control is None:
+        _control = dist.new_group(backend="gloo", timeout=timedelta(seconds=COLLECTIVE_SECONDS))
+    return _control
 
 
 def barrier() -> None:
     """Wait for all ranks."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    beat()
+    if _several():
         dist.barrier()
 
 
 def gather(value: Any) -> list[Any]:
     """What each rank has, any value that can be pickled, in the order of the ranks, on all of them."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    beat()
+    if not _several():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, control_group())
     for rank, of_rank in enumerate(values):
         for part in of_rank if isinstance(of_rank, tuple) else (of_rank,):
             if isinstance(part, ArcticSegError):
@@ -213,11 +272,25 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def agree(error: ArcticSegError | None, device: torch.device) -> None:
+def share(error: ArcticSegError) -> None:
+    """Settle which rank tells an error that others may meet at the same time, without waiting for them."""
+    if error.met_by is not None or not dist.is_initialized() or dist.get_world_size() == 1:
+        return
+    key = f"arcticseg/error/{hashlib.sha256(str(error).encode()).hexdigest()}"
+    # Where rank 0 has gone with its store, each tells its own.
+    with contextlib.suppress(RuntimeError):
+        store = dist.distributed_c10d._get_default_store()
+        error.met_by = int(store.compare_set(key, "", str(dist.get_rank())))
+        if dist.get_rank() == 0:
+            time.sleep(_STORE_STAYS)
+
+
+def agree(error: ArcticSegError | None) -> None:
     """See that no rank has an error; all ranks must call this together.
 
     Raises:
         ArcticSegError: the error of the first rank that has one, the same on all.
     """
-    if sum_over_ranks(torch.tensor([float(error is not None)], device=device)).item():
+    (failed,) = any_later([lambda: error is not None])()
+    if failed:
         raise next(caught for caught in gather(error) if caught is not None)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from arcticseg.data.transforms import Inputs
+from arcticseg.data.inputs import Inputs, MicroBatches
+from arcticseg.engine.skip import Guard
 from arcticseg.tasks.task import Task
 
 
@@ -18,7 +18,7 @@ class Step(ABC):
     """What the trainer asks of a step; a step with two optimisers is another class."""
 
     @abstractmethod
-    def __call__(self, inputs: Sequence[Inputs], counted: Tensor, rate: float) -> Tensor:
+    def __call__(self, inputs: MicroBatches, counted: Tensor, rate: float) -> Tensor:
         """Train on the micro batches of this rank.
 
         Args:
@@ -39,16 +39,20 @@ class Step(ABC):
 
     @property
     @abstractmethod
-    def skipped(self) -> int:
-        """Steps that were left out, as by a loss scaler."""
+    def engines(self) -> Mapping[str, Any]:
+        """Part -> DeepSpeed engine whose network and optimiser a checkpoint keeps; "" is what the task trains."""
+
+    @property
+    @abstractmethod
+    def norm(self) -> Tensor:
+        """Norm of the last step's gradient before clipping, on the device; NaN or infinite where it was left out."""
 
     @abstractmethod
-    def save(self, folder: Path, tag: str) -> None:
-        """Write networks and optimisers below `folder / tag`; every rank must call it."""
+    def read_skipped(self) -> list[bool]:
+        """Of each step since the last call, whether it was left out for NaN or infinity; the same on all ranks.
 
-    @abstractmethod
-    def load(self, folder: Path, tag: str) -> None:
-        """Read what `save` wrote; every rank must call it."""
+        Waits for the device once.
+        """
 
 
 class DeepSpeedStep(Step):
@@ -57,24 +61,27 @@ class DeepSpeedStep(Step):
     Args:
         engine: around the network, or around an `Objective` where the task owns parameters.
         dtype: that the network computes in.
+        clip: largest norm of the gradient; 0: no clipping.
     """
 
-    def __init__(self, engine: Any, task: Task, dtype: torch.dtype, world_size: int) -> None:
+    def __init__(self, engine: Any, task: Task, dtype: torch.dtype, world_size: int, clip: float) -> None:
         self.engine, self.task, self.dtype, self.world_size = engine, task, dtype, world_size
-        # Of now: a checkpoint of a version without scales brings groups without them.
+        self._guard = Guard(engine, clip)
         self._scales = [group.get("lr_scale", 1.0) for group in engine.optimizer.param_groups]
 
-    def __call__(self, inputs: Sequence[Inputs], counted: Tensor, rate: float) -> Tensor:
+    def __call__(self, inputs: MicroBatches, counted: Tensor, rate: float) -> Tensor:
         for group, scale in zip(self.engine.optimizer.param_groups, self._scales, strict=True):
             group["lr"] = rate * scale
         # DeepSpeed divides by micro steps and averages over ranks; our division by counts is the only one wanted.
         parts = len(inputs) * self.world_size
         total = torch.zeros(len(counted), device=counted.device)
-        for item in inputs:
+        for number, item in enumerate(inputs, start=1):
             loss, sums = self._loss(item, counted, parts)
             self.engine.backward(loss * parts)
-            self.engine.step()
             total += sums.detach()
+            if number == len(inputs):
+                self._guard.before_step(total)
+            self.engine.step()
         return total
 
     def _loss(self, item: Inputs, counted: Tensor, parts: int) -> tuple[Tensor, Tensor]:
@@ -91,11 +98,13 @@ class DeepSpeedStep(Step):
         self.engine.train(mode)
 
     @property
-    def skipped(self) -> int:
-        return int(self.engine.skipped_steps)
+    def engines(self) -> Mapping[str, Any]:
+        return {"": self.engine}
 
-    def save(self, folder: Path, tag: str) -> None:
-        self.engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+    @property
+    def norm(self) -> Tensor:
+        assert self._guard.norm is not None, "no step was made"
+        return self._guard.norm
 
-    def load(self, folder: Path, tag: str) -> None:
-        self.engine.load_checkpoint(str(folder), tag=tag)
+    def read_skipped(self) -> list[bool]:
+        return self._guard.read()

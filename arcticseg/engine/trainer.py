@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,19 +17,24 @@ from torch import Tensor
 from arcticseg.data.batch import Batch
 from arcticseg.data.loader import Loader
 from arcticseg.data.quarantine import Damage
-from arcticseg.data.transforms import Assemble, Inputs
+from arcticseg.data.transforms import Assemble
 from arcticseg.data.validation import ValidationLoader
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine import checkpoint
 from arcticseg.engine.checkpoint import Position
 from arcticseg.engine.config import EngineConfig, OptimConfig
+from arcticseg.engine.feed import Feed
 from arcticseg.engine.hooks.hook import Hook, Training, Values
 from arcticseg.engine.length import Length
 from arcticseg.engine.optim import learning_rate
-from arcticseg.engine.process_group import agree, gather, sum_array, sum_over_ranks
+from arcticseg.engine.process_group import agree, gather, sum_over_ranks
+from arcticseg.engine.progress import beat, begin_step
+from arcticseg.engine.watchdog import watched
 from arcticseg.engine.weights import check_engine, save_weights
 from arcticseg.errors import ArcticSegError
-from arcticseg.run.folder import last_weights
+from arcticseg.files import append_line
+from arcticseg.models.drop_path import sample_seeds
+from arcticseg.run.folder import last_weights, skipped_path
 
 # Numbers of the signals that ask for a checkpoint and a clean end: SLURM sends them before it kills.
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -53,7 +58,8 @@ class Trainer:
     Attributes:
         validation: gives (batch, samples that count) for one pass over the validation samples; None: there are none.
         length: of the training.
-        seed: of what draws from torch's generator, such as drop path.
+        seed: of what a network draws.
+        changed: what is other now than in the training so far, to be told.
     """
 
     training: Training
@@ -67,19 +73,39 @@ class Trainer:
     hooks: Sequence[Hook]
     position: Position
     seed: int
+    changed: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         self.ranks, self.task, self.step = self.training.ranks, self.training.task, self.training.step
         self._stop_asked, self._interrupted = False, float("inf")
+        self.feed = Feed(
+            self.loader,
+            self.assemble,
+            self.task,
+            self.ranks,
+            stops=self._wants_stop,
+            tell=lambda damages: self._tell_damage("damaged sample, replaced", damages),
+            seeds=lambda step, places: sample_seeds(self.seed, step, places),
+        )
+        self._saver = checkpoint.make_saver(self.training.out, self.ranks)
+        # Of steps of which it is not known yet whether they were left out: number, and the keys of their samples.
+        self._unread: list[tuple[int, Callable[[], list[str]]]] = []
 
     def train(self) -> bool:
-        """Train to the end; return False when a signal or a hook stopped it early, with a checkpoint to go on from."""
+        """Train to the end, or until a hook has finished; False when a signal or a hook stopped it before.
+
+        A training that was stopped has a checkpoint to go on from.
+        """
         handlers = {number: signal.signal(number, self._ask_stop) for number in _STOP_SIGNALS}
         try:
             for hook in self.hooks:
                 hook.on_start(self.training)
-            return self._train()
+            for change in self.changed:
+                self._tell("changed", change)
+            with watched(self.engine.hang_seconds, self.ranks):
+                return self._train()
         finally:
+            self._saver.abandon()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             for hook in self.hooks:
@@ -99,62 +125,60 @@ class Trainer:
         self.step.train()
         total = self.training.last
         since, samples = time.monotonic(), 0
-        stopped = False
-        while self.position.step < total and not stopped:
+        stopped, finished = False, self._finished()
+        turns = self.feed.turns(self.position.step, total)
+        while self.position.step < total and not (stopped or finished):
             before = self.position.step
+            begin_step(before + 1)
             self._seed(before)
-            inputs, counted, stopped = self._next_inputs()
+            turn = next(turns)
+            stopped = turn.stop
             rate = learning_rate(*self.length.schedule(before, self.loader.consumed), self.optim)
-            sums = self.step(inputs, counted, rate)
+            sums = self.step(turn, turn.counted, rate)
             self.loader.stepped()
             self.position.step, samples = before + 1, samples + self.engine.global_batch_size
+            self._unread.append((self.position.step, turn.keys))
             values: Values | None = None
             done = self.position.step == total
             if self.position.step % self.every.log == 0 or done:
-                values = self._values(sums, counted, rate)
+                values = self._values(sums, turn.counted, rate)
                 now = time.monotonic()
                 values["samples_per_s"] = round(samples / max(now - since, 1e-9), 3)
                 since, samples = now, 0
+            beat(f"hooks after step {self.position.step}")
             for hook in self.hooks:
                 hook.on_step(self.position.step, values)
             if done or _due(self.position.step, self.every.validation):
                 self._validate()
+                finished = None if done else self._finished()
                 since, samples = time.monotonic(), 0
-            if done or stopped or _due(self.position.step, self.every.checkpoint):
-                self._checkpoint()
+            ends = done or stopped or bool(finished)
+            if ends or _due(self.position.step, self.every.checkpoint):
+                self._checkpoint(ends)
                 since, samples = time.monotonic(), 0
         self._tell("summary", self._summary())
-        if self.position.step < total:
+        if self.position.step < total and not finished:
             return False
+        beat("writing the weights")
         path = last_weights(self.training.out)
-        save_weights(self.training.engine, path, self.training.metadata, self.position.step)
+        save_weights(self.training.engine, path, self.training.metadata, self.position.step, self.ranks)
         return True
 
     def _seed(self, step: int) -> None:
-        """Drop path and the like draw from (seed, step, rank), so a resumed run draws what the first would have."""
+        """What draws from torch's generator draws from (seed, step, rank): a resumed run draws what the first would."""
         torch.manual_seed(xxhash.xxh3_64_intdigest(f"{self.seed} {step} {self.ranks.rank}".encode()) >> 1)
 
-    def _next_inputs(self) -> tuple[list[Inputs], Tensor, bool]:
-        """Inputs of a step's micro batches, what counts in them over all ranks, and whether any rank wants to stop.
+    def _wants_stop(self) -> bool:
+        return self._stop_asked or any(hook.wants_stop() for hook in self.hooks)
 
-        Raises:
-            ArcticSegError: a rank's error, the same on all ranks.
-        """
-        batches = self.loader.step()
-        while True:
-            inputs = [self.assemble(batch.to(self.ranks.device)) for batch in batches]
-            # One sum over ranks carries the counts that losses are divided by, the wish to stop, and trouble with data.
-            counts = torch.zeros(len(self.task.terms), dtype=torch.float64, device=self.ranks.device)
-            counts += sum(self.task.counts(item) for item in inputs)
-            wants_stop = self._stop_asked or any(hook.wants_stop() for hook in self.hooks)
-            flags = counts.new_tensor([float(wants_stop), float(self.loader.trouble)])
-            counts, stop, trouble = sum_over_ranks(torch.cat([counts, flags])).split([len(counts), 1, 1])
-            if not trouble.item():
-                return inputs, counts, bool(stop.item())
-            batches, damages = self.loader.settle(gather)
-            self._tell_damage("damaged sample, replaced", damages)
+    def _finished(self) -> str | None:
+        """Why a hook ends the training, which is told."""
+        reason = next((reason for hook in self.hooks if (reason := hook.finished())), None)
+        if reason:
+            self._tell("finished early", {"reason": reason})
+        return reason
 
-    def _tell(self, event: str, values: dict[str, Any]) -> None:
+    def _tell(self, event: str, values: Mapping[str, Any]) -> None:
         for hook in self.hooks:
             hook.on_event(self.position.step, event, values)
 
@@ -169,37 +193,59 @@ class Trainer:
         return {"samples": consumed, "damaged": self.loader.damaged} | rest
 
     def _values(self, sums: Tensor, counted: Tensor, rate: float) -> dict[str, Tensor | float]:
-        """Loss and its terms over the global batch, on the device, and the learning rate.
+        """Loss and its terms over the global batch, norm of the gradient, on the device; learning rate, steps left out.
 
         Raises:
-            ArcticSegError: the loss is not a number.
+            ArcticSegError: too many steps were left out.
         """
+        self._read_skipped()
         means = (sum_over_ranks(sums.double()) / counted.clamp(min=1)).unbind()
-        loss = self.task.weighted(means)
-        if loss.isnan().item():
-            raise ArcticSegError(
-                f"the loss is NaN at step {self.position.step}; lower optim.lr ({self.optim.lr}), "
-                f"or set engine.precision to fp32 (now {self.engine.precision})"
-            )
         terms = {f"loss_{name}": mean for name, mean in zip(self.task.terms, means, strict=True)}
-        return {"loss": loss, **terms, "lr": rate}
+        values: dict[str, Tensor | float] = {"loss": self.task.weighted(means), **terms}
+        return values | {"lr": rate, "grad_norm": self.step.norm, "skipped": self.position.skipped}
+
+    def _read_skipped(self) -> None:
+        """Learn which steps were left out for NaN or infinity, and write down their samples.
+
+        Raises:
+            ArcticSegError: more than `engine.max_skipped` in a row.
+        """
+        unread, self._unread = self._unread, []
+        for skipped, (step, keys) in zip(self.step.read_skipped(), unread, strict=True):
+            self.position.in_a_row = self.position.in_a_row + 1 if skipped else 0
+            if not skipped:
+                continue
+            self.position.skipped += 1
+            path = skipped_path(self.training.out)
+            self._tell("step left out for NaN or infinity", {"number": step, "samples": path.name})
+            if self.ranks.is_main:
+                append_line(path, json.dumps({"step": step, "samples": keys()}))
+            if self.position.in_a_row > self.engine.max_skipped:
+                raise ArcticSegError(
+                    f"loss or gradient was NaN or infinite in {self.position.in_a_row} steps in a row, up to step "
+                    f"{step} (engine.max_skipped {self.engine.max_skipped}); {path} names their samples, such as {keys()[0]}; "
+                    f"look at these, lower optim.lr ({self.optim.lr}), or set engine.precision to fp32 (now "
+                    f"{self.engine.precision}); weights and checkpoints are as before these steps"
+                )
 
     def _validate(self) -> None:
         """Score the validation samples."""
         if self.validation is None:
             return
+        beat(f"the validation after step {self.position.step}")
         self.step.train(False)
-        total: Any = None
+        self.validation.stream = self.feed.stage.stream
+        total: Tensor | None = None
         with torch.no_grad():
-            for batch, n in self._on_all_ranks(iter(self.validation)):
-                tally = self.task.tally(self.step.forward, self.assemble(batch.to(self.ranks.device)), n)
+            for inputs, n in self.feed.passing(self._on_all_ranks(iter(self.validation))):
+                tally = self.task.tally(self.step.forward, inputs, n)
                 total = tally if total is None else total + tally
         self.step.train()
         if total is None:
             return
         damages = [damage for of_rank in gather(self.validation.damages) for damage in of_rank]
         self._tell_damage("damaged validation sample, left out", sorted(damages, key=lambda damage: damage.number))
-        scores = self.task.scores(sum_array(total, self.ranks.device))
+        scores = self.task.scores(sum_over_ranks(total).cpu().numpy())
         for hook in self.hooks:
             hook.on_validation(self.position.step, scores)
 
@@ -215,16 +261,34 @@ class Trainer:
                 item = next(batches, None)
             except ArcticSegError as caught:
                 error = caught
-            agree(error, self.ranks.device)
+            agree(error)
             if item is None:
                 return
             yield item
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, needed: bool) -> None:
+        """Write a checkpoint; one that is not `needed` may fail, and training goes on to the next.
+
+        Raises:
+            ArcticSegError: something that it would hold is not finite; it is needed and cannot be written.
+        """
+        beat(f"the checkpoint of step {self.position.step}")
+        self._read_skipped()
+        self._settle(needed=False)
         self.position.loader = self.loader.state_dict()
-        check_engine(self.training.engine, self.position.step)
-        out, config = self.training.out, json.loads(self.training.metadata["config"])
-        checkpoint.save(self.step, self.engine.zero_stage, out, self.position, self.hooks, self.ranks, config)
+        for engine in self.step.engines.values():
+            check_engine(engine, self.position.step)
+        checkpoint.save(self._saver, self.step, self.training.out, self.position, self.hooks, self.training.metadata)
+        if needed or not self._saver.beside:
+            self._settle(needed)
+
+    def _settle(self, needed: bool) -> None:
+        """See whether the checkpoint that was begun last is written."""
+        error = self._saver.settle()
+        if error is not None and needed:
+            raise error
+        if error is not None:
+            self._tell("checkpoint failed, training goes on", {"error": str(error)})
 
 
 def _due(step: int, every: int) -> bool:

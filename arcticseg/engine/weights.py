@@ -2,49 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from arcticseg.engine.process_group import barrier, sum_over_ranks
+from arcticseg.engine.process_group import Ranks, agree, sum_over_ranks
+from arcticseg.engine.whole import whole_tensors
 from arcticseg.errors import ArcticSegError
 from arcticseg.files import atomic_path, make_folder
 from arcticseg.models.weights import sealed
-from arcticseg.tasks.task import Objective
 
 
-def save_weights(engine: Any, path: Path, metadata: dict[str, str], step: int) -> None:
-    """Write the whole model's weights with the config that they need; every rank must call it.
+def save_weights(engine: Any, path: Path, metadata: dict[str, str], step: int, ranks: Ranks) -> None:
+    """Write the whole network's weights with the config that they need; every rank must call it.
 
     Raises:
         ArcticSegError: a weight is NaN or infinite.
+        OutputError: the file cannot be written.
+    """
+    check_engine(engine, step)
+    weights = full_state_dict(engine, ranks)
+    error = None
+    if weights is not None:
+        try:
+            write_weights(path, weights, metadata)
+        except ArcticSegError as caught:
+            error = caught
+    agree(error)
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a weights file.
+
+    Raises:
+        OutputError: it cannot be written.
     """
     from safetensors.torch import save_file
 
-    check_engine(engine, step)
-    weights = full_state_dict(engine)
-    if weights is not None:
-        make_folder(path.parent)
-        with atomic_path(path) as temporary:
-            save_file(weights, temporary, metadata=sealed(weights, metadata))
-    barrier()
+    make_folder(path.parent)
+    with atomic_path(path) as temporary:
+        save_file(dict(weights), temporary, metadata=sealed(weights, metadata))
 
 
-def full_state_dict(engine: Any) -> dict[str, Tensor] | None:
-    """The network's weights in float32 on the CPU of rank 0, None on the others; every rank must call it."""
-    if engine.zero_optimization_stage() < 3:
-        weights = engine.module.state_dict()
-    else:
-        weights = engine._zero3_consolidated_16bit_state_dict()
-    if engine.global_rank != 0:
-        return None
-    if isinstance(engine.module, Objective):
-        prefix = "network."
-        weights = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-    return {name: value.detach().float().cpu().contiguous() for name, value in weights.items()}
+def full_state_dict(engine: Any, ranks: Ranks) -> dict[str, Tensor] | None:
+    """The network's weights in float32 on the CPU of rank 0, None on the others; every rank must call it.
+
+    They are the masters, not the rounded copy that the network computes with.
+    """
+    tensors = {name.partition("/")[2]: value for name, value in whole_tensors(engine, ranks, owner=0)}
+    return network_weights(tensors) if ranks.is_main else None
+
+
+def network_weights(module: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's weights, float32, of those of what an engine trains, which may be an `Objective` around it."""
+    prefix = "network."
+    if all(name.startswith((prefix, "task.")) for name in module):
+        module = {name.removeprefix(prefix): module[name] for name in module if name.startswith(prefix)}
+    return {name: value.detach().float().cpu().contiguous().clone() for name, value in module.items()}
 
 
 def check_engine(engine: Any, step: int) -> None:

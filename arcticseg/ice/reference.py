@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,16 +27,24 @@ def short_name(name: str) -> str | None:
 def find_references(folder: Path) -> dict[str, Path]:
     """Scene -> its reference file, under each name: the attribute `original_id`, the file's own name, short names.
 
+    A file that cannot be read has the name of the file only, and a warning.
+
     Raises:
-        SceneError: there is no such folder, no netCDF file in it, a file cannot be read, or two are of the same scene.
+        SceneError: there is no such folder, no netCDF file in it, none can be read, or two are of the same scene.
     """
     paths = sorted(folder.glob("*.nc")) if folder.is_dir() else []
     if not paths:
         raise SceneError(f"{folder}: holds no reference file (.nc); give the folder of reference charts")
     references: dict[str, Path] = {}
+    damaged: list[SceneError] = []
     for path in paths:
-        with _opened(path) as file:
-            original = str(getattr(file, "original_id", ""))
+        try:
+            with _opened(path) as file:
+                original = str(getattr(file, "original_id", ""))
+        except SceneError as error:
+            # Its scene fails, by the file's own name; the others have theirs.
+            damaged.append(error)
+            original = ""
         stem = path.stem
         for suffix in _SUFFIXES:
             stem = stem.removesuffix(suffix)
@@ -44,6 +53,10 @@ def find_references(folder: Path) -> dict[str, Path]:
             if name in references:
                 raise SceneError(f"{path}: is of the same scene as {references[name].name} ({name}); remove one file")
         references |= dict.fromkeys(names, path)
+    if len(damaged) == len(paths):
+        raise damaged[0]
+    for fault in damaged:
+        warnings.warn(str(fault), stacklevel=2)
     return references
 
 

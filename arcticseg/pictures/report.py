@@ -38,7 +38,12 @@ _LINE_COLOURS = 6
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A line of the score table: a model or a baseline; `colour` is the model's number on the page."""
+    """A line of the score table: a model or a baseline.
+
+    Attributes:
+        colour: the model's number on the page.
+        failed: scenes that it could not score.
+    """
 
     name: str
     scores: Scores
@@ -46,6 +51,7 @@ class ScoreRow:
     baseline: bool
     colour: int = 0
     note: str = ""
+    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ def _text_table(group: Group) -> str:
         lines += [rule, *map(line, baselines)]
     scenes = marked("scenes", group.simulated)
     lines.append(f"{group.n_scenes} {scenes} at {group.pixel_spacing:g} m; * best of its column")
+    lines += [f"{row.name}: {row.failed} more could not be scored" for row in group.rows if row.failed]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -126,7 +133,13 @@ def score_groups(evaluations: Sequence[Evaluation]) -> list[Group]:
 def _group(members: Sequence[tuple[int, Evaluation]]) -> Group:
     models = [
         ScoreRow(
-            e.name, e.pooled, frozenset(), baseline=False, colour=number % _LINE_COLOURS, note=f"factor {e.factor}"
+            e.name,
+            e.pooled,
+            frozenset(),
+            baseline=False,
+            colour=number % _LINE_COLOURS,
+            note=f"factor {e.factor}",
+            failed=len(e.failed),
         )
         for number, e in members
     ]

@@ -50,6 +50,14 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A scene that could not be scored, and why."""
+
+    scene: str
+    error: str
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A model on a set of scenes; `confusion` is int64 [classes, classes], rows chart, columns prediction."""
 
@@ -63,6 +71,8 @@ class Evaluation:
     confusion: Mapping[str, npt.NDArray[np.int64]]
     baselines: tuple[Baseline, ...]
     scenes: tuple[SceneResult, ...]
+    failed: tuple[Failed, ...]
+    weights: str | None
     created: str
     versions: Mapping[str, str]
     seconds: float | None
@@ -121,6 +131,11 @@ def read_evaluation(path: Path) -> Evaluation:
         confusion={chart: record.under("confusion").matrix(chart, N_CLASSES[chart]) for chart in CHARTS},
         baselines=tuple(Baseline(b.get("name", str), b.scores("pooled")) for b in record.records("baselines")),
         scenes=tuple(_scene(scene, path.parent) for scene in record.records("scenes")),
+        failed=tuple(
+            Failed(failed.get("scene", str), failed.get("error", str))
+            for failed in record.records("failed", later=True)
+        ),
+        weights=record.get("weights", str, optional=True, later=True),
         created=record.get("created", str),
         versions={str(key): str(value) for key, value in record.get("versions", dict).items()},
         seconds=record.get("seconds", (int, float), optional=True),
@@ -193,7 +208,10 @@ class _Record:
     def error(self, key: str, value: object, remedy: str = _REMEDY) -> ReportError:
         return ReportError(f"{self.path}: {self.where}{key} is {_short(value)}; {remedy}")
 
-    def get(self, key: str, kind: type | tuple[type, ...], *, optional: bool = False) -> Any:
+    def get(self, key: str, kind: type | tuple[type, ...], *, optional: bool = False, later: bool = False) -> Any:
+        """A value; None where it may be null (`optional`), or where earlier versions did not write it (`later`)."""
+        if key not in self.value and later:
+            return None
         if key not in self.value:
             raise ReportError(f"{self.path}: {self.where}{key} is missing; {_REMEDY}")
         value = self.value[key]
@@ -207,8 +225,8 @@ class _Record:
     def under(self, key: str) -> _Record:
         return _Record(self.path, self.get(key, dict), f"{self.where}{key}.")
 
-    def records(self, key: str) -> list[_Record]:
-        values = self.get(key, list)
+    def records(self, key: str, *, later: bool = False) -> list[_Record]:
+        values = self.get(key, list, later=later) or []
         for k, value in enumerate(values):
             if not isinstance(value, dict):
                 raise self.error(f"{key}[{k}]", value)

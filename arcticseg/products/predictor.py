@@ -13,6 +13,7 @@ import torch
 from arcticseg import config
 from arcticseg.data.batch import Batch, collate
 from arcticseg.data.config import DataConfig
+from arcticseg.data.inputs import Want
 from arcticseg.data.manifest import hash_file
 from arcticseg.data.tile import cut
 from arcticseg.data.transforms import Assemble
@@ -47,6 +48,7 @@ class Predictor:
         assemble: makes its input planes.
         tile: edge of its windows in pixels.
         weights: checksum of its weights file; None: it is not from a file.
+        path: of that file.
     """
 
     network: Network
@@ -55,6 +57,7 @@ class Predictor:
     tile: int
     device: torch.device
     weights: str | None = None
+    path: Path | None = None
 
     @property
     def classes(self) -> dict[str, Classes]:
@@ -104,7 +107,8 @@ class Predictor:
         done = 0
         with torch.inference_mode():
             for corners, batch in self.tiles(layers, overlap, batch_size):
-                outputs = self.model(self.assemble(batch.to(self.device)).seen)
+                planned = self.assemble.plan(batch)
+                outputs = self.model(self.assemble(planned.to(self.device)).seen)
                 _check_finite(layers.scene, outputs, corners)
                 parts = {chart: self.model.head(chart).fields(out).cpu().numpy() for chart, out in outputs.items()}
                 for i, (row, column) in enumerate(corners):
@@ -182,7 +186,7 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
     model = build_segmenter(config.build(ModelConfig, sections["model"], "model."), data.in_chans, tile)
     model.load_state_dict(weights)
     statistics = {name: (mean, std) for name, (mean, std) in json.loads(metadata["statistics"]).items()}
-    assemble = Assemble(data.names, data.valid_plane, statistics)
+    assemble = Assemble(data.names, data.valid_plane, statistics, Want(targets=()))
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = Network(
         name=Path(place).name if Path(place).is_dir() else path.stem,
@@ -190,4 +194,4 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
         simulated=bool(json.loads(metadata["simulated"])),
         charts=model.charts,
     )
-    return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen, identity)
+    return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen, identity, path)

@@ -261,15 +261,18 @@ def loader_of(
     )
 
 
-def validation_of(cfg: RunConfig, sets: Sequence[ShardSet], tile: int, share: Share) -> ValidationLoader | None:
+def validation_of(
+    cfg: RunConfig, sets: Sequence[ShardSet], tile: int, share: Share, pin_memory: bool
+) -> ValidationLoader | None:
     """Passes over the validation samples; None where there are none, or only a server to stream whole shards from."""
     streamed = cfg.data.reader == "webdataset" and any(map(is_remote, cfg.data.places))
     if streamed or not any("val" in part.manifest.splits for part in sets):
         return None
     return ValidationLoader(
-        *_reader(cfg, selection_of(cfg, sets, "val"), tile),
+        *_reader(cfg, selection_of(cfg, sets, "val").sampled(cfg.data.validation_share), tile),
         share,
         cfg.data.workers,
+        pin_memory,
         patience=cfg.data.patience,
     )
 

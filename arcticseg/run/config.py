@@ -13,12 +13,12 @@ from typing import Any, Literal
 from arcticseg import config
 from arcticseg.choice import import_modules
 from arcticseg.data.config import DataConfig
-from arcticseg.engine.config import EngineConfig, HookConfig, OptimConfig
+from arcticseg.engine.config import AdamWConfig, EarlyStopConfig, EngineConfig, HookConfig, OptimConfig
 from arcticseg.errors import ConfigError, need
 from arcticseg.ice.channels import expand
 from arcticseg.models.config import ModelConfig
 from arcticseg.run.migrate import renamed
-from arcticseg.tasks.config import PretrainConfig, SegmentConfig
+from arcticseg.tasks.config import PRETRAIN_SCORES, PretrainConfig, SegmentConfig, segment_scores
 from arcticseg.tracking import TrackingConfig
 
 
@@ -42,7 +42,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     segment: SegmentConfig = field(default_factory=SegmentConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: OptimConfig = field(default_factory=AdamWConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     # Beside the training loop, in this order, after logs, progress bar and best weights.
@@ -65,6 +65,11 @@ class RunConfig:
         """Input planes that pretraining reconstructs."""
         return [self.data.names.index(name) for name in expand(self.pretrain.targets)]
 
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """By which the best weights are kept; higher is better."""
+        return PRETRAIN_SCORES if self.task == "pretrain" else segment_scores(self.model.charts)
+
     def __post_init__(self) -> None:
         need((self.steps is None) != (self.epochs is None), "steps", self.steps, "set either steps or epochs")
         need(self.steps is None or self.steps > 0, "steps", self.steps, "set 1 or more")
@@ -75,6 +80,10 @@ class RunConfig:
             need(getattr(self, key) >= 0, key, getattr(self, key), "set 0 (only at the end) or more")
         names = [hook.name for hook in self.hooks]
         need(len(set(names)) == len(names), "hooks", names, "name each once")
+        for place, hook in enumerate(self.hooks):
+            if isinstance(hook, EarlyStopConfig):
+                good = hook.score is None or hook.score in self.scores
+                need(good, f"hooks[{place}].score", hook.score, f"set one of {', '.join(self.scores)}")
         self._check_data()
         self._check_pretrain() if self.task == "pretrain" else self._check_segment()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,11 @@ CHANGEABLE: dict[str, bool] = {
     "checkpoint_every": True,
     "engine.global_batch_size": False,
     "engine.micro_batch_size": False,
+    "engine.zero_stage": True,
+    "engine.offload": True,
+    "engine.max_skipped": True,
     "engine.threads": True,
+    "engine.hang_seconds": True,
     "data.workers": True,
     "data.shards": False,
     "data.tail": False,
@@ -128,6 +134,11 @@ def weights_path(folder: Path, name: str) -> Path:
     return folder / "weights" / f"{name}.safetensors"
 
 
+def skipped_path(folder: Path) -> Path:
+    """Where a run writes down the samples of steps that it left out for NaN or infinity."""
+    return folder / "skipped.jsonl"
+
+
 def last_weights(folder: Path) -> Path:
     """The weights that a run writes when it reaches its end."""
     return weights_path(folder, "last")
@@ -142,23 +153,48 @@ def weights_file(place: Path) -> Path:
     """The weights that a run folder or a file stands for.
 
     Of a run: the best by combined score or by reconstruction; the best by a chart where that is the only score; else
-    the last.
+    the last. Where it is not the best by the run's first score, a warning says so.
 
     Raises:
         ConfigError: there are none.
     """
     if place.is_file():
         return place
-    for name in ("combined", "reconstruction"):
-        path = weights_path(place, f"best-{name}")
-        if path.is_file():
-            return path
+    best = [weights_path(place, f"best-{name}") for name in ("combined", "reconstruction")]
     charts = list(weights_path(place, "best").parent.glob("best-*.safetensors"))
-    if len(charts) == 1:
-        return charts[0]
-    if finished(place):
-        return last_weights(place)
-    raise ConfigError(f"{place}: holds no weights; give a run folder that has trained, or a .safetensors file")
+    candidates = [*best, *(charts if len(charts) == 1 else []), last_weights(place)]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise ConfigError(f"{place}: holds no weights; give a run folder that has trained, or a .safetensors file")
+    score = _first_score(place)
+    if path.stem not in (f"best-{score}" if score else "best-combined", "best-reconstruction"):
+        missing = f"no best weights by {score or 'combined'} ({_why_missing(place, score or 'combined')})"
+        warnings.warn(f"{place}: {missing}; using {path.relative_to(place)}", stacklevel=2)
+    return path
+
+
+def _first_score(place: Path) -> str | None:
+    """The score that a run's best weights are best by; None: its config cannot be read."""
+    try:
+        keys = config.read(place / CONFIG)
+        charts = keys.get("model", {}).get("charts", ())
+        return "reconstruction" if keys["task"] == "pretrain" else charts[0] if len(charts) == 1 else "combined"
+    except (ConfigError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def _why_missing(place: Path, score: str) -> str:
+    """Why a run has no best weights by a score, as far as its metrics tell."""
+    try:
+        lines = (place / METRICS).read_text(encoding="utf-8").splitlines()
+        scores = [line[score] for line in map(json.loads, lines) if line["kind"] == "validation" and score in line]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its metrics do not tell why"
+    if not scores:
+        return "no validation has given it"
+    if all(value is None for value in scores):
+        return "undefined at each validation: no ice, or no labels, in the validation scenes"
+    return "the file has gone"
 
 
 def may_change(key: str) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,26 +18,45 @@ from arcticseg import config
 from arcticseg.data.select import Selection, ShardSet
 from arcticseg.data.transforms import Assemble
 from arcticseg.engine import checkpoint, process_group
-from arcticseg.engine.checkpoint import Position
-from arcticseg.engine.checksums import read_state
+from arcticseg.engine.checkpoint import Checkpoint, Position
 from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
 from arcticseg.engine.hooks.hook import Training
-from arcticseg.engine.length import Length
 from arcticseg.engine.process_group import Ranks
-from arcticseg.engine.reshard import suited
 from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.engine.trainer import Every, Trainer
 from arcticseg.errors import ArcticSegError, ConfigError
 from arcticseg.files import write_text
 from arcticseg.run import build
+from arcticseg.run.agreement import check_folder, check_same
 from arcticseg.run.config import RunConfig
-from arcticseg.run.folder import CONFIG, differences, forget_checkpoint, held, holds_run, may_change
+from arcticseg.run.change import CHANGES, Change, applied, as_json, from_json, gone_on
+from arcticseg.run.folder import CONFIG, forget_checkpoint, held, holds_run
 from arcticseg.run.migrate import stored
 from arcticseg.tasks.task import Objective, Task
+from arcticseg.tracking import restore_metrics
 
 
-def run(cfg: RunConfig, resume: bool = False) -> bool:
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with, the same on all ranks.
+
+    Attributes:
+        folder: checkpoint to go on from; None: from the beginning.
+        changes: of the run, the newest last.
+        new: how many of them are of now.
+    """
+
+    folder: Path | None = None
+    changes: Sequence[Change] = ()
+    new: int = 0
+
+
+def run(cfg: RunConfig, resume: bool = False, changed: Sequence[str] = ()) -> bool:
     """Train; every rank of the job calls this.
+
+    Args:
+        resume: go on from the newest checkpoint of the run folder.
+        changed: keys in which the config may differ from that of the run so far, beside those that always may.
 
     Returns:
         True when training reached its end, False when a signal stopped it after a checkpoint.
@@ -43,55 +64,65 @@ def run(cfg: RunConfig, resume: bool = False) -> bool:
     Raises:
         ArcticSegError: with a message for the user.
     """
-    ranks, (sets, selection, length) = process_group.start_agreed(lambda: _open(cfg))
+    ranks, (sets, selection) = process_group.start_agreed(lambda: _open(cfg))
     try:
-        with _run_folder(cfg, resume, ranks) as start:
-            return _train(cfg, sets, selection, length, ranks, start)
+        check_same(cfg, selection.fingerprint)
+        with _run_folder(cfg, resume, changed, ranks) as start:
+            return _train(applied(cfg, start.changes), start, sets, selection, ranks)
+    except ArcticSegError as error:
+        process_group.share(error)
+        raise
     finally:
         process_group.stop()
 
 
-def _open(cfg: RunConfig) -> tuple[list[ShardSet], Selection, Length]:
-    """What each rank finds on its own machine: the shards, the samples, the length."""
+def _open(cfg: RunConfig) -> tuple[list[ShardSet], Selection]:
+    """What each rank finds on its own machine: the shards, the samples."""
     sets = build.open_sets(cfg)
     selection = build.selection_of(cfg, sets, "train")
-    return sets, selection, build.length_of(cfg, len(selection))
+    build.length_of(cfg, len(selection))
+    return sets, selection
 
 
-def _train(
-    cfg: RunConfig, sets: Sequence[ShardSet], selection: Selection, length: Length, ranks: Ranks, start: Path | None
-) -> bool:
+def _train(cfg: RunConfig, start: Start, sets: Sequence[ShardSet], selection: Selection, ranks: Ranks) -> bool:
     """Put the parts together and train, from a checkpoint or from the beginning."""
+    length = build.length_of(cfg, len(selection))
     tile = sets[0].manifest.tile
     share = build.share_of(cfg, ranks)
     torch.set_num_threads(_threads(cfg, ranks))
-    task, engine, start = _engine(cfg, tile, ranks, start)
-    step = DeepSpeedStep(engine, task, DTYPES[cfg.engine.precision], ranks.world_size)
-    loader = build.loader_of(cfg, selection, tile, share, pin_memory=ranks.device.type == "cuda")
+    saved = None if start.folder is None else Checkpoint.open(start.folder)
+    task, engine = _engine(cfg, tile, ranks, saved)
+    dtype, cuda = DTYPES[cfg.engine.precision], ranks.device.type == "cuda"
+    step = DeepSpeedStep(engine, task, dtype, ranks.world_size, cfg.optim.clip)
+    loader = build.loader_of(cfg, selection, tile, share, pin_memory=cuda)
     position = Position()
-    if start is not None:
-        position = checkpoint.load(step, start)
+    if saved is not None:
+        position = saved.position
+        saved.load_step(step)
         loader.load_state_dict(position.loader)
     statistics = build.statistics_of(cfg, sets)
     if ranks.is_main:
         write_text(Path(cfg.out) / CONFIG, config.dump(cfg))
+        if saved is not None:
+            restore_metrics(Path(cfg.out), saved.metrics, position.step)
     hooks = build.build_hooks(cfg, ranks, position.step)
-    if start is not None:
-        checkpoint.load_hooks(start, hooks)
-    metadata = build.metadata_of(cfg, sets, selection, statistics)
+    if saved is not None:
+        saved.load_hooks(hooks)
+    metadata = build.metadata_of(cfg, sets, selection, statistics) | {CHANGES: json.dumps(as_json(start.changes))}
     last = length.last_step(position.step, loader.consumed)
     trainer = Trainer(
         training=Training(Path(cfg.out), engine, step, task, ranks, metadata, position.step, last),
         engine=cfg.engine,
         optim=cfg.optim,
-        assemble=Assemble(cfg.data.names, cfg.data.valid_plane, statistics),
+        assemble=Assemble(cfg.data.names, cfg.data.valid_plane, statistics, task.want(dtype)),
         loader=loader,
-        validation=build.validation_of(cfg, sets, tile, share),
+        validation=build.validation_of(cfg, sets, tile, share, pin_memory=cuda),
         length=length,
         every=Every(cfg.validate_every, cfg.checkpoint_every, cfg.tracking.every),
         hooks=hooks,
         position=position,
         seed=cfg.seed,
+        changed=[change.told for change in start.changes[len(start.changes) - start.new :]],
     )
     try:
         return trainer.train()
@@ -100,8 +131,8 @@ def _train(
 
 
 @contextlib.contextmanager
-def _run_folder(cfg: RunConfig, resume: bool, ranks: Ranks) -> Iterator[Path | None]:
-    """Hold the run folder for this training; give the checkpoint to go on from, the same on all ranks.
+def _run_folder(cfg: RunConfig, resume: bool, changed: Sequence[str], ranks: Ranks) -> Iterator[Start]:
+    """Hold the run folder for this training; give what to begin with.
 
     Raises:
         ConfigError: the folder holds a run and `--resume` is not given, another run is to be resumed, no checkpoint of
@@ -109,43 +140,48 @@ def _run_folder(cfg: RunConfig, resume: bool, ranks: Ranks) -> Iterator[Path | N
         OutputError: it cannot be written to.
     """
     with contextlib.ExitStack() as stack:
-        start: Path | None = None
+        start: Start | None = None
         error: ArcticSegError | None = None
         if ranks.is_main:
             try:
                 stack.enter_context(held(Path(cfg.out), _warn))
-                start = _start_of(cfg, resume)
-                if start is None:
+                start = _start_of(cfg, resume, changed)
+                if start.folder is None:
                     forget_checkpoint(Path(cfg.out))
             except ArcticSegError as caught:
                 error = caught
-        process_group.agree(error, ranks.device)
-        start = process_group.gather(start)[0]
-        if start is not None and not start.is_dir():
-            error = ConfigError(f"{start}: rank {ranks.rank} does not see it; set an 'out' that all machines share")
-        process_group.agree(error, ranks.device)
-        yield start
+        process_group.agree(error)
+        check_folder(Path(cfg.out), ranks)
+        given = cast(Start, process_group.gather(start)[0])
+        if given.folder is not None and not given.folder.is_dir():
+            error = ConfigError(f"{given.folder}: rank {ranks.rank} does not see it; set an 'out' that all share")
+        process_group.agree(error)
+        yield given
 
 
 def _warn(text: str) -> None:
     print(f"arcticseg: warning: {text}", file=sys.stderr, flush=True)
 
 
-def _start_of(cfg: RunConfig, resume: bool) -> Path | None:
-    """The checkpoint to go on from; None: from the beginning."""
+def _start_of(cfg: RunConfig, resume: bool, changed: Sequence[str]) -> Start:
+    """What to begin with."""
     out = Path(cfg.out)
     if not resume:
+        if changed:
+            raise ConfigError(f"--change {changed[0]}: a run that begins has nothing to change; give --resume, too")
         if holds_run(out):
             raise ConfigError(
                 f"key 'out' is '{out}', which holds a run; go on with it by --resume, or set another folder"
             )
-        return None
-    start = checkpoint.newest(out, _warn)
-    before = _config_before(out, start)
-    for key, old, new in differences(before, cfg) if before is not None else ():
-        if not may_change(key):
-            raise ConfigError(f"key '{key}' is {new!r}; the run in {out} has {old!r}: set that, or another 'out'")
-    return start
+        return Start()
+    folder = checkpoint.newest(out, _warn)
+    before = _config_before(out, folder)
+    if before is None:
+        return Start(folder)
+    saved = None if folder is None else Checkpoint.open(folder)
+    known = from_json(json.loads(saved.metadata.get(CHANGES, "[]"))) if saved is not None else []
+    changes = gone_on(before, cfg, known, changed, saved.position.step if saved is not None else 0)
+    return Start(folder, changes, len(changes) - len(known))
 
 
 def _config_before(out: Path, start: Path | None) -> RunConfig | None:
@@ -154,7 +190,7 @@ def _config_before(out: Path, start: Path | None) -> RunConfig | None:
     Raises:
         ConfigError: there is `config.yaml` only, and it is damaged.
     """
-    kept = read_state(start).get("config") if start is not None else None
+    kept = Checkpoint.open(start).config if start is not None else None
     before, path = None, out / CONFIG
     try:
         if path.exists():
@@ -170,14 +206,13 @@ def _threads(cfg: RunConfig, ranks: Ranks) -> int:
     return cfg.engine.threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size)
 
 
-def _engine(cfg: RunConfig, tile: int, ranks: Ranks, start: Path | None) -> tuple[Task, Any, Path | None]:
-    """Task, DeepSpeed engine, and the checkpoint in a form that the engine can load."""
+def _engine(cfg: RunConfig, tile: int, ranks: Ranks, saved: Checkpoint | None) -> tuple[Task, Any]:
+    """Task and DeepSpeed engine, with the weights to begin with."""
     model: nn.Module = build.build_model(cfg, tile)
-    if start is None:
+    if saved is None:
         build.initialise(cfg, model)
     task = build.build_task(cfg, model)
-    universal = False
-    if start is not None:
-        start, universal = suited(start, cfg.engine.zero_stage, ranks)
     wrapped = Objective(model, task) if task.learns else model
-    return task, make_engine(wrapped, cfg.engine, cfg.optim, ranks, universal), start
+    if saved is not None:
+        saved.load_module(wrapped)
+    return task, make_engine(wrapped, cfg.engine, cfg.optim, ranks)

@@ -34,6 +34,15 @@ class PretrainConfig:
         need(good, "decoder_dim", self.decoder_dim, remedy)
 
 
+# Scores by which a pretraining keeps its best weights; higher is better.
+PRETRAIN_SCORES = ("reconstruction",)
+
+
+def segment_scores(charts: tuple[str, ...]) -> tuple[str, ...]:
+    """Scores by which a run that learns these charts keeps its best weights; the combined one needs all three."""
+    return ("combined", *CHARTS) if charts == CHARTS else charts
+
+
 @dataclass(frozen=True)
 class LossConfig(Choice):
     """The loss of a chart. The implementation takes (chart) and the config's keys; see `tasks.losses.loss.Loss`."""

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from arcticseg.data.inputs import Content, Inputs, Want
 from arcticseg.data.order import generator
-from arcticseg.data.transforms import Inputs
 from arcticseg.models.mae import patchify, random_mask, removed
+from arcticseg.tasks.config import PRETRAIN_SCORES
 from arcticseg.tasks.losses.pixel import reconstruction_sum
 from arcticseg.tasks.task import Forward, Task
 
@@ -30,7 +31,7 @@ class Pretrain(Task):
 
     terms = ("reconstruction",)
     weights = (1.0,)
-    best_by = ("reconstruction",)
+    best_by = PRETRAIN_SCORES
 
     def __init__(
         self, targets: Sequence[int], patch: int, mask_ratio: float, seed: int, normalise: bool = False
@@ -39,16 +40,20 @@ class Pretrain(Task):
         self.targets, self.patch, self.mask_ratio = list(targets), patch, mask_ratio
         self.seed, self.normalise = seed, normalise
 
+    def want(self, dtype: torch.dtype) -> Want:
+        """Targets in float32: bf16 rounds as coarsely as a code of backscatter does."""
+        return Want(dtype, tuple(self.targets))
+
     def draw(self, places: Sequence[int], size: int) -> Tensor:
         """The patches kept of samples of size x size pixels, int64 [B, K], from (seed, place); on the CPU."""
         patches = (size // self.patch) ** 2
         noise = np.stack([generator("mask", self.seed, place).random(patches, np.float32) for place in places])
         return random_mask(torch.from_numpy(noise), self.mask_ratio)[0]
 
-    def counts(self, inputs: Inputs) -> Tensor:
+    def counts(self, content: Content) -> Tensor:
         """Valid values in removed patches that have a loss."""
-        valid = patchify(inputs.valid(self.targets), self.patch).sum(dim=2, dtype=torch.float32)
-        mask = removed(self._kept(inputs), valid.shape[1])
+        valid = patchify(content.valid(self.targets), self.patch).sum(dim=2, dtype=torch.float32)
+        mask = removed(self._kept(content), valid.shape[1])
         return (valid * mask * (valid >= self._fewest)).sum(dtype=torch.float64)[None]
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
@@ -59,11 +64,11 @@ class Pretrain(Task):
         weight = weight * removed(kept, weight.shape[1])[..., None]
         return reconstruction_sum(prediction, target, weight)[None]
 
-    def _kept(self, inputs: Inputs) -> Tensor:
-        """What `draw` gives, on the device of the inputs."""
-        if inputs.drawn is not None:
-            return inputs.drawn
-        return self.draw(inputs.place.tolist(), inputs.size).to(inputs.x.device)
+    def _kept(self, content: Content) -> Tensor:
+        """What `draw` gives, on the device."""
+        if content.drawn is not None:
+            return content.drawn
+        return self.draw(content.place.tolist(), content.size).to(content.labels.device)
 
     @property
     def _fewest(self) -> int:
@@ -81,14 +86,10 @@ class Pretrain(Task):
         variance = centred.square().sum(2, keepdim=True) / (count - 1).clamp(min=1)
         return centred / (variance + 1e-6).sqrt(), there * (count >= self._fewest)
 
-    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
-        """Sum of squared errors and number of values."""
-        if n == 0:
-            # ZeRO-3 needs every rank in every forward pass, also with samples that do not count.
-            self.sums(network, inputs)
-            return np.zeros(2)
-        first = Inputs(*(getattr(inputs, name)[:n] for name in ("place", "x", "data", "dropped", "labels")))
-        return np.array([float(self.sums(network, first)), float(self.counts(first))])
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
+        """Sum of squared errors and number of values, float64."""
+        counting = inputs.counting(n)
+        return torch.cat([self.sums(network, counting).double(), self.counts(counting)])
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         """`reconstruction`: share of the variance explained by unit-variance targets, 1 - mean squared error."""

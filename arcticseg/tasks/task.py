@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from arcticseg.data.transforms import Inputs
+from arcticseg.data.inputs import Content, Inputs, Want
 
 # A network's forward, or what stands for it.
 Forward = Callable[..., Any]
@@ -32,8 +32,16 @@ class Task(nn.Module, ABC):
     weights: tuple[float, ...]
     best_by: tuple[str, ...]
 
+    def want(self, dtype: torch.dtype) -> Want:
+        """What is to be made of its batches for a network that computes in `dtype`; all, unless a task says less."""
+        return Want()
+
+    def draw(self, places: Sequence[int], size: int) -> Tensor | None:
+        """What it draws for samples of size x size pixels from (seed, place), on the CPU; None: nothing."""
+        return None
+
     @abstractmethod
-    def counts(self, inputs: Inputs) -> Tensor:
+    def counts(self, content: Content) -> Tensor:
         """float64 [terms]: what counts in each term of a micro batch."""
 
     @abstractmethod
@@ -66,8 +74,8 @@ class Task(nn.Module, ABC):
         return total
 
     @abstractmethod
-    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
-        """What validation adds up over the first n samples of batches and ranks."""
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
+        """What validation adds up over the first n samples of batches and ranks, on the device."""
 
     @abstractmethod
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:

@@ -72,7 +72,8 @@ def _predict(
     from arcticseg.products.write import Options, SceneHooks, made_with, write_scenes
     from launchers.terminal import plain_warnings, progress
 
-    predictor = load_predictor(arguments.run, arguments.factor, arguments.device)
+    with plain_warnings():
+        predictor = load_predictor(arguments.run, arguments.factor, arguments.device)
     options = Options(polarisation=arguments.polarisation, overlap=arguments.overlap, batch_size=arguments.batch_size)
     facts = {"verb": "predict", "imports": contents(arguments.imports), **made_with(predictor, options)}
     out: Path = arguments.out

@@ -17,13 +17,12 @@ from arcticseg.errors import ShardError
 def rank_process(rank: int, folder: Path, answers: Any) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder / 'store'}", rank=rank, world_size=2)
-    device = torch.device("cpu")
     heard: list[Any] = [process_group.gather({"rank": rank})]
-    process_group.agree(None, device)
+    process_group.agree(None)
     for failing in ((1,), (0,), (0, 1)):
         error = ShardError(f"of rank {rank}") if rank in failing else None
         try:
-            process_group.agree(error, device)
+            process_group.agree(error)
         except ShardError as agreed:
             heard.append(str(agreed))
     process_group.stop()
@@ -45,6 +44,6 @@ def test_an_error_of_one_rank_is_that_of_all(tmp_path: Path) -> None:
 
 def test_one_rank_agrees_with_itself() -> None:
     assert process_group.gather(5) == [5]
-    process_group.agree(None, torch.device("cpu"))
+    process_group.agree(None)
     with pytest.raises(ShardError, match="of this rank"):
-        process_group.agree(ShardError("of this rank"), torch.device("cpu"))
+        process_group.agree(ShardError("of this rank"))

@@ -138,3 +138,15 @@ def test_a_hook_stops_two_ranks_and_another_averages_through_the_stop(
     if own:
         # The task's own weights have moved.
         assert means[0]["average/task.logs"].abs().min() > 1e-3
+
+
+def test_two_ranks_end_early_with_weights(tiny_shards: Path, tmp_path: Path) -> None:
+    hook = "[{name: early_stop, score: SOD, patience: 1, min_delta: 1000}]"
+    settings = UNET | {"steps": STEPS, "validate_every": 2, "hooks": hook}
+    assert train("launchers.train", empty_config(tmp_path), overrides(tiny_shards, tmp_path / "run", settings), 2) == 0
+    # The first validation is a rise above nothing, the second is none.
+    assert [line["step"] for line in lines(tmp_path / "run", "validation")] == [2, 4]
+    events = [(line["step"], line["event"]) for line in lines(tmp_path / "run", "event")]
+    assert events == [(4, "finished early"), (4, "summary")]
+    assert newest(tmp_path / "run").name == "step-00000004"
+    assert (tmp_path / "run" / "weights" / "last.safetensors").exists()

@@ -16,7 +16,7 @@ from tests.training import UNET, empty_config, kill, lines, overrides, start, tr
 
 SETTINGS = UNET | {"steps": 6, "checkpoint_every": 2, "engine.zero_stage": 1}
 NEWEST, BEFORE = "step-00000006", "step-00000004"
-MODEL, OPTIMISER = "mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+TENSORS = "tensors-00000.safetensors"
 
 Harm = Callable[[Path], object]
 
@@ -73,7 +73,7 @@ def run(whole: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "harm", "ranks"),
-    [(MODEL, flip, 1), (OPTIMISER, cut, 1), (OPTIMISER, Path.unlink, 1), ("state.json", empty, 2)],
+    [(TENSORS, flip, 1), (TENSORS, cut, 1), (TENSORS, Path.unlink, 1), ("state.json", empty, 2)],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_weights(
     name: str, harm: Harm, ranks: int, tiny_shards: Path, whole: Path, run: Path, tmp_path: Path
@@ -87,7 +87,6 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_weights
     for key, value in expected.items():
         assert torch.equal(weights[key], value) or ranks > 1
         torch.testing.assert_close(weights[key], value, rtol=1e-3, atol=1e-5)
-    # The other form, of another number of ranks, goes with the next save.
     assert steps_in(run) == {BEFORE, NEWEST}
 
 
@@ -104,11 +103,11 @@ def test_without_the_pointer_it_goes_on_from_the_newest(
 
 def test_without_a_whole_checkpoint_it_does_not_start_over(tiny_shards: Path, run: Path, tmp_path: Path) -> None:
     for step in (NEWEST, BEFORE):
-        empty(run / CHECKPOINTS / step / MODEL)
+        empty(run / CHECKPOINTS / step / TENSORS)
     config, arguments = empty_config(tmp_path), overrides(tiny_shards, run, SETTINGS)
     before = (run / METRICS).read_text()
     error = refused(config, arguments, ranks=2)
-    assert all(f"{step}: is damaged: {MODEL}" in error for step in (NEWEST, BEFORE))
+    assert all(f"{step}: is damaged: {TENSORS}" in error for step in (NEWEST, BEFORE))
     shutil.rmtree(run / CHECKPOINTS)
     assert str(run / CHECKPOINTS) in refused(config, arguments)
     assert (run / METRICS).read_text() == before

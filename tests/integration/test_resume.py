@@ -6,13 +6,14 @@ import json
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from arcticseg.models.weights import load_weights
 from arcticseg.run.folder import CHECKPOINTS, finished, last_weights
-from launchers.status import ERROR_PREFIX, STOPPED, USER_ERROR
+from launchers.status import STOPPED, USER_ERROR
+from tests.forked import run
 from tests.training import (
     NETWORKS,
     UNET,
@@ -54,36 +55,47 @@ def test_killed_and_resumed_gives_the_same_weights_bit_for_bit(
     assert all(torch.equal(expected[name], weights[name]) for name in expected)
 
 
-@pytest.mark.parametrize(("zero_stage", "before", "after"), [(1, 2, 1), (2, 1, 2)])
-def test_goes_on_with_another_number_of_ranks(
-    zero_stage: int, before: int, after: int, tiny_shards: Path, tmp_path: Path
-) -> None:
-    config, whole, moved = empty_config(tmp_path), tmp_path / "whole", tmp_path / "moved"
-    settings = VIT | {"steps": STEPS, "checkpoint_every": 4, "engine.zero_stage": zero_stage}
-    train(config, overrides(tiny_shards, whole, settings), after)
-    process = start(config, overrides(tiny_shards, moved, settings), before)
-    wait_for_step(process, moved, 5)
-    kill(process)
-    process.wait()
-    train(config, overrides(tiny_shards, moved, settings), after, resume=True)
-    losses = [[line["loss"] for line in lines(out, "train")] for out in (whole, moved)]
-    assert len(losses[0]) == STEPS
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
-
-
-def test_zero_3_refuses_another_number_of_ranks(tiny_shards: Path, tmp_path: Path) -> None:
+def test_a_change_is_asked_for_by_name_and_remembered(tiny_shards: Path, tmp_path: Path) -> None:
+    """Twice the learning rate, and more steps; the command of the beginning, started again, means the changed run."""
     config, out = empty_config(tmp_path), tmp_path / "run"
-    settings = VIT | {"steps": 4, "checkpoint_every": 1, "engine.zero_stage": 3}
-    process = start(config, overrides(tiny_shards, out, settings), 1)
-    wait_for_step(process, out, 3)
-    kill(process)
-    process.wait()
-    process = launch(config, overrides(tiny_shards, out, settings), 2, resume=True)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == USER_ERROR
-    (error,) = (line for line in printed.splitlines() if line.startswith(ERROR_PREFIX))
-    assert f"{out / CHECKPOINTS}/step-" in error
-    assert "engine.zero_stage 3" in error
+    arguments = overrides(tiny_shards, out, UNET, {"steps": 3, "optim.warmup": 0, "optim.final_lr": 1})
+    train(config, arguments)
+    before = load_file(last_weights(out))
+    asked = ["--change", "optim.lr=6e-3", "--change", "steps=5"]
+    printed = train(config, [*arguments, *asked], resume=True)
+    assert "changed at step 3: key optim.lr  before 0.003  now 0.006" in printed
+    assert [line["lr"] for line in lines(out, "train")] == [0.003] * 3 + [0.006] * 2
+    changes = [(line["key"], line["now"]) for line in lines(out, "event") if line["event"] == "changed"]
+    assert sorted(changes) == [("optim.lr", 0.006), ("steps", 5)]
+    weights = load_file(last_weights(out))
+    assert any(not torch.equal(weights[name], value) for name, value in before.items())
+    last_weights(out).unlink()
+    train(config, arguments, resume=True)
+    assert [line["step"] for line in lines(out, "train")] == [1, 2, 3, 4, 5]
+    assert all(torch.equal(load_file(last_weights(out))[name], value) for name, value in weights.items())
+    for more, said in (
+        (["--change", "model.charts=[SIC]"], "--change model.charts: only steps"),
+        (["optim.lr=0.5"], "give --change optim.lr=0.5"),
+    ):
+        process = start(config, [*arguments, *more], resume=True)
+        printed, _ = process.communicate(timeout=120)
+        assert process.returncode == USER_ERROR
+        assert said in printed
+
+
+def test_the_weights_of_a_checkpoint_are_exported(tiny_shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = UNET | {"steps": 2, "engine.precision": "bf16"}
+    train(empty_config(tmp_path), overrides(tiny_shards, out, settings), ranks=2)
+    done = run("export", out, "--out", tmp_path / "weights.safetensors")
+    assert done.returncode == 0, done.stderr
+    expected, exported = load_file(last_weights(out)), load_file(tmp_path / "weights.safetensors")
+    assert expected.keys() == exported.keys()
+    assert all(torch.equal(exported[name], value) for name, value in expected.items())
+    # The masters, not what the network computes with.
+    assert any(not torch.equal(value.bfloat16().float(), value) for value in expected.values())
+    assert load_weights(tmp_path / "weights.safetensors")[1] == load_weights(last_weights(out))[1]
+    assert run("export", tmp_path).returncode == USER_ERROR
 
 
 def test_killed_before_the_first_checkpoint_starts_again(tiny_shards: Path, tmp_path: Path) -> None:
@@ -106,7 +118,7 @@ def test_a_signal_ends_in_a_checkpoint_and_status_3(tiny_shards: Path, tmp_path:
     process.wait(timeout=120)
     assert process.returncode == STOPPED
     state = next((out / CHECKPOINTS).glob("step-*/state.json"))
-    assert json.loads(state.read_text())["step"] == lines(out, "train")[-1]["step"]
+    assert json.loads(state.read_text())["position"]["step"] == lines(out, "train")[-1]["step"]
 
 
 def test_a_used_folder_and_another_run_are_refused(tiny_shards: Path, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from arcticseg.products.predictor import load_predictor
-from tests.training import lines, train
+from launchers.status import ERROR_PREFIX, USER_ERROR
+from tests.training import lines, start, train
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "version_0_1"
 
@@ -27,17 +27,19 @@ def test_weights_give_the_outputs_that_version_0_1_gave(network: str) -> None:
         np.testing.assert_allclose(output.numpy(), expected[f"{network}_{chart}"], rtol=1e-5, atol=1e-6)
 
 
-def test_a_run_goes_on_from_its_checkpoint_and_its_own_config(tmp_path: Path) -> None:
+def test_a_checkpoint_is_refused_in_one_line_that_names_it(tmp_path: Path) -> None:
     run = tmp_path / "vit"
     shutil.copytree(FIXTURE / "vit", run)
-    train(str(run / "config.yaml"), [f"data.shards={FIXTURE / 'shards'}", f"out={run}"], resume=True)
-    steps = {line["step"]: line["loss"] for line in lines(run, "train")}
-    shutil.copy(FIXTURE / "vit_metrics.jsonl", tmp_path / "metrics.jsonl")
-    expected = {line["step"]: line["loss"] for line in lines(tmp_path, "train")}
-    assert list(steps) == [1, 2, 3, 4]
-    assert steps == pytest.approx(expected, rel=1e-4)
-    weights, before = load_file(run / "weights" / "last.safetensors"), load_file(FIXTURE / "vit_last.safetensors")
-    assert weights.keys() == before.keys()
-    for name, value in weights.items():
-        torch.testing.assert_close(value, before[name], rtol=1e-4, atol=1e-6)
-    assert "name: vit_tiny_patch16_224" in (run / "config.yaml").read_text()
+    arguments = [f"data.shards={FIXTURE / 'shards'}", f"out={run}"]
+    process = start(str(run / "config.yaml"), arguments, resume=True)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == USER_ERROR
+    (error,) = (line for line in printed.splitlines() if line.startswith(ERROR_PREFIX))
+    assert f"{run / 'checkpoints' / 'step-00000002'}: is of version 0.1" in error
+    assert "model.init_from" in error
+    assert "Traceback" not in printed
+    # Its own config and weights are read, as the message says.
+    settings = ["steps=1", "data.label_fraction=1.0", f"model.init_from={FIXTURE / 'vit_last.safetensors'}"]
+    again = tmp_path / "again"
+    train(str(run / "config.yaml"), [f"data.shards={FIXTURE / 'shards'}", f"out={again}", *settings])
+    assert [line["step"] for line in lines(again, "train")] == [1]

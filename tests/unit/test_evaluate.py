@@ -141,6 +141,21 @@ def test_a_scene_with_neither_is_reported_before_any_work(archive: tuple[Path, P
     assert told[0].path == other
 
 
+def test_a_damaged_reference_fails_its_own_scene_alone(archive: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    charted, bare, references = archive
+    folder = Path(shutil.copytree(references, tmp_path / "references"))
+    good = next(folder.iterdir())
+    damaged = folder / "20190101T000000_dmi_reference.nc"
+    damaged.write_bytes(good.read_bytes()[:1000])
+    other = Path(shutil.copy(bare, tmp_path / "20190101T000000_dmi.nc"))
+    with pytest.warns(UserWarning, match=str(damaged)):
+        path = evaluate(PREDICTOR, [other, bare], tmp_path / "out", products={}, reference=folder)
+    record = json.loads(path.read_text())
+    assert [failure["scene"] for failure in record["failed"]] == [other.stem]
+    assert str(damaged) in record["failed"][0]["error"]
+    assert record["confusion"] == run(charted, tmp_path / "own")["confusion"]
+
+
 class Broken(Product):
     """Cannot be written for a scene `a`."""
 

@@ -68,7 +68,7 @@ class Hook:
         """After each validation."""
 
     def on_event(self, step: int, event: str, values: Mapping[str, Any]) -> None:
-        """When a damaged sample is met, and, as `summary`, before the end."""
+        """When a damaged sample is met, when a hook has `finished`, and, as `summary`, before the end."""
 
     def on_end(self, step: int) -> None:
         """When training stops, finished or not, also by an error; without communication."""
@@ -76,6 +76,10 @@ class Hook:
     def wants_stop(self) -> bool:
         """Whether training should stop after the next step, with a checkpoint; one rank's wish is enough."""
         return False
+
+    def finished(self) -> str | None:
+        """Why training is at its end, though steps are left; the same on all ranks, asked after each validation."""
+        return None
 
     def state(self) -> dict[str, Any]:
         """What JSON can hold of its state; a checkpoint keeps that of rank 0."""

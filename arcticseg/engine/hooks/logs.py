@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from arcticseg.engine.hooks.hook import Hook, Values, numbers
@@ -23,7 +24,9 @@ class Logs(Hook):
 
     def on_step(self, step: int, values: Values | None) -> None:
         if values is not None and self.trackers:
-            self._log("train", step, numbers(values))
+            read = numbers(values)
+            # JSON has no NaN; a step that was left out may have no loss.
+            self._log("train", step, {name: value if isfinite(value) else None for name, value in read.items()})
 
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
         self._log("validation", step, scores)

@@ -7,8 +7,9 @@ import torch
 
 from arcticseg.data.augment import Augment
 from arcticseg.data.batch import Batch, Draws, collate
+from arcticseg.data.inputs import Inputs
 from arcticseg.data.tile import Tile, decode_coarse, decode_sar
-from arcticseg.data.transforms import Assemble, Inputs
+from arcticseg.data.transforms import Assemble
 from arcticseg.ice.channels import CHANNELS, COARSE, GROUPS, expand
 from arcticseg.ice.geo import positions, unit_vectors
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-from torch import Tensor
+from torch import Tensor, nn
 
 from arcticseg.engine import checkpoint
-from arcticseg.engine.checkpoint import Position
-from arcticseg.engine.checksums import DamagedError, read_state
+from arcticseg.engine import save as engine_save
+from arcticseg.engine.checkpoint import Checkpoint, Position
+from arcticseg.engine.checksums import DamagedError, OldFormatError, read_state
 from arcticseg.engine.hooks.hook import Hook
 from arcticseg.errors import ArcticSegError, ConfigError, OutputError
 from tests.unit.engine.trainings import ALONE, trainer_of
@@ -42,12 +43,21 @@ class Keeps(Hook):
         self.loaded = dict(tensors)
 
 
-CONFIG = {"steps": 9}
+METADATA = {"config": '{"steps": 9}', "tile": "64"}
+
+
+def begin(run: Path, step: int, *hooks: Hook) -> OutputError | None:
+    """Write a checkpoint; its error, where it failed."""
+    saver = checkpoint.make_saver(run, ALONE)
+    position = Position(step, {"consumed": 4 * step}, skipped=2, in_a_row=1)
+    checkpoint.save(saver, trainer_of(run, hooks).step, run, position, hooks, METADATA)
+    error = saver.settle()
+    assert error is None or isinstance(error, OutputError)
+    return error
 
 
 def save(run: Path, step: int, *hooks: Hook) -> Path:
-    trainer = trainer_of(run, hooks)
-    checkpoint.save(trainer.step, 1, run, Position(step, {"consumed": 4 * step}), hooks, ALONE, CONFIG)
+    assert begin(run, step, *hooks) is None
     return newest(run)
 
 
@@ -68,25 +78,48 @@ def steps(run: Path) -> list[str]:
 
 def test_state_and_tensors_of_each_hook_come_back(tmp_path: Path) -> None:
     whole = save(tmp_path, 3, Keeps("first", 1), Keeps("second", 2), Keeps("none"))
-    state = json.loads((whole / "state.json").read_text())
-    assert state["hooks"] == {"first": {"number": 1}, "second": {"number": 2}}
-    assert (state["step"], state["world_size"], state["zero_stage"]) == (3, 1, 1)
+    saved = Checkpoint.open(whole)
+    assert saved.state["hooks"] == {"first": {"number": 1}, "second": {"number": 2}}
     hooks = [Keeps("second"), Keeps("first"), Keeps("new")]
-    checkpoint.load_hooks(whole, hooks)
+    saved.load_hooks(hooks)
     assert [hook.number for hook in hooks] == [2, 1, None]
     assert hooks[0].loaded["a/b"].tolist() == [2, 2]
     assert hooks[1].loaded["c"].tolist() == [[1, 0]]
     assert not hasattr(hooks[2], "loaded")
-    position = checkpoint.load(trainer_of(tmp_path, hooks).step, whole)
-    assert position == Position(3, {"consumed": 12})
+    assert saved.position == Position(3, {"consumed": 12}, skipped=2, in_a_row=1)
 
 
-def test_a_checkpoint_of_no_hooks_holds_none(tmp_path: Path) -> None:
-    whole = save(tmp_path, 3)
-    assert not (whole / "hooks.safetensors").exists()
-    hook = Keeps("first", 5)
-    checkpoint.load_hooks(whole, [hook])
-    assert hook.number == 5
+def test_all_that_a_run_needs_can_be_had_from_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    saved = Checkpoint.open(save(tmp_path, 3))
+    assert saved.config == {"steps": 9}
+    assert saved.metadata == METADATA
+    assert saved.metrics.read_text() == '{"step": 1}\n'
+
+
+def test_weights_and_state_of_the_optimiser_come_back(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, [])
+    trainer.train()
+    saved = Checkpoint.open(newest(tmp_path))
+    other = trainer_of(tmp_path / "other", [])
+    network, engine = other.training.engine.module, other.training.engine
+    saved.load_module(network)
+    saved.load_step(other.step)
+    assert torch.equal(network.weight, trainer.training.engine.module.weight)
+    kept, given = (e.optimizer.state[e.module.weight]["momentum_buffer"] for e in (trainer.training.engine, engine))
+    assert torch.equal(kept, given)
+    assert kept.abs().max() > 0
+
+
+def test_another_network_is_refused_by_name(tmp_path: Path) -> None:
+    saved = Checkpoint.open(save(tmp_path, 3))
+    for network, told in (
+        (nn.Conv2d(1, 2, 1, bias=False), r"1 of other shape, such as weight"),
+        (nn.Conv2d(1, 1, 1), r"1 tensors missing.*such as bias"),
+        (nn.Sequential(nn.Conv2d(1, 1, 1, bias=False)), r"1 unknown"),
+    ):
+        with pytest.raises(ConfigError, match=rf"step-00000003: is of another network .*{told}"):
+            saved.load_module(network)
 
 
 def test_the_last_two_stay(tmp_path: Path) -> None:
@@ -97,36 +130,34 @@ def test_the_last_two_stay(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints" / "last").read_text() == "step-00000009\n"
 
 
-def fail(folder: Path, tag: str) -> None:
-    (folder / tag).mkdir()
-    raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("name", ["state.json", "step-00000006"])
+def test_a_full_disk_at_the_end_leaves_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    whole = save(tmp_path, 3)
+    rename, replace = Path.rename, os.replace
+
+    def full(call: Callable[..., Any], source: Path, target: Path) -> None:
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device")
+        call(source, target)
+
+    monkeypatch.setattr(os, "replace", lambda source, target: full(replace, source, target))
+    monkeypatch.setattr(Path, "rename", lambda source, target: full(rename, source, target))
+    assert "No space left" in str(begin(tmp_path, 6, Keeps("first", 1)))
+    assert newest(tmp_path) == whole
+    assert steps(tmp_path) == ["step-00000003"]
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_those_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = save(tmp_path, 3)
-    trainer = trainer_of(tmp_path, [])
-    monkeypatch.setattr(trainer.step, "save", fail)
-    with pytest.raises(OutputError, match=r"checkpoints.*No space left"):
-        checkpoint.save(trainer.step, 1, tmp_path, Position(6), [], ALONE, CONFIG)
-    assert newest(tmp_path) == whole
-    assert steps(tmp_path) == ["step-00000003"]
 
+    def full(path: Path, tensors: Any) -> tuple[int, str]:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
 
-@pytest.mark.parametrize("name", ["state.json", "hooks.safetensors"])
-def test_a_full_disk_at_the_end_leaves_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    whole = save(tmp_path, 3)
-    replace = os.replace
-
-    def full(source: Path, target: Path) -> None:
-        if Path(target).name == name:
-            raise OSError(28, "No space left on device")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OutputError, match=r"No space left"):
-        save(tmp_path, 6, Keeps("first", 1))
+    monkeypatch.setattr(engine_save, "write_tensors", full)
+    assert "No space left" in str(begin(tmp_path, 6))
     assert newest(tmp_path) == whole
     assert steps(tmp_path) == ["step-00000003"]
 
@@ -155,10 +186,11 @@ HARMS = [flip, cut, empty, Path.unlink, become_a_folder]
 
 
 @pytest.mark.parametrize("harm", HARMS)
-@pytest.mark.parametrize("name", ["network.pt", "hooks.safetensors", "state.json"])
+@pytest.mark.parametrize("name", ["tensors-00000.safetensors", "metrics.jsonl", "state.json"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     tmp_path: Path, name: str, harm: Callable[[Path], None]
 ) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     before = save(tmp_path, 3, Keeps("first", 1))
     harm(save(tmp_path, 6, Keeps("first", 1)) / name)
     checksum = "checksum of " if harm is flip and name != "state.json" else ""
@@ -174,7 +206,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
 
 
 def test_each_bit_of_the_state_counts(tmp_path: Path) -> None:
-    """No bit turned in `state.json` gives another state, or one that is taken for that of version 0.1."""
+    """No bit turned in `state.json` gives another state."""
     path = save(tmp_path, 3) / "state.json"
     data, state = path.read_bytes(), read_state(path.parent)
     for place in range(len(data)):
@@ -182,7 +214,7 @@ def test_each_bit_of_the_state_counts(tmp_path: Path) -> None:
             changed = bytearray(data)
             changed[place] ^= 1 << bit
             path.write_bytes(changed)
-            with contextlib.suppress(DamagedError):
+            with contextlib.suppress(DamagedError, OldFormatError):
                 assert read_state(path.parent) == state
 
 
@@ -191,8 +223,8 @@ def test_no_whole_checkpoint_is_an_error_that_names_all(tmp_path: Path, harm: Ca
     for step in (3, 6):
         save(tmp_path, step)
     for step in (3, 6):
-        harm(tmp_path / "checkpoints" / f"step-0000000{step}" / "network.pt")
-    with pytest.raises(ConfigError, match=r"step-00000006.*network\.pt.*step-00000003.*network\.pt.*'out'"):
+        harm(tmp_path / "checkpoints" / f"step-0000000{step}" / "tensors-00000.safetensors")
+    with pytest.raises(ConfigError, match=r"step-00000006.*tensors-00000.*step-00000003.*tensors-00000.*'out'"):
         checkpoint.newest(tmp_path, [].append)
 
 
@@ -216,29 +248,21 @@ def test_a_run_that_had_a_checkpoint_is_not_one_without(tmp_path: Path, lost: st
 def test_what_a_kill_leaves_of_a_save_is_no_checkpoint(tmp_path: Path) -> None:
     half = tmp_path / "checkpoints" / ".step-00000003.tmp"
     half.mkdir(parents=True)
-    (half / "network.pt").touch()
+    (half / "tensors-00000.safetensors").touch()
     assert checkpoint.newest(tmp_path, [].append) is None
     (tmp_path / "checkpoints" / "step-00000004-universal").mkdir()
     save(tmp_path, 6)
     assert steps(tmp_path) == ["step-00000006"]
 
 
-def test_a_checkpoint_of_version_0_1_is_taken_unverified(tmp_path: Path) -> None:
+def test_a_checkpoint_of_version_0_1_is_refused_in_one_line_that_names_it(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints" / "step-00000002"
     folder.mkdir(parents=True)
-    (folder / "network.pt").write_bytes(b"cut")
     state = {"step": 2, "loader": {}, "best": {"SIC": 12.5}, "world_size": 1, "zero_stage": 0}
     (folder / "state.json").write_text(json.dumps(state))
-    assert newest(tmp_path, [f"{folder}: is of version 0.1"]) == folder
-    with pytest.raises(ConfigError, match=r"step-00000002: cannot be read"):
-        checkpoint.load(trainer_of(tmp_path, []).step, folder)
-
-
-def test_the_hooks_go_into_another_form(tmp_path: Path) -> None:
-    whole = save(tmp_path, 3, Keeps("first", 1))
-    (tmp_path / "other").mkdir()
-    checkpoint.copy_hooks(whole, tmp_path / "other")
-    assert [path.name for path in (tmp_path / "other").iterdir()] == ["hooks.safetensors"]
+    with pytest.raises(ConfigError, match=r"step-00000002: is of version 0\.1, .*init_from") as caught:
+        newest(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
@@ -248,13 +272,3 @@ def test_a_hook_with_bad_numbers_is_not_saved(tmp_path: Path, number: float) -> 
         save(tmp_path, 6, Keeps("first", number))
     assert newest(tmp_path) == whole
     assert steps(tmp_path) == ["step-00000003"]
-
-
-def test_best_scores_of_version_0_1_come_back(tmp_path: Path) -> None:
-    from arcticseg.engine.hooks.best import Best
-
-    state = {"step": 2, "loader": {}, "best": {"SIC": 12.5}, "world_size": 1, "zero_stage": 0}
-    (tmp_path / "state.json").write_text(json.dumps(state))
-    best = Best()
-    checkpoint.load_hooks(tmp_path, [best])
-    assert best.scores == {"SIC": 12.5}

@@ -10,12 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn
 
-from arcticseg.engine.config import OptimConfig
+from arcticseg.engine.config import AdamWConfig
 from arcticseg.engine.optim import learning_rate, make_optimizer, parameter_groups
 
 
 def test_learning_rate_warms_up_linearly_and_ends_at_the_floor() -> None:
-    cfg = OptimConfig(lr=1.0, warmup=0.1, final_lr=0.01)
+    cfg = AdamWConfig(lr=1.0, warmup=0.1, final_lr=0.01)
     rates = [learning_rate(step, 100, cfg) for step in range(101)]
     assert rates[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
     assert max(rates) == pytest.approx(1.0)
@@ -26,7 +26,7 @@ def test_learning_rate_warms_up_linearly_and_ends_at_the_floor() -> None:
 
 
 def test_learning_rate_without_warmup() -> None:
-    cfg = OptimConfig(lr=2.0, warmup=0.0, final_lr=0.0)
+    cfg = AdamWConfig(lr=2.0, warmup=0.0, final_lr=0.0)
     assert learning_rate(0, 4, cfg) == 2.0
     assert learning_rate(1, 4, cfg) == pytest.approx(1 + math.cos(math.pi / 4))
 
@@ -57,7 +57,7 @@ def test_a_group_without_parameters_is_left_out() -> None:
 
 
 def test_optimizer_follows_the_config() -> None:
-    optimizer = make_optimizer(Net(), OptimConfig(lr=3e-4, weight_decay=0.1, betas=(0.8, 0.9)))
+    optimizer = make_optimizer(Net(), AdamWConfig(lr=3e-4, weight_decay=0.1, betas=(0.8, 0.9)))
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.param_groups[0]["betas"] == (0.8, 0.9)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1, 0.0}

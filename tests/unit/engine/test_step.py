@@ -6,14 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from arcticseg.data.transforms import Inputs
+from arcticseg.data.inputs import Content, Inputs
 from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.tasks.task import Forward, Objective, Task
 from tests.tensors import inputs_of, labels_like
@@ -61,14 +60,14 @@ class Distance(Task):
     weights = (1.0,)
     best_by = ("distance",)
 
-    def counts(self, inputs: Inputs) -> Tensor:
-        return torch.tensor([float(inputs.x.numel())], dtype=torch.float64)
+    def counts(self, content: Content) -> Tensor:
+        return torch.tensor([3.0 * content.size**2 * len(content.place)], dtype=torch.float64)
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         return (network(inputs.seen) - inputs.x).square().sum()[None]
 
-    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
-        return np.zeros(1)
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
+        return torch.zeros(1)
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         return {"distance": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from arcticseg.data.transforms import Inputs
+from arcticseg.data.inputs import Content, Inputs
 from arcticseg.engine.checkpoint import Position
 from arcticseg.engine.config import EngineConfig, OptimConfig
 from arcticseg.engine.hooks.hook import Hook, Training
@@ -33,26 +34,39 @@ class Halving(Task):
     weights = (3.0,)
     best_by = ("halving",)
 
-    def counts(self, inputs: Inputs) -> Tensor:
-        return torch.tensor([float(inputs.x.numel())], dtype=torch.float64)
+    def counts(self, content: Content) -> Tensor:
+        return torch.ones(1, dtype=torch.float64)
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         return (network(inputs.seen) - inputs.x / 2).square().sum()[None]
 
-    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
-        return self.sums(network, inputs).numpy()
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
+        return self.sums(network, inputs)
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         return {"halving": -float(total[0])}
 
 
+def engine_of(network: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    """What code beside the training loop asks of a DeepSpeed engine, in stage 0 on one rank."""
+    return SimpleNamespace(
+        module=network,
+        optimizer=optimizer,
+        zero_optimization_stage=lambda: 0,
+        fp16_enabled=lambda: False,
+        global_rank=0,
+        dp_world_size=1,
+    )
+
+
 class Plain(Step):
-    """Gradient descent."""
+    """Gradient descent. Steps whose numbers are in `bad` are left out."""
 
-    skipped = 0
+    norm = torch.tensor(1.0)
 
-    def __init__(self, network: nn.Module, task: Task) -> None:
-        self.network, self.task = network, task
+    def __init__(self, network: nn.Module, task: Task, engine: Any, bad: Sequence[int]) -> None:
+        self.network, self.task, self.engine, self.bad = network, task, engine, bad
+        self.number, self.flags = 0, list[bool]()
 
     def __call__(self, inputs: Sequence[Inputs], counted: Tensor, rate: float) -> Tensor:
         total = torch.zeros(len(counted))
@@ -61,9 +75,12 @@ class Plain(Step):
             sums = self.task.sums(self.network, item)
             self.task.loss(sums, counted, len(inputs)).backward()
             total += sums.detach()
-        with torch.no_grad():
-            for parameter in self.network.parameters():
-                parameter -= rate * parameter.grad
+        self.number += 1
+        self.flags.append(self.number in self.bad)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        if not self.flags[-1]:
+            self.engine.optimizer.step()
         return total
 
     def forward(self, x: Tensor, *rest: Any) -> Any:
@@ -72,27 +89,42 @@ class Plain(Step):
     def train(self, mode: bool = True) -> None:
         self.network.train(mode)
 
-    def save(self, folder: Path, tag: str) -> None:
-        (folder / tag).mkdir(parents=True, exist_ok=True)
-        torch.save(self.network.state_dict(), folder / tag / "network.pt")
+    @property
+    def engines(self) -> dict[str, Any]:
+        return {"": self.engine}
 
-    def load(self, folder: Path, tag: str) -> None:
-        self.network.load_state_dict(torch.load(folder / tag / "network.pt"))
+    def read_skipped(self) -> list[bool]:
+        flags, self.flags = self.flags, []
+        return flags
+
+
+@dataclass(frozen=True)
+class Value:
+    """A batch of one value, drawn by its place."""
+
+    place: Tensor
+    size: int = 1
+    drawn: Tensor | None = None
+    seeds: Tensor | None = None
 
 
 class Batches:
-    """One value a step, drawn by the step."""
+    """A loader of one value a step."""
 
     damaged, trouble = 0, False
 
     def __init__(self, consumed: int = 0) -> None:
-        self.consumed = consumed
+        self.consumed = self.read = consumed
 
-    def step(self) -> list[Batches]:
-        return [self]
+    def copies_on(self, stream: Any) -> None:
+        pass
 
-    def to(self, device: torch.device) -> Batches:
-        return self
+    def step(self, in_use: int = 0) -> list[Value]:
+        self.read += 1
+        return [Value(torch.tensor([self.read - 1]))]
+
+    def names(self, consumed: int) -> list[str]:
+        return [f"value {consumed}"]
 
     def stepped(self) -> None:
         self.consumed += 1
@@ -101,11 +133,16 @@ class Batches:
         return {"consumed": self.consumed}
 
 
-def assemble(batch: Batches) -> Inputs:
-    """The inputs of a step."""
-    x = torch.full((1, 1, 1, 1), 1.0 + np.sin(batch.consumed))
-    yes = torch.ones(1, 1, 1, 1, dtype=torch.bool)
-    return Inputs(torch.tensor([batch.consumed]), x, yes, ~yes[..., 0, 0], torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
+class Assembler:
+    """Makes the inputs of a step."""
+
+    def plan(self, batch: Value) -> Value:
+        return batch
+
+    def __call__(self, batch: Value) -> Inputs:
+        x = torch.full((1, 1, 1, 1), 1.0 + np.sin(batch.place.item()))
+        yes = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+        return Inputs(batch.place, x, yes, ~yes[..., 0, 0], torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
 
 
 class Validation:
@@ -113,25 +150,30 @@ class Validation:
 
     damages: tuple[Any, ...] = ()
 
-    def __iter__(self) -> Iterator[tuple[Batches, int]]:
-        return iter([(Batches(consumed), 1) for consumed in (100, 101)])
+    def __iter__(self) -> Iterator[tuple[Value, int]]:
+        return iter([(Value(torch.tensor([place])), 1) for place in (100, 101)])
 
 
 def trainer_of(
-    out: Path, hooks: Sequence[Hook], position: Position | None = None, lr: float = 0.05, log: int = 2
+    out: Path,
+    hooks: Sequence[Hook],
+    position: Position | None = None,
+    lr: float = 0.05,
+    log: int = 2,
+    bad: Sequence[int] = (),
 ) -> Trainer:
     """A trainer of `STEPS` steps that validates every second and writes a checkpoint every third step."""
     position = position or Position()
     network = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.ones_(network.weight)
     task = Halving()
-    engine = SimpleNamespace(module=network, zero_optimization_stage=lambda: 0, global_rank=0)
-    step = Plain(network, task)
+    engine = engine_of(network, torch.optim.SGD(network.parameters(), lr=lr, momentum=0.5))
+    step = Plain(network, task, engine, bad)
     return Trainer(
         training=Training(out, engine, step, task, ALONE, {"config": "{}"}, position.step, STEPS),
         engine=EngineConfig(global_batch_size=1),
         optim=OptimConfig(lr=lr, warmup=0.0),
-        assemble=assemble,  # type: ignore[arg-type]
+        assemble=Assembler(),  # type: ignore[arg-type]
         loader=Batches(position.loader.get("consumed", 0)),  # type: ignore[arg-type]
         validation=Validation(),  # type: ignore[arg-type]
         length=Length(STEPS, 0, 1),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, r2_score
+from sklearn.metrics import confusion_matrix, f1_score, r2_score
 
 from arcticseg.ice.score import confusion, empty_confusions, majority, r2, scores, weighted_f1
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
@@ -40,6 +40,37 @@ def by_scikit_learn(charts: Labels, predictions: Labels) -> dict[str, float]:
 def test_scores_equal_scikit_learns(seed: int) -> None:
     charts, predictions = draw(seed, absent=seed % 6)
     assert scores(count(charts, predictions)) == pytest.approx(by_scikit_learn(charts, predictions), abs=1e-9)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 31, 1 << 18, (1 << 18) + 1, 600_001])
+@pytest.mark.parametrize("n", [1, 2, 6, 11, 15])
+def test_counts_equal_scikit_learns(n: int, size: int) -> None:
+    """Whatever is predicted where the chart is masked; in any number of blocks, and an odd pixel left over."""
+    random = np.random.default_rng(size + n)
+    truth, guess = random.integers(0, n, (2, size)).astype(np.uint8)
+    masked = random.random(size) < 0.3
+    truth[masked], guess[masked] = 255, random.integers(0, 256, masked.sum())
+    expected = np.zeros((n, n), int)
+    if not masked.all():
+        expected = confusion_matrix(truth[~masked], guess[~masked], labels=range(n))
+    counts = confusion(truth, guess, n)
+    assert counts.dtype == np.int64
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_counts_of_planes_and_of_parts_of_them() -> None:
+    charts, predictions = draw(7, (3, 33, 35))
+    truth, guess = charts["SOD"][:, ::2, 1:], predictions["SOD"][:, ::2, 1:]
+    np.testing.assert_array_equal(confusion(truth, guess, 6), confusion(truth.copy(), guess.copy(), 6))
+
+
+@pytest.mark.parametrize("where", [0, 3, (1 << 18) + 1])
+@pytest.mark.parametrize(("n", "chart", "predicted"), [(6, 6, 0), (6, 254, 0), (6, 0, 6), (6, 0, 255), (11, 23, 3)])
+def test_a_class_out_of_range_is_an_error_wherever_it_is(n: int, chart: int, predicted: int, where: int) -> None:
+    truth, guess = np.zeros((2, (1 << 18) + 3), np.uint8)
+    truth[where], guess[where] = chart, predicted
+    with pytest.raises(ValueError, match=f"class {max(chart, predicted)} is not below {n}"):
+        confusion(truth, guess, n)
 
 
 def test_unrounded_scores_equal_scikit_learns() -> None:

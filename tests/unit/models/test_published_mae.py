@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import Tensor
 
-from arcticseg.data.transforms import Inputs
+from arcticseg.data.inputs import Inputs
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.mae import MaskedAutoencoder, removed
 from arcticseg.models.weights import load_encoder

@@ -368,3 +368,17 @@ def test_curves_are_smoothed_without_leaving_the_data() -> None:
     assert chart.left <= x <= chart.right
     assert chart.top <= y <= chart.bottom
     assert words == "a: 1 at step 5"
+
+
+def test_scenes_that_failed_and_the_weights_are_named(tmp_path: Path) -> None:
+    failed = [{"scene": "S1A_third", "error": "third.nc: is damaged or cut"}]
+    record = evaluation("ViT", scores(78.1, 81.0, 70.1, 77.6))
+    path = save(tmp_path / "vit", record, failed=failed, weights="runs/vit/weights/last.safetensors")
+    page = write_report([path], tmp_path / "page.html").read_text()
+    assert "1 scene could not be scored by ViT" in page
+    assert "S1A_third: third.nc: is damaged or cut" in page
+    assert "runs/vit/weights/last.safetensors" in page
+    assert "ViT: 1 more could not be scored" in score_table([path])
+    # An evaluation of an earlier version has neither.
+    page = write_report([save(tmp_path / "old", record)], tmp_path / "old.html").read_text()
+    assert "could not be scored" not in page

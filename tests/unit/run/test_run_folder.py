@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from arcticseg.models.config import ModelConfig, UNetConfig, ViTConfig
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import (
     CHANGEABLE,
+    CONFIG,
+    METRICS,
     differences,
     finished,
     forget_checkpoint,
@@ -34,6 +39,7 @@ SAME = {
     "out",
     "checkpoint_every",
     "engine.threads",
+    "engine.hang_seconds",
     "data.workers",
     "data.cache",
     "data.cache_bytes",
@@ -79,6 +85,52 @@ def test_a_folder_stands_for_its_best_weights_or_its_last(tmp_path: Path) -> Non
     assert finished(tmp_path)
     assert last_weights(tmp_path) == tmp_path / "weights" / "last.safetensors"
     assert weights_file(last_weights(tmp_path)) == last_weights(tmp_path)
+
+
+def run_folder(folder: Path, weights: Sequence[str], scores: Sequence[float | None], keys: str) -> Path:
+    """A run folder with empty weights, and `combined` of its validations."""
+    for name in weights:
+        touch(weights_path(folder, name))
+    (folder / CONFIG).write_text(keys)
+    lines = [{"step": n, "kind": "validation", "combined": score} for n, score in enumerate(scores)]
+    (folder / METRICS).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("weights", "scores", "keys", "used", "reason"),
+    [
+        (["last"], [None, None], "task: segment", "last", "by combined (undefined at each validation"),
+        (["last", "best-SOD"], [None], "task: segment", "best-SOD", "by combined (undefined at each validation"),
+        (["last"], [], "task: segment", "last", "by combined (no validation has given it"),
+        (["last"], [], "task: pretrain", "last", "by reconstruction (no validation has given it"),
+        (["last"], [1.0], "task: segment", "last", "by combined (the file has gone"),
+        (["last"], [], "task: segment\nmodel: {charts: [SIC]}", "last", "by SIC (no validation"),
+        (["last"], [1.0], "task: [", "last", "by combined (the file has gone"),
+    ],
+)
+def test_weights_other_than_the_best_are_named_with_the_reason(
+    weights: Sequence[str], scores: Sequence[float | None], keys: str, used: str, reason: str, tmp_path: Path
+) -> None:
+    folder = run_folder(tmp_path, weights, scores, keys)
+    told = rf"{folder}: no best weights {reason}"
+    with pytest.warns(UserWarning, match=f"{re.escape(told)}.*; using weights/{used}.safetensors"):
+        assert weights_file(folder) == weights_path(folder, used)
+
+
+@pytest.mark.parametrize(
+    ("best", "keys"),
+    [
+        ("best-combined", "task: segment"),
+        ("best-reconstruction", "task: pretrain"),
+        ("best-SIC", "task: segment\nmodel: {charts: [SIC]}"),
+        ("best-combined", "task: ["),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_the_best_weights_are_used_without_a_word(best: str, keys: str, tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, ["last", best], [50.0], keys)
+    assert weights_file(folder) == weights_path(folder, best)
 
 
 def test_every_key_may_change_or_not_and_has_an_effect_or_not() -> None:

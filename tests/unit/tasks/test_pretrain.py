@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 
+from arcticseg.data.inputs import Inputs
 from arcticseg.data.order import generator
-from arcticseg.data.transforms import Inputs
 from arcticseg.models.mae import patchify
 from arcticseg.tasks.pretrain import Pretrain
 from tests.tensors import inputs_of
@@ -59,7 +59,7 @@ def test_validation_scores_the_first_samples_by_the_variance_explained(masked: t
     first = Inputs(inputs.place[:1], inputs.x[:1], inputs.data[:1], inputs.dropped[:1], inputs.labels[:1])
     tally = task.tally(Zeros(2, 4), inputs, 1)
     assert tally.tolist() == pytest.approx([float(task.sums(Zeros(2, 4), first)), float(task.counts(first))])
-    assert task.scores(tally) == {"reconstruction": pytest.approx(1 - tally[0] / tally[1])}
+    assert task.scores(tally.numpy()) == {"reconstruction": pytest.approx(1 - tally[0] / tally[1])}
     assert task.scores(np.zeros(2)) == {"reconstruction": None}
     # A rank whose last batch holds no sample that counts takes part in the forward pass alone.
     assert task.tally(Zeros(2, 4), inputs, 0).tolist() == [0, 0]

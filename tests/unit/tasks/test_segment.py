@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.models.build import build_segmenter
-from arcticseg.models.config import ModelConfig
+from arcticseg.models.config import HeadConfig, ModelConfig
 from arcticseg.tasks.config import SegmentConfig
 from arcticseg.tasks.segment import Segment
 from tests.networks import small
@@ -60,7 +61,29 @@ def test_labelled_pixels_are_counted_and_only_the_first_samples_tallied() -> Non
     assert tally.sum() == int((labels[:2] != 255).sum())
     sod = tally[121 : 121 + 36].reshape(6, 6)
     assert sod[:, 2].tolist() == [int((labels[:2, 1] == k).sum()) for k in range(6)]
-    assert set(task.scores(tally)) == {"SIC", "SOD", "FLOE", "combined"}
+    assert set(task.scores(tally.numpy())) == {"SIC", "SOD", "FLOE", "combined"}
+
+
+@pytest.mark.parametrize("head", ["classification", "regression"])
+def test_a_tally_is_the_confusion_of_scikit_learn(head: str) -> None:
+    """Of outputs in bf16, with masked pixels, of the first samples."""
+    torch.manual_seed(3)
+    model = ModelConfig(heads={"SIC": HeadConfig.named(head)})
+    task = task_of(model)
+    labels = charts_like(4, 16)
+    planes = N_CLASSES | ({"SIC": 1} if head == "regression" else {})
+    outputs = {chart: 4 * torch.randn(4, planes[chart], 16, 16).bfloat16() for chart in CHARTS}
+    tally = task.tally(lambda x: outputs, inputs_of(torch.zeros(4, 2, 16, 16), labels), 3)
+    assert tally.dtype == torch.int64
+    first = 0
+    for i, chart in enumerate(CHARTS):
+        n, kept = N_CLASSES[chart], labels[:3, i] != 255
+        values = outputs[chart][:3].float().numpy()
+        guess = values.argmax(1) if planes[chart] > 1 else np.rint(values[:, 0]).clip(0, n - 1)
+        expected = confusion_matrix(labels[:3, i][kept], guess.astype(int)[kept.numpy()], labels=range(n))
+        np.testing.assert_array_equal(tally[first : first + n * n].reshape(n, n), expected)
+        first += n * n
+    assert first == len(tally)
 
 
 def test_sums_are_those_of_the_losses_written_out() -> None:
@@ -77,13 +100,13 @@ def test_sums_are_those_of_the_losses_written_out() -> None:
 def test_the_scores_of_some_charts_are_the_same_as_among_all() -> None:
     inputs = inputs_of(torch.zeros(2, 2, 8, 8), charts_like(2, 8))
     whole = task_of(ModelConfig())
-    of_all = whole.scores(whole.tally(Constant(), inputs, 2))
+    of_all = whole.scores(whole.tally(Constant(), inputs, 2).numpy())
     for charts in (("SIC",), ("SOD", "FLOE")):
         task = task_of(ModelConfig(charts=charts))
         assert task.best_by == charts
         tally = task.tally(Constant(), inputs, 2)
         assert len(tally) == sum(N_CLASSES[chart] ** 2 for chart in charts)
-        assert task.scores(tally) == {chart: of_all[chart] for chart in charts}
+        assert task.scores(tally.numpy()) == {chart: of_all[chart] for chart in charts}
         assert task.counts(inputs).tolist() == [
             count for chart, count in zip(CHARTS, whole.counts(inputs).tolist(), strict=True) if chart in charts
         ]

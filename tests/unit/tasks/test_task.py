@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from arcticseg.data.transforms import Inputs
+from arcticseg.data.inputs import Content, Inputs
 from arcticseg.tasks.task import Forward, Objective, Task
 from tests.tensors import inputs_of, labels_like
 
@@ -23,15 +23,15 @@ class Moments(Task):
     weights = (2.0, 0.5)
     best_by = ("distance",)
 
-    def counts(self, inputs: Inputs) -> Tensor:
-        return torch.full((2,), float(inputs.x.numel()), dtype=torch.float64)
+    def counts(self, content: Content) -> Tensor:
+        return torch.full((2,), 3.0 * content.size**2 * len(content.place), dtype=torch.float64)
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         error = network(inputs.seen).float() - inputs.x
         return torch.stack([error.abs().sum(), error.square().sum()])
 
-    def tally(self, network: Forward, inputs: Inputs, n: int) -> NDArray[Any]:
-        return self.sums(network, inputs).detach().numpy()
+    def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
+        return self.sums(network, inputs).detach()
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         return {"distance": -float(total[0])}

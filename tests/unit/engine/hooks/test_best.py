@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def kept(folder: Path) -> dict[str, float]:
 
 
 def test_each_score_keeps_its_best(tmp_path: Path, best: Best) -> None:
-    validated(best, 1, {"SIC": 10.0, "SOD": None, "other": 99.0})
+    with pytest.warns(UserWarning, match="SOD: undefined"):
+        validated(best, 1, {"SIC": 10.0, "SOD": None, "other": 99.0})
     assert kept(tmp_path) == {"SIC": 1}
     validated(best, 2, {"SIC": 9.0, "SOD": -3.0})
     assert kept(tmp_path) == {"SIC": 1, "SOD": 2}
@@ -55,3 +57,15 @@ def test_scores_of_before_count_after_a_resumption(tmp_path: Path, best: Best) -
     assert kept(tmp_path) == {"SIC": 1, "SOD": 2}
     # What a checkpoint keeps does not change with the hook that it came from.
     assert best.scores == {"SIC": 10.0, "SOD": 5.0}
+
+
+def test_a_score_that_is_undefined_is_said_once_and_again_at_the_end(best: Best) -> None:
+    with pytest.warns(UserWarning, match="SIC, SOD: undefined at the validation of step 1") as told:
+        validated(best, 1, {"SIC": None, "SOD": None})
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        validated(best, 2, {"SIC": None, "SOD": 4.0})
+    with pytest.warns(UserWarning, match="no best weights by SIC: undefined") as told:
+        best.on_end(2)
+    assert len(told) == 1

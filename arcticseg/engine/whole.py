@@ -1,0 +1,106 @@
+"""Whole tensors of an engine, put together from the pieces that ranks hold, each on one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from arcticseg.engine import reshard
+from arcticseg.engine.process_group import Ranks, gather
+from arcticseg.engine.reshard import Piece
+
+# Kinds of tensors in their names: `module/NAME`, `optimiser.SLOT/NAME`.
+MODULE, OPTIMISER = "module", "optimiser"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a rank tells the others of a piece."""
+
+    name: str
+    start: int
+    stop: int
+    dtype: torch.dtype
+    slots: tuple[str, ...]
+
+
+def whole_tensors(engine: object, ranks: Ranks, owner: int | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of the tensors that fall to this rank; every rank must take all of them.
+
+    Weights are the float32 masters; frozen weights and buffers are as they are. A tensor that one rank holds stays
+    there, uncopied; the others are shared out so that ranks get as many bytes each.
+
+    Args:
+        owner: the rank that gets all, weights only; None: each gets its share, also of the optimiser's state.
+    """
+    own = reshard.pieces(engine)
+    parts = [_part(engine, piece, owner is None) for piece in own]
+    by_name: dict[str, list[tuple[int, _Part]]] = {}
+    for rank, of_rank in enumerate(gather(parts)):
+        for part in of_rank:
+            by_name.setdefault(part.name, []).append((rank, part))
+    pieces = {piece.name: piece for piece in own}
+    load = [0] * ranks.world_size
+    for name, shape in reshard.shapes(engine).items():
+        held = by_name[name]
+        full = [rank for rank, part in held if part.stop - part.start == shape.numel()]
+        to = min(full or range(ranks.world_size), key=load.__getitem__) if owner is None else owner
+        slots = sorted({slot for _, part in held for slot in part.slots})
+        load[to] += shape.numel() * (1 + len(slots))
+        for slot in ("", *slots):
+            value = _collected(engine, pieces.get(name), slot, held, to, ranks)
+            if value is not None:
+                yield f"{f'{OPTIMISER}.{slot}' if slot else MODULE}/{name}", value.view(shape)
+    if ranks.rank == (owner or 0):
+        yield from ((f"{MODULE}/{name}", value) for name, value in buffers(reshard.module(engine)))
+
+
+def _part(engine: object, piece: Piece, with_slots: bool) -> _Part:
+    slots = tuple(reshard.slots(engine, piece)[0]) if with_slots else ()
+    return _Part(piece.name, piece.start, piece.stop, piece.holder.dtype, slots)
+
+
+def _collected(
+    engine: object, piece: Piece | None, slot: str, held: Sequence[tuple[int, _Part]], to: int, ranks: Ranks
+) -> Tensor | None:
+    """A parameter's values, or one of its slots, whole and flat, on rank `to`; None on the others."""
+    value = None if piece is None else piece.of(reshard.slots(engine, piece)[0][slot] if slot else piece.holder)
+    total = max(part.stop for _, part in held)
+    if any(rank == to and part.stop - part.start == total for rank, part in held):
+        return value if ranks.rank == to else None
+    size = max(part.stop - part.start for _, part in held)
+    dtype = torch.float32 if slot else held[0][1].dtype
+    sent = torch.zeros(size, dtype=dtype, device=ranks.device)
+    if value is not None:
+        sent[: len(value)] = value
+    received = [torch.empty_like(sent) for _ in range(ranks.world_size)] if ranks.rank == to else None
+    dist.gather(sent, received, dst=to)
+    if received is None:
+        return None
+    result = torch.empty(total, dtype=dtype, device=ranks.device)
+    for rank, part in held:
+        result[part.start : part.stop] = received[rank][: part.stop - part.start]
+    return result
+
+
+def buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of the buffers that belong to a module's state."""
+    for prefix, part in module.named_modules():
+        for name, value in part.named_buffers(recurse=False):
+            if name not in part._non_persistent_buffers_set:
+                yield (f"{prefix}.{name}" if prefix else name), value
+
+
+def numbers_of(engine: object) -> dict[str, dict[str, float]]:
+    """Slot -> parameter -> number, of all ranks, such as Adam's `step`; every rank must call it."""
+    own = [(piece.name, reshard.slots(engine, piece)[1]) for piece in reshard.pieces(engine)]
+    numbers: dict[str, dict[str, float]] = {}
+    for of_rank in gather(own):
+        for name, slots in of_rank:
+            for slot, value in slots.items():
+                numbers.setdefault(slot, {})[name] = value
+    return numbers
