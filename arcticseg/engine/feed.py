@@ -140,20 +140,19 @@ class Feed:
 
     def _begin(self, batches: Sequence[Batch], step: int) -> _Ahead:
         flags = any_later([self._stops, lambda: self.loader.trouble])
-        planned = [self._planned(batch, step) for batch in batches]
-        copied = self.stage.copied(planned)
+        copied = self.stage.copied([self._drawn(batch, step) for batch in batches])
         counts = self.stage.counted(lambda: sum_later(self._counts(copied)))
         return _Ahead(copied, counts, self.stage.start(copied[0]) if copied else None, flags)
 
     def passing(self, batches: Iterable[tuple[Batch, int]]) -> Iterator[tuple[Inputs, int]]:
         """Inputs of batches beside training, each with the number that comes with it; the network draws nothing."""
-        return self.stage.passing((self._planned(batch, None), number) for batch, number in batches)
+        return self.stage.passing((self._drawn(batch, None), number) for batch, number in batches)
 
-    def _planned(self, batch: Batch, step: int | None) -> Batch:
-        """A batch with all that is drawn for it and seen in it on the host."""
+    def _drawn(self, batch: Batch, step: int | None) -> Batch:
+        """A batch with all that is drawn for it on the host."""
         drawn = self._task.draw(batch.place.tolist(), batch.size)
         seeds = None if self._seeds is None or step is None else self._seeds(step, batch.place)
-        return self._assemble.plan(replace(batch, drawn=drawn, seeds=seeds))
+        return replace(batch, drawn=drawn, seeds=seeds)
 
     def _counts(self, batches: Sequence[Batch]) -> Tensor:
         """What counts in this rank's batches, float64 [terms], on the device."""

@@ -28,8 +28,8 @@ from arcticseg.errors import ArcticSegError, ConfigError
 from arcticseg.files import write_text
 from arcticseg.run import build
 from arcticseg.run.agreement import check_folder, check_same
-from arcticseg.run.config import RunConfig
 from arcticseg.run.change import CHANGES, Change, applied, as_json, from_json, gone_on
+from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import CONFIG, forget_checkpoint, held, holds_run
 from arcticseg.run.migrate import stored
 from arcticseg.tasks.task import Objective, Task
