@@ -125,7 +125,7 @@ class Assemble:
         if batch.hints is not None:
             return batch.hints
         if batch.clock.device.type != "cpu":
-            raise ValueError("the batch has no hints; plan it while it is on the CPU")
+            raise ValueError("the batch has no hints; bring it to the device by Assemble.moved")
         coarse = [run for run in self.runs if run.grid == "2km"]
         holes = [torch.zeros((2, 0), dtype=torch.int64)] * len(coarse)
         if coarse and batch.aux.numel():
@@ -139,9 +139,12 @@ class Assemble:
     def __call__(self, batch: Batch) -> Inputs:
         """The input planes and labels of a batch, augmented as drawn, on the batch's device.
 
-        A batch that goes to another device than the CPU must be planned before.
+        One that came to another device without hints (see `moved`) is looked at on the CPU first, which takes time.
         """
-        return self.into(batch, self.empty(len(batch), batch.size, batch.clock.device))
+        device = batch.clock.device
+        if device.type != "cpu" and batch.hints is None:
+            batch = self.moved(batch.to(torch.device("cpu")), device)
+        return self.into(batch, self.empty(len(batch), batch.size, device))
 
     def empty(self, samples: int, size: int, device: torch.device) -> Planes:
         """Memory for so many samples of size x size pixels."""
