@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,6 +52,20 @@ def taps(points: Tensor, at: Tensor, hold: bool) -> Taps:
     # A single point has no neighbour; where there is no point at all, the grid's cell holds nothing.
     share = torch.where(count > 1, (at - first) / (last - first), 0.0)
     return Taps(low, high, share.clamp(0, 1) if hold else share)
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Products of float32 in float32, though a network may be trained in TF32: that moves positions by kilometres."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @dataclass(frozen=True)
@@ -128,11 +144,12 @@ class View:
         batch, channels, n, _ = grid.shape
         size = rows.low.shape[1]
         out = grid.new_empty(batch, channels, size, size) if out is None else out
-        # [B, C, n, S]: few lines, each as long as a row of the input.
-        lines = self._turned(grid) @ cols.dense(n)[:, None].transpose(2, 3)
-        if not self.by_runs or n * 4 > size:
-            torch.matmul(rows.dense(n)[:, None], lines, out=out)
-            return out
+        with _exact_products():
+            # [B, C, n, S]: few lines, each as long as a row of the input.
+            lines = self._turned(grid) @ cols.dense(n)[:, None].transpose(2, 3)
+            if not self.by_runs or n * 4 > size:
+                torch.matmul(rows.dense(n)[:, None], lines, out=out)
+                return out
         # A CPU writes each pixel once: all rows between the same two lines at a time.
         share = rows.share.float()[:, None, :, None]
         for i in range(batch):

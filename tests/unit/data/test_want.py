@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+from unittest import mock
 
 import made
 import numpy as np
@@ -93,6 +95,27 @@ def test_codes_tell_what_will_count(planned: bool, channels: str, augment: str) 
         ours, expected = (torch.bincount(part.labels[:, chart].flatten(), minlength=256) for part in (codes, inputs))
         assert torch.equal(ours, expected)
     assert (codes.size, codes.place.tolist()) == (made.SIZE, [10, 11, 12, 13])
+
+
+def test_products_are_exact_whatever_a_network_may_round() -> None:
+    batch = batch_of(AUGMENTS["crops"])
+    assemble = Assemble(EVERY)
+    expected = assemble(assemble.plan(batch)).x
+    seen: list[str] = []
+    product = torch.matmul
+
+    def watched(*arguments: Any, **options: Any) -> torch.Tensor:
+        seen.append(torch.get_float32_matmul_precision())
+        return product(*arguments, **options)
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        with mock.patch("torch.matmul", watched):
+            assert torch.equal(assemble(assemble.plan(batch)).x, expected)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {"highest"}
 
 
 def test_without_targets_nothing_but_the_input_is_made() -> None:
