@@ -87,6 +87,8 @@ class EngineConfig:
     gradients: Literal["fp32", "bf16"] = "fp32"
     # Keep float32 weights and the optimiser's state in the memory of the host.
     offload: bool = False
+    # Compile the network (torch.compile): the first step takes a minute, the others less.
+    compile: bool = False
     # Samples to one optimiser step, over all ranks; stays what it is on any number of ranks.
     global_batch_size: int = 16
     # Samples to one forward pass of one rank; null: all of the rank's share.

@@ -79,6 +79,9 @@ def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: 
         reshard.fill(engine, exact, {}, {})
         reshard.keep_fixed(engine, exact)
     reshard.step_without_waiting(engine)
+    if cfg.compile:
+        # Batches of a training are all of one shape.
+        engine.compile(compile_kwargs={"dynamic": False})
     return engine
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -60,12 +61,14 @@ class Turn:
         step: number of the steps before it.
         counted: float64 [terms], what counts in the global batch, on the device.
         stop: whether any rank wishes to stop after this step.
+        keys: gives names of the samples of the global batch.
     """
 
     def __init__(self, feed: Feed, step: int, ahead: _Ahead, stop: bool, more: bool) -> None:
         self.step, self.stop, self.counted = step, stop, ahead.counted()
         self._feed, self._batches, self._started, self._more = feed, ahead.batches, ahead.first, more
-        self._consumed = feed.loader.consumed
+        # Where the samples of the global batch are, for people; the same on all ranks. Holds no batch.
+        self.keys: Callable[[], list[str]] = partial(feed.loader.names, feed.loader.consumed)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -81,10 +84,6 @@ class Turn:
                 self._feed.read_ahead(self.step + 1)
             yield inputs
             stage.used()
-
-    def keys(self) -> list[str]:
-        """Where the samples of the global batch are, for people; the same on all ranks."""
-        return self._feed.loader.names(self._consumed)
 
 
 class Feed:

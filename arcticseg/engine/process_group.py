@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -31,6 +31,8 @@ Later = Callable[[], Tensor]
 _LAST_WAIT = 20.0
 # Seconds that rank 0 stays with an error, for others that meet the same a little later.
 _STORE_STAYS = 1.5
+# Who wants the process group to stay.
+_keepers: list[Ranks] = []
 
 _control: Any = None
 
@@ -190,11 +192,23 @@ def _join(ranks: Ranks, seconds: float) -> None:
 
 
 def stop() -> None:
-    """Leave the process group."""
+    """Leave the process group, unless it is `kept`."""
     global _control
-    _control = None
-    if dist.is_initialized():
+    if dist.is_initialized() and not _keepers:
+        _control = None
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[Ranks]:
+    """Join, and stay until the end: for several trainings in one process, as DeepSpeed knows its first group only."""
+    ranks = start()
+    _keepers.append(ranks)
+    try:
+        yield ranks
+    finally:
+        _keepers.pop()
+        stop()
 
 
 def _several() -> bool:

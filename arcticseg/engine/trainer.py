@@ -124,7 +124,7 @@ class Trainer:
     def _train(self) -> bool:
         self.step.train()
         total = self.training.last
-        since, samples = time.monotonic(), 0
+        since, samples, waited = time.monotonic(), 0, self.feed.waited
         stopped, finished = False, self._finished()
         turns = self.feed.turns(self.position.step, total)
         while self.position.step < total and not (stopped or finished):
@@ -144,18 +144,19 @@ class Trainer:
                 values = self._values(sums, turn.counted, rate)
                 now = time.monotonic()
                 values["samples_per_s"] = round(samples / max(now - since, 1e-9), 3)
-                since, samples = now, 0
+                values["data_wait"] = round((self.feed.waited - waited) / max(now - since, 1e-9), 5)
+                since, samples, waited = now, 0, self.feed.waited
             beat(f"hooks after step {self.position.step}")
             for hook in self.hooks:
                 hook.on_step(self.position.step, values)
             if done or _due(self.position.step, self.every.validation):
                 self._validate()
                 finished = None if done else self._finished()
-                since, samples = time.monotonic(), 0
+                since, samples, waited = time.monotonic(), 0, self.feed.waited
             ends = done or stopped or bool(finished)
             if ends or _due(self.position.step, self.every.checkpoint):
                 self._checkpoint(ends)
-                since, samples = time.monotonic(), 0
+                since, samples, waited = time.monotonic(), 0, self.feed.waited
         self._tell("summary", self._summary())
         if self.position.step < total and not finished:
             return False
@@ -223,9 +224,9 @@ class Trainer:
             if self.position.in_a_row > self.engine.max_skipped:
                 raise ArcticSegError(
                     f"loss or gradient was NaN or infinite in {self.position.in_a_row} steps in a row, up to step "
-                    f"{step} (engine.max_skipped {self.engine.max_skipped}); {path} names their samples, such as {keys()[0]}; "
-                    f"look at these, lower optim.lr ({self.optim.lr}), or set engine.precision to fp32 (now "
-                    f"{self.engine.precision}); weights and checkpoints are as before these steps"
+                    f"{step} (engine.max_skipped {self.engine.max_skipped}); {path} names their samples, such as "
+                    f"{keys()[0]}; look at these, lower optim.lr ({self.optim.lr}), or set engine.precision to fp32 "
+                    f"(now {self.engine.precision}); weights and checkpoints are as before these steps"
                 )
 
     def _validate(self) -> None:

@@ -45,6 +45,9 @@ class ViTConfig(EncoderConfig):
     num_heads: int | None = None
     # Stochastic depth: how often the last block is dropped; drawn by (seed, step, place).
     drop_path: float = 0.0
+    # Less memory for a third more arithmetic: backward computes the inside of each block again, also of a masked
+    # autoencoder's decoder.
+    checkpoint_blocks: bool = False
 
     implementation: ClassVar[str] = "arcticseg.models.encoders.vit:build_vit"
     pyramid: ClassVar[Pyramid] = "flat"

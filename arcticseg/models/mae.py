@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arcticseg.errors import ConfigError
-from arcticseg.models.encoders.vit import Block, ViTEncoder
+from arcticseg.models.encoders.vit import Block, ViTEncoder, run_block
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -145,7 +145,7 @@ class MaskedAutoencoder(nn.Module):
         tokens = blank.scatter(1, at.unsqueeze(-1).expand_as(seen), seen)  # [B, prefix + L, D]
         tokens = tokens + self._positions_for(x).to(tokens.dtype)
         for block in self.decoder_blocks:
-            tokens = block(tokens)
+            tokens = run_block(block, tokens, keep=not self.encoder.checkpoint_blocks)
         pred: Tensor = self.decoder_pred(self.decoder_norm(tokens[:, n_prefix:]))
         return pred, mask
 

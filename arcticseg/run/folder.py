@@ -41,6 +41,7 @@ CHANGEABLE: dict[str, bool] = {
     "engine.micro_batch_size": False,
     "engine.zero_stage": True,
     "engine.offload": True,
+    "engine.compile": True,
     "engine.max_skipped": True,
     "engine.threads": True,
     "engine.hang_seconds": True,

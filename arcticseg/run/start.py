@@ -20,7 +20,7 @@ from arcticseg.data.transforms import Assemble
 from arcticseg.engine import checkpoint, process_group
 from arcticseg.engine.checkpoint import Checkpoint, Position
 from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
-from arcticseg.engine.hooks.hook import Training
+from arcticseg.engine.hooks.hook import Hook, Training
 from arcticseg.engine.process_group import Ranks
 from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.engine.trainer import Every, Trainer
@@ -51,12 +51,13 @@ class Start:
     new: int = 0
 
 
-def run(cfg: RunConfig, resume: bool = False, changed: Sequence[str] = ()) -> bool:
+def run(cfg: RunConfig, resume: bool = False, changed: Sequence[str] = (), extra: Sequence[Hook] = ()) -> bool:
     """Train; every rank of the job calls this.
 
     Args:
         resume: go on from the newest checkpoint of the run folder.
         changed: keys in which the config may differ from that of the run so far, beside those that always may.
+        extra: hooks besides those of the config, after them.
 
     Returns:
         True when training reached its end, False when a signal stopped it after a checkpoint.
@@ -68,7 +69,7 @@ def run(cfg: RunConfig, resume: bool = False, changed: Sequence[str] = ()) -> bo
     try:
         check_same(cfg, selection.fingerprint)
         with _run_folder(cfg, resume, changed, ranks) as start:
-            return _train(applied(cfg, start.changes), start, sets, selection, ranks)
+            return _train(applied(cfg, start.changes), start, sets, selection, ranks, extra)
     except ArcticSegError as error:
         process_group.share(error)
         raise
@@ -84,7 +85,14 @@ def _open(cfg: RunConfig) -> tuple[list[ShardSet], Selection]:
     return sets, selection
 
 
-def _train(cfg: RunConfig, start: Start, sets: Sequence[ShardSet], selection: Selection, ranks: Ranks) -> bool:
+def _train(
+    cfg: RunConfig,
+    start: Start,
+    sets: Sequence[ShardSet],
+    selection: Selection,
+    ranks: Ranks,
+    extra: Sequence[Hook],
+) -> bool:
     """Put the parts together and train, from a checkpoint or from the beginning."""
     length = build.length_of(cfg, len(selection))
     tile = sets[0].manifest.tile
@@ -105,7 +113,7 @@ def _train(cfg: RunConfig, start: Start, sets: Sequence[ShardSet], selection: Se
         write_text(Path(cfg.out) / CONFIG, config.dump(cfg))
         if saved is not None:
             restore_metrics(Path(cfg.out), saved.metrics, position.step)
-    hooks = build.build_hooks(cfg, ranks, position.step)
+    hooks = [*build.build_hooks(cfg, ranks, position.step), *extra]
     if saved is not None:
         saved.load_hooks(hooks)
     metadata = build.metadata_of(cfg, sets, selection, statistics) | {CHANGES: json.dumps(as_json(start.changes))}

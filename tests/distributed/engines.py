@@ -123,12 +123,9 @@ def main(argv: Sequence[str]) -> int:
     if saved is not None:
         saved.load_step(step)
     exact = all(
-        torch.equal(
-            piece.of(piece.holder).cpu().float(), initial[part][piece.name].reshape(-1)[piece.start : piece.stop]
-        )
+        torch.equal(piece.of(piece.holder).float(), initial[part][piece.name].reshape(-1)[piece.start : piece.stop])
         for part, engine in engines.items()
         for piece in reshard.pieces(engine)
-        if piece.learns
     )
     told: dict[str, Any] = {"exact": exact, "losses": [], "norms": []}
     for number in range(keys["first"], keys["last"]):

@@ -105,18 +105,15 @@ def test_a_checkpoint_is_the_same_in_each_stage_and_on_any_ranks(
     """Loaded elsewhere and saved again it is the same bit for bit, and training goes on from it as it would have."""
     stage, precision, ranks = before
     saved, _ = trained(tmp_path / "a", ranks, stage=stage, precision=precision)
-    here, _ = trained(
-        tmp_path / "b", ranks, stage=stage, precision=precision, first=3, last=5, **{"from": saved.folder}
-    )
+    on: dict[str, Any] = {"first": 3, "from": saved.folder}
+    here, _ = trained(tmp_path / "b", ranks, stage=stage, precision=precision, last=5, **on)
     stage, precision, ranks = after
-    again, told = trained(tmp_path / "c", ranks, stage=stage, precision=precision, first=3, **{"from": saved.folder})
+    again, told = trained(tmp_path / "c", ranks, stage=stage, precision=precision, **on)
     assert all(of_rank["exact"] for of_rank in told)
     assert set(again.tensors) == set(saved.tensors)
     assert all(torch.equal(again.tensors[name], saved.tensors[name]) for name in saved.tensors)
     assert again.state["parts"] == saved.state["parts"]
-    there, _ = trained(
-        tmp_path / "d", ranks, stage=stage, precision=precision, first=3, last=5, **{"from": saved.folder}
-    )
+    there, _ = trained(tmp_path / "d", ranks, stage=stage, precision=precision, last=5, **on)
     for name, value in here.tensors.items():
         torch.testing.assert_close(there.tensors[name], value, rtol=1e-4, atol=2e-5 if precision == "fp32" else 1e-3)
 

@@ -100,7 +100,8 @@ def anchor(title: str) -> str:
 def test_every_key_is_described_with_its_default() -> None:
     rows = [_ROW.match(line) for line in (DOCS / "configs.md").read_text(encoding="utf-8").splitlines()]
     described = [(row.group(1), yaml.safe_load(row.group(2))) for row in rows if row]
-    assert sorted(described, key=str) == sorted(keys(RunConfig), key=str)
+    # What kinds of a choice have in common is described once.
+    assert sorted(described, key=str) == sorted({str(pair): pair for pair in keys(RunConfig)}.values(), key=str)
 
 
 def test_every_name_that_can_be_chosen_is_described() -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from arcticseg.errors import ConfigError
 from arcticseg.models.drop_path import branch_factors, drop_limits
@@ -20,7 +21,7 @@ with hidden("wandb"):
 from timm.layers import PatchEmbed, resample_abs_pos_embed  # noqa: E402
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer  # noqa: E402
 
-__all__ = ["Block", "ViTEncoder", "build_vit", "evenly_spaced"]
+__all__ = ["Block", "ViTEncoder", "build_vit", "evenly_spaced", "run_block"]
 
 # Feature maps that a decoder gets.
 N_MAPS = 4
@@ -50,6 +51,15 @@ class _DropResPostBlock(ResPostBlock):
         """As of `_DropBlock`."""
         x = x + _times(self.norm1(self.attn(x)), factors, 0)
         return x + _times(self.norm2(self.mlp(x)), factors, 1)
+
+
+def run_block(block: nn.Module, tokens: Tensor, *factors: Tensor, keep: bool = True) -> Tensor:
+    """Tokens through a block; without `keep` only they are held until backward, which computes the rest again."""
+    if keep:
+        return cast(Tensor, block(tokens, *factors))
+    # Nothing in a block draws from a generator.
+    again: Any = checkpoint(block, tokens, *factors, use_reentrant=False, preserve_rng_state=False)
+    return cast(Tensor, again)
 
 
 def _times(branch: Tensor, factors: Tensor | None, number: int) -> Tensor:
@@ -97,6 +107,8 @@ class ViTEncoder(VisionTransformer):
     takes_seeds = True
     # int64 [branches] of all blocks, a buffer that no checkpoint holds; None: none is ever dropped.
     drop_limits: Tensor | None
+    # Whether backward computes the inside of blocks again, which then need no memory in between.
+    checkpoint_blocks = False
 
     @property
     def stride(self) -> int:
@@ -133,7 +145,8 @@ class ViTEncoder(VisionTransformer):
         maps: dict[int, Tensor] = {}
         factors = self._factors(seeds, tokens.dtype)
         for number, block in enumerate(self.blocks):
-            tokens = block(tokens) if factors is None else block(tokens, factors[number])
+            own = () if factors is None else (factors[number],)
+            tokens = run_block(block, tokens, *own, keep=not self.checkpoint_blocks)
             if number in wanted:
                 maps[number] = self.norm(tokens)
         if kept is not None:
@@ -179,12 +192,14 @@ def build_vit(
     depth: int | None = None,
     num_heads: int | None = None,
     drop_path: float = 0.0,
+    checkpoint_blocks: bool = False,
 ) -> ViTEncoder:
     """Build the encoder that timm calls `name` (vit_base_patch16_224, say) with random weights; nothing is downloaded.
 
     Args:
         tile: edge of the training tiles in pixels; it sets the grid of the learned positions, other sizes interpolate
             them.
+        drop_path, checkpoint_blocks: see `ViTConfig`.
         patch_size, embed_dim, depth, num_heads: differ from what the name stands for; None: as it has them.
 
     Raises:
@@ -228,6 +243,7 @@ def build_vit(
     network.patch_embed.proj.__class__ = _PatchProjection
     encoder = cast(ViTEncoder, network)
     encoder.register_buffer("drop_limits", None, persistent=False)
+    encoder.checkpoint_blocks = checkpoint_blocks
     if drop_path:
         encoder.drop(drop_path)
     return encoder

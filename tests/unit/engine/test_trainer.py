@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file
 from torch import Tensor
 
-from arcticseg.engine import checkpoint
+from arcticseg.engine import checkpoint, save
+from arcticseg.engine.checkpoint import Checkpoint
 from arcticseg.engine.hooks.hook import Hook, Training
-from arcticseg.errors import ArcticSegError
-from arcticseg.run.folder import last_weights
+from arcticseg.errors import ArcticSegError, OutputError
+from arcticseg.run.folder import last_weights, skipped_path
 from tests.unit.engine.trainings import STEPS, Mean, StopAt, trainer_of
 
 
@@ -60,8 +62,12 @@ def test_values_of_a_step_stay_on_the_device_until_a_hook_reads_them(tmp_path: P
     trainer_of(tmp_path, [notes], log=4).train()
     assert [step for step, values in notes.values.items() if values is not None] == [4, STEPS]
     values = notes.values[4]
-    assert list(values) == ["loss", "loss_halving", "lr", "samples_per_s"]
-    assert [name for name, value in values.items() if isinstance(value, Tensor)] == ["loss", "loss_halving"]
+    assert list(values) == ["loss", "loss_halving", "lr", "grad_norm", "skipped", "samples_per_s"]
+    assert [name for name, value in values.items() if isinstance(value, Tensor)] == [
+        "loss",
+        "loss_halving",
+        "grad_norm",
+    ]
     assert float(values["loss"]) == pytest.approx(3 * float(values["loss_halving"]))
 
 
@@ -99,11 +105,11 @@ def test_a_mean_of_weights_goes_through_a_stop_and_a_checkpoint(tmp_path: Path, 
     state = json.loads((newest / "state.json").read_text())
     assert state["hooks"] == {"mean": {"count": stop + 1}}
     again = Mean()
-    trainer = trainer_of(tmp_path / "parts", [again])
-    position = checkpoint.load(trainer.step, newest)
-    resumed = trainer_of(tmp_path / "parts", [again], position)
-    checkpoint.load(resumed.step, newest)
-    checkpoint.load_hooks(newest, [again])
+    saved = Checkpoint.open(newest)
+    resumed = trainer_of(tmp_path / "parts", [again], saved.position)
+    saved.load_module(resumed.training.engine.module)
+    saved.load_step(resumed.step)
+    saved.load_hooks([again])
     assert resumed.train()
     assert again.count == whole.count == STEPS
     assert torch.equal(again.weights["weight"], whole.weights["weight"])
@@ -123,10 +129,54 @@ def test_hooks_end_with_an_error_too(tmp_path: Path) -> None:
     assert notes.told == [("start", 0, STEPS), ("end", 1)]
 
 
-def test_a_loss_that_is_not_a_number_ends_the_training(tmp_path: Path) -> None:
-    with pytest.raises(ArcticSegError, match=r"NaN at step \d; .*optim\.lr.*1e\+200"):
-        trainer_of(tmp_path, [], lr=1e200, log=1).train()
+def test_steps_left_out_are_counted_and_their_samples_written_down(tmp_path: Path) -> None:
+    notes = Notes()
+    trainer = trainer_of(tmp_path, [notes], bad=[2, 5])
+    assert trainer.train()
+    assert (trainer.position.skipped, trainer.position.in_a_row) == (2, 0)
+    # Told when the host reads it, at the next log line.
+    assert [told for told in notes.told if "left out" in str(told[0])] == [
+        ("step left out for NaN or infinity", 2),
+        ("step left out for NaN or infinity", 6),
+    ]
+    assert [values["skipped"] for values in notes.values.values() if values is not None] == [1, 1, 2]
+    lines = [json.loads(line) for line in skipped_path(tmp_path).read_text().splitlines()]
+    assert lines == [{"step": 2, "samples": ["value 1"]}, {"step": 5, "samples": ["value 4"]}]
+    newest = checkpoint.newest(tmp_path, [].append)
+    assert newest is not None
+    assert Checkpoint.open(newest).position.skipped == 2
+
+
+def test_too_many_steps_left_out_in_a_row_end_the_training_and_name_samples(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, [], bad=[1, 3, 4, 5])
+    trainer.engine = replace(trainer.engine, max_skipped=2)
+    with pytest.raises(ArcticSegError, match=r"in 3 steps in a row.*skipped\.jsonl .*value 4.*optim\.lr"):
+        trainer.train()
     assert not last_weights(tmp_path).exists()
+    newest = checkpoint.newest(tmp_path, [].append)
+    assert newest is not None
+    assert newest.name == "step-00000003"
+
+
+def test_a_checkpoint_that_fails_does_not_end_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, and the next is written; the last one is needed."""
+    write, fails = save.write_tensors, [True, False]
+
+    def full(*arguments: Any) -> Any:
+        if fails.pop(0):
+            raise OSError(28, "No space left on device")
+        return write(*arguments)
+
+    monkeypatch.setattr(save, "write_tensors", full)
+    notes = Notes()
+    assert trainer_of(tmp_path, [notes]).train()
+    assert ("checkpoint failed, training goes on", 3) in notes.told
+    newest = checkpoint.newest(tmp_path, [].append)
+    assert newest is not None
+    assert newest.name == "step-00000006"
+    fails[:] = [False, True]
+    with pytest.raises(OutputError, match="No space left"):
+        trainer_of(tmp_path / "last", []).train()
 
 
 def test_weights_that_are_not_numbers_are_not_saved(tmp_path: Path) -> None:

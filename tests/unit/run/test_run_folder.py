@@ -38,6 +38,10 @@ from arcticseg.run.folder import (
 SAME = {
     "out",
     "checkpoint_every",
+    "engine.zero_stage",
+    "engine.offload",
+    "engine.compile",
+    "engine.max_skipped",
     "engine.threads",
     "engine.hang_seconds",
     "data.workers",

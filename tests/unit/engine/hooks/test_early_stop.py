@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from arcticseg.engine import checkpoint
+from arcticseg.engine.checkpoint import Checkpoint
 from arcticseg.engine.config import EarlyStopConfig
 from arcticseg.engine.hooks.early_stop import EarlyStop
 from arcticseg.engine.hooks.hook import Hook
@@ -102,8 +103,9 @@ def test_a_training_that_has_ended_early_does_not_go_on_when_it_is_started_again
     assert newest is not None
     again = falling()
     trainer = trainer_of(tmp_path, [again])
-    trainer.position = checkpoint.load(trainer.step, newest)
-    checkpoint.load_hooks(newest, [again])
+    saved = Checkpoint.open(newest)
+    trainer.position = saved.position
+    saved.load_hooks([again])
     assert trainer.train()
     assert trainer.position.step == 4
 
