@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -144,7 +144,8 @@ class View:
         batch, channels, n, _ = grid.shape
         size = rows.low.shape[1]
         out = grid.new_empty(batch, channels, size, size) if out is None else out
-        with _exact_products():
+        # Threads of a CPU share the setting.
+        with nullcontext() if self.by_runs else _exact_products():
             # [B, C, n, S]: few lines, each as long as a row of the input.
             lines = self._turned(grid) @ cols.dense(n)[:, None].transpose(2, 3)
             if not self.by_runs or n * 4 > size:
