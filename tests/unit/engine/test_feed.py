@@ -240,7 +240,7 @@ def rank_process(rank: int, folder: Path, answers: Any) -> None:
     ranks = replace(ALONE, rank=rank, world_size=2)
     heard: dict[str, Any] = {}
 
-    # Rank 1 wishes to stop after step 2; rank 0 has trouble with step 1.
+    # Rank 1 wishes to stop once three steps are done; rank 0 has trouble with step 1.
     steps: list[tuple[int, int, float, bool]] = []
     loader = Counted(trouble=(1,) if rank == 0 else ())
     feed = counted_feed(loader, ranks, stops=lambda: rank == 1 and loader.consumed > 2)
@@ -267,7 +267,7 @@ def rank_process(rank: int, folder: Path, answers: Any) -> None:
     answers.put((rank, heard))
 
 
-def test_ranks_agree_a_step_ahead(tmp_path: Path) -> None:
+def test_ranks_agree_on_trouble_and_wishes(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     ranks = [context.Process(target=rank_process, args=(rank, tmp_path, answers)) for rank in range(2)]
@@ -276,7 +276,7 @@ def test_ranks_agree_a_step_ahead(tmp_path: Path) -> None:
     told = dict(answers.get(timeout=60) for _ in ranks)
     for process in ranks:
         process.join(60)
-    # Told while step 3 is trained, granted with step 4.
-    steps = [(0, 0, 2.0, False), (1, 101, 2.0, False), *((n, n, 2.0, n == 4) for n in (2, 3, 4))]
+    # It is granted after the fourth.
+    steps = [(0, 0, 2.0, False), (1, 101, 2.0, False), (2, 2, 2.0, False), (3, 3, 2.0, True)]
     expected = {"steps": steps, "settled": 1, "error": ("of rank 1", 2)}
     assert told == {0: expected, 1: expected}
