@@ -106,8 +106,7 @@ class Predictor:
         done = 0
         with torch.inference_mode():
             for corners, batch in self.tiles(layers, overlap, batch_size):
-                planned = self.assemble.plan(batch)
-                outputs = self.model(self.assemble(planned.to(self.device)).seen)
+                outputs = self.model(self.assemble(self.assemble.moved(batch, self.device)).seen)
                 _check_finite(layers.scene, outputs, corners)
                 parts = {chart: self.model.head(chart).fields(out).cpu().numpy() for chart, out in outputs.items()}
                 for i, (row, column) in enumerate(corners):
