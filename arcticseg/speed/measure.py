@@ -119,7 +119,8 @@ def _bare_loop(cfg: RunConfig, device: torch.device) -> Bare:
     network = parts.network.to(device)
     masters = Masters(network, cfg.optim)
     network = network.to(parts.dtype)
-    called = torch.compile(network) if compiles(cfg) else network
+    # As the engine does.
+    called = torch.compile(network, dynamic=False) if cfg.engine.compile else network
     return Bare(called, parts.task, parts.assemble, batches, masters, parts.dtype)
 
 
@@ -178,11 +179,6 @@ def _deepspeed(cfg: RunConfig, phases: Phases) -> float:
             seconds = time.perf_counter() - began
     free()
     return 1e3 * seconds / phases.timed
-
-
-def compiles(cfg: RunConfig) -> bool:
-    """Whether the training compiles its network."""
-    return bool(getattr(cfg.engine, "compile", False))
 
 
 def efficiency(work: Work, samples_per_s: float, product_tflops: float) -> Row:
