@@ -44,6 +44,8 @@ class Speeds:
         convolution: of the product, with `wide` channels or more; with fewer, in proportion.
         moved: of the copy, by all else.
         fused: share of the bytes of all else that a compiled network still moves.
+        tf32: of the bf16 product, where a network computes in float32; the vendor's.
+        host: seconds of the host an operation, compiled or not; a guess, for batches too small to keep the GPU busy.
     """
 
     matmul: float = 0.85
@@ -52,6 +54,8 @@ class Speeds:
     wide: int = 128
     moved: float = 0.39
     fused: float = 0.57
+    tf32: float = 0.5
+    host: tuple[float, float] = (10e-6, 3e-6)
 
 
 SPEEDS = Speeds()
@@ -64,8 +68,8 @@ LOADER: Mapping[int, float] = {4: 6500.0, 8: 10100.0, 14: 13600.0}
 def measured() -> list[dict[str, Any]]:
     """The rows: GPU, source, config, overrides, batch, loop (`bare` or `trainer`), compiled, samples_per_s, memory_gb.
 
-    `held_gb`: what the loop held besides network, optimiser and today's inputs. `optimiser_bytes`: a parameter's, beside
-    its gradient's, weights included.
+    `held_gb`: what the loop held besides network, optimiser and today's inputs. `optimiser_bytes`: of a parameter, for
+    weights and optimiser, the gradient apart.
     """
     text = (files(__package__) / "rows.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]

@@ -1,4 +1,4 @@
-"""What a config needs and does on GPUs that are not here: from its network's arithmetic, and speeds that were measured."""
+"""What a config needs and does on GPUs that are not here: its network's arithmetic at speeds that were measured."""
 
 from __future__ import annotations
 
@@ -46,7 +46,20 @@ class Data:
 
 @dataclass(frozen=True)
 class Plan:
-    """A training on a cluster; seconds and bytes are estimates."""
+    """A training on a cluster.
+
+    Attributes:
+        global_batch, micro, accumulation: samples of a step, of a micro batch, and micro batches of a rank.
+        memory: ZeRO stage -> bytes on a GPU.
+        largest: ZeRO stage -> the largest micro batch that fits, a power of two; 0: none.
+        network, optimiser, talk: seconds of a step.
+        rate: samples a second.
+        share: of the GPUs' matrix product.
+        read: bytes a second from shards.
+        loader: samples a second that the loaders can give.
+        checkpoint: bytes.
+        steps: of the run.
+    """
 
     global_batch: int
     micro: int
@@ -94,7 +107,7 @@ def make_plan(cfg: RunConfig, work: Work, cluster: Cluster, data: Data) -> Plan:
     engine, gpu = sized(cfg, cluster), cluster.gpu
     micro, accumulation = accumulation_steps(engine, cluster.ranks)
     stages = [stage for stage in (0, 1, 2, 3) if stage or engine.precision == "fp32"]
-    network = accumulation * network_seconds(work, gpu, engine.compile)
+    network = accumulation * network_seconds(work, gpu, engine.compile, engine.precision)
     optimiser = _optimiser_seconds(work, engine, cluster)
     talk = _talk_seconds(work, engine, cluster, accumulation)
     step = network + optimiser + talk
@@ -118,9 +131,12 @@ def make_plan(cfg: RunConfig, work: Work, cluster: Cluster, data: Data) -> Plan:
     )
 
 
-def network_seconds(work: Work, gpu: Gpu, compiled: bool) -> float:
-    """Seconds of forward and backward of a micro batch."""
-    return sum(_seconds(operation, gpu, compiled) for operation in work.operations)
+def network_seconds(work: Work, gpu: Gpu, compiled: bool, precision: str = "bf16") -> float:
+    """Seconds of forward and backward of a micro batch: of the GPU, or of the host that starts its kernels."""
+    if precision == "fp32":
+        gpu = replace(gpu, product=SPEEDS.tf32 * gpu.product)
+    host = SPEEDS.host[compiled] * len(work.operations)
+    return max(host, sum(_seconds(operation, gpu, compiled) for operation in work.operations))
 
 
 def _seconds(operation: Operation, gpu: Gpu, compiled: bool) -> float:

@@ -1,7 +1,7 @@
 """Tell what a config needs and does on other machines: memory, speed, data rate, size of checkpoints, run time.
 
-No GPU and no shards are needed. What stands here is arithmetic on the network and speeds measured on single GPUs: memory
-within some 15 %, times within some 30 %. Links between GPUs were not measured; `--network` says what yours give.
+No GPU and no shards are needed. It is arithmetic on the network, at speeds measured on single GPUs: memory comes within
+some 15 %, times within some 30 %. Links between GPUs were not measured; `--network` says what yours give.
 
     arcticseg plan pretrain_vit --gpu h200 --nodes 16
     arcticseg plan finetune_vit data.shards=shards engine.micro_batch_size=64 --gpu h100 --gpus-per-node 4
