@@ -21,6 +21,8 @@ def test_losses_do_not_depend_on_the_number_of_ranks(
     for ranks in (1, 2):
         out = tmp_path / str(ranks)
         settings = NETWORKS[network] | {"steps": STEPS, "engine.zero_stage": zero_stage}
+        if network != "unet":
+            settings["model.encoder.drop_path"] = 0.3
         train(empty_config(tmp_path), overrides(tiny_shards, out, settings), ranks)
         logged = lines(out, "train")
         assert [line["step"] for line in logged] == list(range(1, STEPS + 1))
@@ -51,3 +53,14 @@ def test_zero_3_in_bf16_by_the_launcher_trains_validates_and_writes_whole_weight
     weights = load_file(out / "weights" / "last.safetensors")
     assert all(tensor.numel() > 0 for tensor in weights.values())
     assert weights["heads.SOD.weight"].shape[0] == 6
+
+
+def test_blocks_computed_again_under_zero_3_do_not_change_the_losses(tiny_shards: Path, tmp_path: Path) -> None:
+    losses = {}
+    for again, zero_stage in ((False, 0), (True, 3)):
+        out = tmp_path / str(zero_stage)
+        settings = NETWORKS["mae"] | {"steps": 4, "engine.zero_stage": zero_stage, "model.encoder.drop_path": 0.3}
+        settings["model.encoder.checkpoint_blocks"] = again
+        train(empty_config(tmp_path), overrides(tiny_shards, out, settings))
+        losses[zero_stage] = np.array([line["loss"] for line in lines(out, "train")])
+    np.testing.assert_allclose(losses[3], losses[0], rtol=1e-5)
