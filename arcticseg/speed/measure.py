@@ -71,18 +71,25 @@ def _timed(act: Any, device: torch.device, times: int) -> float:
     return (time.perf_counter() - began) / times
 
 
-def trainer(cfg: RunConfig, phases: Phases, communication: bool = False) -> Row:
+def trainer(cfg: RunConfig, phases: Phases, communication: bool = False, out: Path | None = None) -> Row:
     """The real training, from its loader to its hooks; every rank of the job calls this.
 
     Validation, checkpoint and weights come after what is measured, and are left out. A process that measures more than
     one training does so within `process_group.kept`.
+
+    Args:
+        communication: measure how long ranks talk, too.
+        out: a folder for the run, the same on all ranks; None: one that is gone at the end.
     """
     clock = Clock(phases, cfg.engine.global_batch_size, communication)
-    with tempfile.TemporaryDirectory(prefix="arcticseg-bench-", ignore_cleanup_errors=True) as folder:
-        out = Path(folder) / "run"
+    with contextlib.ExitStack() as stack:
+        if out is None:
+            made = tempfile.TemporaryDirectory(prefix="arcticseg-bench-", ignore_cleanup_errors=True)
+            out = Path(stack.enter_context(made)) / "run"
         measured = dataclasses.replace(cfg, steps=phases.total, epochs=None, out=str(out))
         # The progress bar is for a person.
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(MeasuredError):
+        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        with contextlib.suppress(MeasuredError):
             run(measured, extra=[clock])
     free()
     return clock.row

@@ -19,7 +19,9 @@ SHIPPED = [name for name in config.shipped() if "base" not in name and "finetune
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_config_is_measured_at_a_stand_in(name: str, tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
-    process = Forked("launchers.cli", ["bench", name, "--steps", "2", "--out", str(out)], merged=True)
+    process = Forked(
+        "launchers.cli", ["bench", name, "model.init_from=null", "--steps", "2", "--out", str(out)], merged=True
+    )
     printed, _ = process.communicate(timeout=600)
     assert process.returncode == 0, printed
     assert "a stand-in of" in printed
