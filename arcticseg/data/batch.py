@@ -82,7 +82,7 @@ class Batch:
         draws: the augmentation; None: there is none.
         drawn: what the task draws for each sample, such as the patches that are kept; None: nothing.
         seeds: int64 [B], of what the network draws for each sample; None: nothing.
-        hints: None until `Assemble.plan` has seen the batch.
+        hints: None until `Assemble.plan` has prepared the batch for a device.
     """
 
     size: int

@@ -113,7 +113,19 @@ class Assemble:
         return len(self.channels) + self.valid_plane
 
     def plan(self, batch: Batch) -> Batch:
-        """A batch on the CPU with its hints."""
+        """A batch on the CPU with its hints, ready for a device; it is assembled as a device does that."""
+        return replace(batch, hints=self._hints(batch))
+
+    def moved(self, batch: Batch, device: torch.device) -> Batch:
+        """A batch from the CPU on a device, ready to be assembled there; nobody waits for the copies."""
+        return batch if device.type == "cpu" else self.plan(batch).to(device)
+
+    def _hints(self, batch: Batch) -> Hints:
+        """What is seen in a batch on the CPU, or has been seen before it went to a device."""
+        if batch.hints is not None:
+            return batch.hints
+        if batch.clock.device.type != "cpu":
+            raise ValueError("the batch has no hints; bring it to the device by Assemble.moved")
         coarse = [run for run in self.runs if run.grid == "2km"]
         holes = [torch.zeros((2, 0), dtype=torch.int64)] * len(coarse)
         if coarse and batch.aux.numel():
@@ -122,14 +134,17 @@ class Assemble:
             holes = [torch.from_numpy(np.stack(np.nonzero(planes))) for planes in own]
         known = np.isfinite(batch.geo[:, 2:].numpy()).all(axis=(1, 2, 3))
         drops = batch.draws is not None and bool(batch.draws.drop.numpy().any())
-        return replace(batch, hints=Hints(tuple(holes), torch.from_numpy(np.flatnonzero(~known)), drops))
+        return Hints(tuple(holes), torch.from_numpy(np.flatnonzero(~known)), drops)
 
     def __call__(self, batch: Batch) -> Inputs:
         """The input planes and labels of a batch, augmented as drawn, on the batch's device.
 
-        A batch that goes to another device than the CPU must be planned before.
+        One that came to another device without hints (see `moved`) is looked at on the CPU first, which takes time.
         """
-        return self.into(batch, self.empty(len(batch), batch.size, batch.clock.device))
+        device = batch.clock.device
+        if device.type != "cpu" and batch.hints is None:
+            batch = self.moved(batch.to(torch.device("cpu")), device)
+        return self.into(batch, self.empty(len(batch), batch.size, device))
 
     def empty(self, samples: int, size: int, device: torch.device) -> Planes:
         """Memory for so many samples of size x size pixels."""
@@ -145,19 +160,15 @@ class Assemble:
         target = make(count, torch.float32) if targets else None
         return Planes(make(self.n_planes, self.want.dtype), make(count, torch.bool), target)
 
-    def into(self, batch: Batch, planes: Planes, together: bool = False) -> Inputs:
-        """As a call, into memory from `empty`.
-
-        Args:
-            together: all samples at once, as on another device than a CPU.
-        """
+    def into(self, batch: Batch, planes: Planes) -> Inputs:
+        """As a call, into memory from `empty`."""
         device, mix = batch.clock.device, None if batch.draws is None else batch.draws.mix
         # Samples are mixed from one memory into another.
         raw = planes if mix is None else self.empty(len(batch), batch.size, device)
-        if device.type == "cpu" and not together:
+        if batch.hints is None:
             self._fill_apart(batch, raw)
         else:
-            self._fill(batch, raw)
+            self._fill(batch, batch.hints, raw)
         if mix is not None:
             raw.mixed(mix, planes)
         return Inputs(
@@ -186,13 +197,14 @@ class Assemble:
         def fill(first: int) -> None:
             with torch.inference_mode(inference):
                 part = slice(first, first + together)
-                self._fill(self.plan(_trimmed(batch.part(part))), planes.part(part))
+                samples = _trimmed(batch.part(part))
+                self._fill(samples, self._hints(samples), planes.part(part))
 
         list(self._threads.map(fill, range(0, len(batch), together)))
 
-    def _fill(self, batch: Batch, planes: Planes) -> None:
-        """Write all planes of a planned batch before samples are mixed."""
-        view, hints = View.of(batch), _hints(batch)
+    def _fill(self, batch: Batch, hints: Hints, planes: Planes) -> None:
+        """Write all planes before samples are mixed."""
+        view = View.of(batch)
         sar = grids.picked_sar(batch, view)
         holes = iter(hints.holes)
         for run in self.runs:
@@ -240,8 +252,8 @@ class Assemble:
                 planes.data[:, at] = data[:, plane - run.first]
 
     def valid(self, batch: Batch, planes: Sequence[int]) -> Tensor:
-        """Where some planes of a planned batch will hold data, bool [B, planes, H, W], without what they hold."""
-        view, hints = View.of(batch), _hints(batch)
+        """Where some planes of a batch will hold data, bool [B, planes, H, W], without what they hold."""
+        view, hints = View.of(batch), self._hints(batch)
         sar = grids.picked_sar(batch, view)
         holes = iter(hints.holes)
         there: dict[int, Tensor] = {}
@@ -291,7 +303,7 @@ class Assemble:
     def _dropped(self, batch: Batch) -> Tensor | None:
         """bool [B, C]; the valid plane is never dropped. None: no plane is, and nobody wants to see that."""
         device, draws = batch.clock.device, batch.draws
-        if self.want.targets is not None and (draws is None or not _hints(batch).drops):
+        if self.want.targets is not None and (draws is None or not self._hints(batch).drops):
             return None
         if draws is None:
             return torch.zeros(len(batch), self.n_planes, dtype=torch.bool, device=device)
@@ -308,7 +320,7 @@ class Assemble:
 
 @dataclass(frozen=True)
 class Codes:
-    """What a task counts of a planned batch, before anything of it has full resolution; see `inputs.Content`."""
+    """What a task counts of a batch, before anything of it has full resolution; see `inputs.Content`."""
 
     assemble: Assemble
     batch: Batch
@@ -339,12 +351,6 @@ class Codes:
     def valid(self, planes: Sequence[int]) -> Tensor:
         """Where some planes will hold data, bool [B, planes, H, W]."""
         return self.assemble.valid(self.batch, planes)
-
-
-def _hints(batch: Batch) -> Hints:
-    if batch.hints is None:
-        raise ValueError("the batch has no hints; plan it while it is on the CPU")
-    return batch.hints
 
 
 def _trimmed(batch: Batch) -> Batch:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,6 +54,20 @@ def taps(points: Tensor, at: Tensor, hold: bool) -> Taps:
     return Taps(low, high, share.clamp(0, 1) if hold else share)
 
 
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Products of float32 in float32, though a network may be trained in TF32: that moves positions by kilometres."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @dataclass(frozen=True)
 class View:
     """The crop, transposition and flips of each sample of a batch.
@@ -60,32 +76,34 @@ class View:
         rows, cols: float64 [B, S], coordinates of the input's rows and columns on the (transposed) tile.
         transpose: bool [B]; None: the input is the tile.
         scaled: whether crops are brought to another size.
+        by_runs: interpolate rows of the input by runs between the same lines of a grid, as is best on a CPU.
     """
 
     rows: Tensor
     cols: Tensor
     transpose: Tensor | None
     scaled: bool
+    by_runs: bool = False
 
     @staticmethod
     def of(batch: Batch) -> View:
         """The view that was drawn for each sample of a batch."""
-        size, draws = batch.size, batch.draws
+        size, draws, by_runs = batch.size, batch.draws, batch.hints is None
         at = torch.arange(size, dtype=torch.float64, device=batch.clock.device).expand(len(batch), -1)
         if draws is None:
-            return View(at.contiguous(), at.contiguous(), None, False)
+            return View(at.contiguous(), at.contiguous(), None, False, by_runs)
         rows, cols = (torch.where(flip[:, None], size - 1 - at, at) for flip in (draws.flip_rows, draws.flip_cols))
         if draws.crop is not None:
             first, edge = draws.crop[:, :2].double(), draws.crop[:, 2:].double()
             first = torch.where(draws.transpose[:, None], first.flip(1), first)
             # Output pixel r covers [r, r + 1) edge / size of the crop; coordinates count pixel centres.
             rows, cols = (first[:, i, None] + (x + 0.5) * edge / size - 0.5 for i, x in enumerate((rows, cols)))
-        return View(rows, cols, draws.transpose, draws.crop is not None)
+        return View(rows, cols, draws.transpose, draws.crop is not None, by_runs)
 
     def __getitem__(self, rows: Tensor | slice) -> View:
         """The views of some of the samples."""
         transpose = None if self.transpose is None else self.transpose[rows]
-        return View(self.rows[rows], self.cols[rows], transpose, self.scaled)
+        return View(self.rows[rows], self.cols[rows], transpose, self.scaled, self.by_runs)
 
     def _turned(self, planes: Tensor) -> Tensor:
         """Planes [B, C, n, n], transposed where the sample is."""
@@ -126,11 +144,13 @@ class View:
         batch, channels, n, _ = grid.shape
         size = rows.low.shape[1]
         out = grid.new_empty(batch, channels, size, size) if out is None else out
-        # [B, C, n, S]: few lines, each as long as a row of the input.
-        lines = self._turned(grid) @ cols.dense(n)[:, None].transpose(2, 3)
-        if grid.device.type != "cpu" or n * 4 > size:
-            torch.matmul(rows.dense(n)[:, None], lines, out=out)
-            return out
+        # Threads of a CPU share the setting.
+        with nullcontext() if self.by_runs else _exact_products():
+            # [B, C, n, S]: few lines, each as long as a row of the input.
+            lines = self._turned(grid) @ cols.dense(n)[:, None].transpose(2, 3)
+            if not self.by_runs or n * 4 > size:
+                torch.matmul(rows.dense(n)[:, None], lines, out=out)
+                return out
         # A CPU writes each pixel once: all rows between the same two lines at a time.
         share = rows.share.float()[:, None, :, None]
         for i in range(batch):

@@ -43,7 +43,6 @@ def deepspeed_config(cfg: EngineConfig, world_size: int) -> dict[str, Any]:
         "bf16": {
             "enabled": cfg.precision == "bf16",
             "check_grad_overflow": False,
-            "immediate_grad_update": cfg.gradients == "fp32",
         },
         "fp16": {"enabled": cfg.precision == "fp16"},
         "data_types": {"grad_accum_dtype": cfg.gradients if half else "fp32"},

@@ -4,10 +4,10 @@
         sums = step(turn, turn.counted, rate)   # goes through the turn once: inputs of one micro batch after another
         feed.loader.stepped()
 
-Two things make that fast. *Flags on the host, counts on the device*: whether a rank wishes to stop or has trouble with
-its data is known on the host, so ranks tell each other by a gloo group, a step ahead, while the step before computes;
-what losses are divided by is summed over ranks on the device and never comes to the host. *Counts before floats*: a
-step's batches are counted as codes, and each is assembled when its turn comes (see `stage`).
+Two things make that fast. *Flags on the host, counts on the device*: whether a rank has trouble with its data or wishes
+to stop is known on the host, so ranks tell each other by a gloo group: of trouble a step ahead, of a wish in the step
+after which it is granted. What losses are divided by is summed over ranks on the device and never comes to the host.
+*Counts before floats*: a step's batches are counted as codes, and each is assembled when its turn comes (see `stage`).
 
 So the next step's batches are read before the last micro batch of this one is trained on. They are the batches that
 would have come later: the state of the loader changes in `Loader.settle` and `stepped` only, when a step's turn comes.
@@ -45,13 +45,13 @@ class _Ahead:
         batches: on the device, or on their way there.
         counted: gives what counts in the global batch.
         first: the first batch, which is being assembled; None: there is none, since reading failed.
-        flags: gives whether any rank wishes to stop, and whether any has trouble.
+        trouble: gives whether any rank has trouble.
     """
 
     batches: list[Batch]
     counted: Later
     first: Started | None
-    flags: Callable[[], list[bool]]
+    trouble: Callable[[], list[bool]]
 
 
 class Turn:
@@ -60,15 +60,23 @@ class Turn:
     Attributes:
         step: number of the steps before it.
         counted: float64 [terms], what counts in the global batch, on the device.
-        stop: whether any rank wishes to stop after this step.
         keys: gives names of the samples of the global batch.
     """
 
-    def __init__(self, feed: Feed, step: int, ahead: _Ahead, stop: bool, more: bool) -> None:
-        self.step, self.stop, self.counted = step, stop, ahead.counted()
+    def __init__(self, feed: Feed, step: int, ahead: _Ahead, more: bool) -> None:
+        self.step, self.counted = step, ahead.counted()
+        self._wishes: Callable[[], list[bool]] | None = feed.wishes()
+        self._stop = False
         self._feed, self._batches, self._started, self._more = feed, ahead.batches, ahead.first, more
         # Where the samples of the global batch are, for people; the same on all ranks. Holds no batch.
         self.keys: Callable[[], list[str]] = partial(feed.loader.names, feed.loader.consumed)
+
+    @property
+    def stop(self) -> bool:
+        """Whether any rank wishes to stop after this step; it need not wait once the step's work has been started."""
+        if self._wishes is not None:
+            (self._stop,), self._wishes = self._wishes(), None
+        return self._stop
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -80,7 +88,7 @@ class Turn:
             inputs = started()
             if after < len(self):
                 started = stage.start(self._batches[after])
-            elif self._more:
+            elif self._more and not self.stop:
                 self._feed.read_ahead(self.step + 1)
             yield inputs
             stage.used()
@@ -125,10 +133,14 @@ class Feed:
         for step in range(first, last):
             if self._ahead is None:
                 self.read_ahead(step)
-            ahead, stop = self._settled(step)
-            yield Turn(self, step, ahead, stop, more=step + 1 < last and not stop)
-            if stop:
+            turn = Turn(self, step, self._settled(step), more=step + 1 < last)
+            yield turn
+            if turn.stop:
                 return
+
+    def wishes(self) -> Callable[[], list[bool]]:
+        """Begin to tell all ranks whether this one wishes to stop."""
+        return any_later([self._stops])
 
     def read_ahead(self, step: int) -> None:
         """Read the batches of a step, tell the other ranks how that went, and start to copy, count and assemble."""
@@ -138,38 +150,35 @@ class Feed:
         self._ahead = self._begin(batches, step)
 
     def _begin(self, batches: Sequence[Batch], step: int) -> _Ahead:
-        flags = any_later([self._stops, lambda: self.loader.trouble])
-        planned = [self._planned(batch, step) for batch in batches]
-        copied = self.stage.copied(planned)
+        trouble = any_later([lambda: self.loader.trouble])
+        copied = self.stage.copied([self._drawn(batch, step) for batch in batches])
         counts = self.stage.counted(lambda: sum_later(self._counts(copied)))
-        return _Ahead(copied, counts, self.stage.start(copied[0]) if copied else None, flags)
+        return _Ahead(copied, counts, self.stage.start(copied[0]) if copied else None, trouble)
 
     def passing(self, batches: Iterable[tuple[Batch, int]]) -> Iterator[tuple[Inputs, int]]:
         """Inputs of batches beside training, each with the number that comes with it; the network draws nothing."""
-        return self.stage.passing((self._planned(batch, None), number) for batch, number in batches)
+        return self.stage.passing((self._drawn(batch, None), number) for batch, number in batches)
 
-    def _planned(self, batch: Batch, step: int | None) -> Batch:
-        """A batch with all that is drawn for it and seen in it on the host."""
+    def _drawn(self, batch: Batch, step: int | None) -> Batch:
+        """A batch with all that is drawn for it on the host."""
         drawn = self._task.draw(batch.place.tolist(), batch.size)
         seeds = None if self._seeds is None or step is None else self._seeds(step, batch.place)
-        return self._assemble.plan(replace(batch, drawn=drawn, seeds=seeds))
+        return replace(batch, drawn=drawn, seeds=seeds)
 
     def _counts(self, batches: Sequence[Batch]) -> Tensor:
         """What counts in this rank's batches, float64 [terms], on the device."""
         zero = torch.zeros(len(self._task.terms), dtype=torch.float64, device=self._ranks.device)
         return sum((self._task.counts(Codes(self._assemble, batch)) for batch in batches), zero)
 
-    def _settled(self, step: int) -> tuple[_Ahead, bool]:
-        """The step that was read ahead, once no rank has trouble with it, and whether a rank wishes to stop."""
+    def _settled(self, step: int) -> _Ahead:
+        """The step that was read ahead, once no rank has trouble with it."""
         ahead = self._ahead
         assert ahead is not None
         self._ahead = None
-        stop, trouble = ahead.flags()
-        while trouble:
+        while any(ahead.trouble()):
             batches, damages = self.loader.settle(gather)
             self._tell(damages)
             ahead = self._begin(batches, step)
-            stop, trouble = ahead.flags()
         if not self.stage.keeps:
             self.loader.release()
-        return ahead, stop
+        return ahead

@@ -42,9 +42,9 @@ def meet(rank: int, world_size: int, seconds: float) -> dist.Store:
     """Wait until all ranks are at MASTER_ADDR and MASTER_PORT; a store that they share.
 
     Raises:
-        ConfigError: they are not within so many seconds, or the port is in use.
+        ConfigError: they are not within so many seconds, the port is in use or no port.
     """
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    address, port = os.environ["MASTER_ADDR"], _port(os.environ["MASTER_PORT"])
     at = f"MASTER_ADDR {address}, MASTER_PORT {port}"
     until = time.monotonic() + seconds
     told = threading.Timer(_TELL, _note, [f"rank {rank} waits for rank 0 at {at}; gives up after {seconds:.0f} s"])
@@ -66,6 +66,12 @@ def meet(rank: int, world_size: int, seconds: float) -> dist.Store:
     except RuntimeError:
         raise ConfigError(f"{at}: rank 0 has gone while rank {rank} waited for the others; see its log") from None
     return store
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 1 << 16):
+        raise ConfigError(f"MASTER_PORT is '{text}'; set a port from 1 to 65535")
+    return int(text)
 
 
 def _wait(store: dist.Store, rank: int, world_size: int, until: float, seconds: float) -> None:

@@ -257,27 +257,51 @@ def step_without_waiting(engine: Any) -> None:
     stages settings of `deepspeed_config` do as much as DeepSpeed allows.
     """
     optimizer = engine.optimizer
-    if hasattr(optimizer, "fp32_groups_gradient_flat_partition"):
-        optimizer.step = MethodType(_step_bf16, optimizer)
-        optimizer.zero_grad = MethodType(_zero_grad_bf16, optimizer)
-    whole = hasattr(optimizer, "fp32_groups_gradient_flat_partition") or engine.zero_optimization_stage() == 0
-    if whole and engine.dp_world_size == 1:
+    whole = hasattr(optimizer, "fp32_groups_gradient_flat_partition")
+    if whole:
+        optimizer.begun = False
+        for method in (step, zero_grad, backward_prologue, update_hp_grads):
+            setattr(optimizer, method.__name__, MethodType(method, optimizer))
+    if engine.dp_world_size == 1 and (whole or engine.zero_optimization_stage() == 0):
         # Nobody to sum with: DeepSpeed would copy all gradients to and fro.
         engine.enable_backward_allreduce = False
 
 
+# Methods of DeepSpeed's `BF16_Optimizer` (stage 1 under bf16): what they do there, in fewer passes over the gradients
+# and fewer kernels, less norm, clipping and check. `begun`: whether a backward of the step has given its gradients.
+
+
+def backward_prologue(optimizer: Any) -> None:
+    """The last backward has left no gradients."""
+
+
 @torch.no_grad()
-def _step_bf16(optimizer: Any) -> None:
-    """What `BF16_Optimizer.step` does, less norm, clipping and check."""
+def update_hp_grads(optimizer: Any, clear_lp_grads: bool = False) -> None:
+    """Add the gradients of a backward to the float32 ones; those of the first take their place."""
+    weights = [weight for group in optimizer.bf16_groups for weight in group]
+    sums = [part for group in optimizer.fp32_groups_gradients for part in group]
+    given = [(part, weight.grad) for part, weight in zip(sums, weights, strict=True) if weight.grad is not None]
+    if not optimizer.begun and len(given) < len(sums):
+        optimizer.clear_hp_grads()
+    add = torch._foreach_add_ if optimizer.begun else torch._foreach_copy_
+    if given:
+        add([part for part, _ in given], [gradient.reshape(-1) for _, gradient in given])
+    for weight in weights:
+        weight.grad = None
+    optimizer.begun = True
+
+
+@torch.no_grad()
+def step(optimizer: Any) -> None:
+    """Step the masters, and give the network what comes of it."""
     masters, parts = optimizer.fp32_groups_flat_partition, optimizer.fp32_groups_gradient_flat_partition
     for master, part in zip(masters, parts, strict=True):
         master.grad = part
     optimizer.optimizer.step()
     optimizer._lazy_init_hp_params_optimizer_state()
     optimizer.update_lp_params()
-    optimizer.clear_hp_grads()
+    optimizer.begun = False
 
 
-def _zero_grad_bf16(optimizer: Any, set_to_none: bool = True) -> None:
-    """The step has set the float32 gradients to 0 already."""
-    optimizer.clear_lp_grads(set_to_none)
+def zero_grad(optimizer: Any, set_to_none: bool = True) -> None:
+    """The first backward of the next step writes over all gradients."""

@@ -36,7 +36,7 @@ class Stage(ABC):
 
     @abstractmethod
     def copied(self, batches: Iterable[Batch]) -> list[Batch]:
-        """Planned batches on the device, or on their way there."""
+        """Batches on the device, or on their way there."""
 
     @abstractmethod
     def counted(self, count: Callable[[], Later]) -> Later:
@@ -52,7 +52,7 @@ class Stage(ABC):
 
     @abstractmethod
     def passing(self, batches: Iterable[tuple[Batch, int]]) -> Iterator[tuple[Inputs, int]]:
-        """Inputs of planned batches, each with the number that comes with the batch."""
+        """Inputs of batches, each with the number that comes with the batch."""
 
 
 class Plain(Stage):
@@ -101,7 +101,7 @@ class Beside(Stage):
 
     def copied(self, batches: Iterable[Batch]) -> list[Batch]:
         with torch.cuda.stream(self.stream):
-            return [batch.to(self._device) for batch in batches]
+            return [self._assemble.moved(batch, self._device) for batch in batches]
 
     def counted(self, count: Callable[[], Later]) -> Later:
         with torch.cuda.stream(self.stream):

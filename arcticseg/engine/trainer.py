@@ -132,9 +132,9 @@ class Trainer:
             begin_step(before + 1)
             self._seed(before)
             turn = next(turns)
-            stopped = turn.stop
             rate = learning_rate(*self.length.schedule(before, self.loader.consumed), self.optim)
             sums = self.step(turn, turn.counted, rate)
+            stopped = turn.stop
             self.loader.stepped()
             self.position.step, samples = before + 1, samples + self.engine.global_batch_size
             self._unread.append((self.position.step, turn.keys))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from arcticseg.errors import ConfigError
 CHECKSUM = "checksum"
 
 _PREFIX = "encoder."
+# Other keys, each JSON.
+_FACTS = ("config", "statistics", "tile", "factors", "simulated")
 
 
 def load_encoder(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> list[str]:
@@ -92,6 +95,25 @@ def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     for name, weight in weights.items():
         _check_finite(path, name, weight)
     return weights, metadata
+
+
+def facts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What stands beside weights: `config` with its sections `data` and `model`, `statistics`, `tile` and so on.
+
+    Raises:
+        ConfigError: it is not what a run of this project writes.
+    """
+    try:
+        facts = {key: json.loads(metadata[key]) for key in _FACTS}
+        if not all(isinstance(facts["config"][section], Mapping) for section in ("data", "model")):
+            raise ValueError("sections of config are not mappings")
+        str(facts["config"]["task"]), min(facts["factors"]), dict(facts["statistics"])
+    except (KeyError, ValueError, TypeError) as error:
+        told = f"{type(error).__name__}: {error} in its metadata"
+        raise ConfigError(
+            f"{path}: is not of a run of ArcticSeg ({told}); give a run folder or a .safetensors file of a run"
+        ) from error
+    return facts
 
 
 def _check_finite(path: Path, name: str, weight: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from arcticseg.ice.tiling import blend_weights, windows
 from arcticseg.models.build import build_segmenter
 from arcticseg.models.config import ModelConfig
 from arcticseg.models.segmenter import Segmenter
-from arcticseg.models.weights import load_weights
+from arcticseg.models.weights import facts_of, load_weights
 from arcticseg.products.charts import PRODUCT_FACTOR, Classes, Float
 from arcticseg.products.product import Network
 from arcticseg.run.folder import weights_file
@@ -107,8 +106,7 @@ class Predictor:
         done = 0
         with torch.inference_mode():
             for corners, batch in self.tiles(layers, overlap, batch_size):
-                planned = self.assemble.plan(batch)
-                outputs = self.model(self.assemble(planned.to(self.device)).seen)
+                outputs = self.model(self.assemble(self.assemble.moved(batch, self.device)).seen)
                 _check_finite(layers.scene, outputs, corners)
                 parts = {chart: self.model.head(chart).fields(out).cpu().numpy() for chart, out in outputs.items()}
                 for i, (row, column) in enumerate(corners):
@@ -178,20 +176,21 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
     path = weights_file(Path(place))
     identity = hash_file(path)
     weights, metadata = load_weights(path)
-    sections = stored(json.loads(metadata["config"]))
+    facts = facts_of(path, metadata)
+    sections = stored(facts["config"])
     if sections["task"] != "segment":
         raise ConfigError(f"{path}: is a pretraining, which draws no charts; give a run of task: segment")
     data = config.build(DataConfig, sections["data"], "data.")
-    tile = int(metadata["tile"])
+    tile = int(facts["tile"])
     model = build_segmenter(config.build(ModelConfig, sections["model"], "model."), data.in_chans, tile)
     model.load_state_dict(weights)
-    statistics = {name: (mean, std) for name, (mean, std) in json.loads(metadata["statistics"]).items()}
+    statistics = {name: (mean, std) for name, (mean, std) in facts["statistics"].items()}
     assemble = Assemble(data.names, data.valid_plane, statistics, Want(targets=()))
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = Network(
         name=Path(place).name if Path(place).is_dir() else path.stem,
-        factor=factor or min(json.loads(metadata["factors"])),
-        simulated=bool(json.loads(metadata["simulated"])),
+        factor=factor or min(facts["factors"]),
+        simulated=bool(facts["simulated"]),
         charts=model.charts,
     )
     return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen, identity, path)

@@ -32,7 +32,7 @@ from arcticseg.engine.process_group import Ranks
 from arcticseg.errors import ConfigError, need
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.segmenter import Segmenter
-from arcticseg.models.weights import load_encoder, load_weights
+from arcticseg.models.weights import facts_of, load_encoder, load_weights
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import weights_file
 from arcticseg.tasks.segment import Segment
@@ -145,7 +145,7 @@ def initialise(cfg: RunConfig, model: nn.Module) -> None:
     if cfg.model.init_from is not None:
         path = weights_file(Path(cfg.model.init_from))
         weights, metadata = load_weights(path)
-        theirs = config.build(DataConfig, json.loads(metadata["config"])["data"])
+        theirs = config.build(DataConfig, facts_of(path, metadata)["config"]["data"])
         if (theirs.names, theirs.valid_plane) != (cfg.data.names, cfg.data.valid_plane):
             raise ConfigError(
                 f"key 'data.channels' is {list(cfg.data.channels)} (valid_plane {cfg.data.valid_plane}); {path} was "

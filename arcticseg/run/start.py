@@ -24,7 +24,7 @@ from arcticseg.engine.hooks.hook import Hook, Training
 from arcticseg.engine.process_group import Ranks
 from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.engine.trainer import Every, Trainer
-from arcticseg.errors import ArcticSegError, ConfigError
+from arcticseg.errors import ArcticSegError, ConfigError, need
 from arcticseg.files import write_text
 from arcticseg.run import build
 from arcticseg.run.agreement import check_folder, check_same
@@ -79,6 +79,8 @@ def run(cfg: RunConfig, resume: bool = False, changed: Sequence[str] = (), extra
 
 def _open(cfg: RunConfig) -> tuple[list[ShardSet], Selection]:
     """What each rank finds on its own machine: the shards, the samples."""
+    good = cfg.engine.precision != "fp16" or torch.cuda.is_available()
+    need(good, "engine.precision", cfg.engine.precision, "set fp32 or bf16: fp16 needs a GPU, and there is none here")
     sets = build.open_sets(cfg)
     selection = build.selection_of(cfg, sets, "train")
     build.length_of(cfg, len(selection))

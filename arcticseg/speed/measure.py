@@ -228,7 +228,7 @@ class _Parts:
         """A batch of the loader with all that is drawn for it, on the device."""
         drawn = self.task.draw(batch.place.tolist(), batch.size)
         seeds = sample_seeds(self._seed, 0, batch.place)
-        return self.assemble.plan(dataclasses.replace(batch, drawn=drawn, seeds=seeds)).to(self._device)
+        return self.assemble.moved(dataclasses.replace(batch, drawn=drawn, seeds=seeds), self._device)
 
     def held(self, count: int) -> list[Batch]:
         """The first micro batches, on the device, in memory of their own; closes the loader."""

@@ -106,6 +106,11 @@ def main(argv: Sequence[str]) -> int:
     keys = DEFAULTS | dict(text.split("=", 1) for text in argv[1:])
     keys = {name: type(DEFAULTS[name])(value) for name, value in keys.items()}
     ranks = process_group.start()
+    if keys["precision"] == "fp16":
+        # DeepSpeed refuses it on a CPU, which is slow at it, but can do it.
+        from deepspeed.accelerator import get_accelerator
+
+        get_accelerator().is_fp16_supported = lambda: True
     micro = BATCH // ranks.world_size // 2
     cfg = EngineConfig(
         keys["stage"], keys["precision"], offload=bool(keys["offload"]), global_batch_size=BATCH, micro_batch_size=micro
@@ -132,6 +137,7 @@ def main(argv: Sequence[str]) -> int:
         told["losses"].append(step.train_on(number, number == keys["bad"] and ranks.rank == 0))
         told["norms"].append(float(step.norm))
     told["skipped"] = step.read_skipped()
+    told["scale"] = reshard.loss_scale(engines[""])
     saver = checkpoint.make_saver(out, ranks)
     checkpoint.save(saver, step, out, Position(keys["last"]), [], {"config": "{}"})
     error = saver.settle()

@@ -25,7 +25,7 @@ def test_inputs_are_the_same_on_the_device(tiny_shards: Path) -> None:
     selection = select(tiny_shards, read_manifest(tiny_shards), "train")
     batch = collate([SampleReader(selection).read(i) for i in range(4)], range(4))
     assemble = Assemble(RunConfig(steps=1).data.names, valid_plane=True)
-    on_cpu, on_device = assemble(batch), assemble(assemble.plan(batch).to(torch.device("cuda")))
+    on_cpu, on_device = assemble(batch), assemble(assemble.moved(batch, torch.device("cuda")))
     torch.testing.assert_close(on_device.x.cpu(), on_cpu.x, atol=1e-3, rtol=1e-3)
     assert torch.equal(on_device.data.cpu(), on_cpu.data)
 

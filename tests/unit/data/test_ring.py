@@ -59,6 +59,39 @@ def requests(batches: int | None = None, seed: int = 0) -> Iterator[PlacedSample
         yield [(4 * batch + i, int(random.integers(N))) for i in range(4)]
 
 
+class Fence:
+    """A CUDA event."""
+
+    def __init__(self, passed: bool) -> None:
+        self.passed, self.waited = passed, False
+
+    def query(self) -> bool:
+        return self.passed
+
+    def synchronize(self) -> None:
+        self.passed = self.waited = True
+
+
+def test_a_slot_whose_copies_run_is_not_filled_and_not_waited_for(make: Callable[..., Ring]) -> None:
+    ring = make(0, slots=4)
+    asked = list(requests(6))
+    batches = ring.fill(iter(asked))
+    used = [next(batches) for _ in range(4)]
+    runs, passed = Fence(False), Fence(True)
+    for filled, fence in ((used[0], runs), (used[1], passed)):
+        ring.release(filled)
+        ring._fences[filled.slot] = fence
+    after = next(batches)
+    assert (after.slot, runs.waited) == (used[1].slot, False)
+    # Where no other is free, somebody must wait.
+    last = next(batches)
+    assert (last.slot, runs.waited) == (used[0].slot, True)
+    assert same(after, asked[4])
+    assert same(last, asked[5])
+    with pytest.raises(RuntimeError, match="all 4 slots"):
+        list(ring.fill(requests(1)))
+
+
 def tensors(batch: Batch) -> dict[str, torch.Tensor]:
     """The tensors of a batch by name."""
     return {f.name: getattr(batch, f.name) for f in fields(Batch) if isinstance(getattr(batch, f.name), torch.Tensor)}

@@ -1,4 +1,6 @@
+import math
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import made
@@ -49,6 +51,38 @@ def test_selections(folder: Path, tiles: list[Tile]) -> None:
     assert set(half) < set(keys(folder, scenes=chosen))
     assert len(half) == 6
     assert len(keys(folder, labelled=True, fraction=0.5)) == 12
+
+
+def test_a_share_is_one_of_each_scene_and_factor(tmp_path: Path) -> None:
+    many = [made.tile(i, scene=SCENES[i % 3], factor=(2, 4)[i % 7 > 4]) for i in range(100)]
+    whole = select(tmp_path, made.write(tmp_path, many, per_shard=9), "train")
+    sizes = Counter((tile.scene, tile.factor) for tile in many)
+    assert whole.sampled(1.0) is whole
+    before: set[int] = set()
+    for share in (0.01, 0.2, 0.21, 0.5, 0.999):
+        part = whole.sampled(share)
+        scenes = [part.scenes[scene] for scene in part.scene]
+        strata = Counter(zip(scenes, part.factor.tolist(), strict=True))
+        assert strata == {stratum: max(1, math.ceil(share * size - 1e-9)) for stratum, size in sizes.items()}
+        taken = set(part.key.tolist())
+        assert before <= taken
+        before = taken
+        assert part.fingerprint != whole.fingerprint
+        # Whole rows, in the order of the shards.
+        rows = [whole.key.tolist().index(key) for key in part.key.tolist()]
+        assert rows == sorted(rows)
+        reader = SampleReader(part)
+        assert [reader.read(number).key for number in range(len(part))] == [many[row].key for row in rows]
+    assert set(whole.sampled(0.5, seed=1).key.tolist()) != set(whole.sampled(0.5).key.tolist())
+
+
+def test_a_samples_draw_depends_on_its_key_alone(tmp_path: Path) -> None:
+    """So a selection of other scenes keeps the same samples of the scenes that both have."""
+    many = [made.tile(i, scene=SCENES[i % 3]) for i in range(60)]
+    manifest = made.write(tmp_path, many)
+    whole = select(tmp_path, manifest, "train").sampled(0.3)
+    part = select(tmp_path, manifest, "train", scenes=[SCENES[1]]).sampled(0.3)
+    assert set(part.key.tolist()) == set(whole.key[whole.scene == 1].tolist())
 
 
 def test_the_fingerprint_is_of_the_selection(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -55,14 +56,14 @@ class Device(Plain):
         self.assembled = 0
 
     def copied(self, batches: Iterable[Batch]) -> list[Batch]:
-        return list(map(on_device, batches))
+        return [on_device(self._assemble.plan(batch)) for batch in batches]
 
     def start(self, batch: Batch) -> Started:
         def give() -> Inputs:
             self.assembled += 1
             parts = vars(self._assemble.empty(len(batch), batch.size, torch.device("cpu")))
             planes = Planes(**{name: part if part is None else strict(part) for name, part in parts.items()})
-            return self._assemble.into(batch, planes, together=True)
+            return self._assemble.into(batch, planes)
 
         return give
 
@@ -83,6 +84,7 @@ class Engine(nn.Module):
 
     def step(self) -> None:
         self.optimizer.step()
+        self.optimizer.zero_grad()
 
 
 def segmentation(network: str, head: str) -> tuple[nn.Module, Task]:
@@ -95,7 +97,9 @@ def segmentation(network: str, head: str) -> tuple[nn.Module, Task]:
 
 def pretraining(targets: tuple[str, ...], normalise: bool) -> tuple[nn.Module, Task]:
     planes = [CHANNELS.index(name) for name in expand(targets)]
-    built = build_autoencoder(small("light"), len(CHANNELS) + 1, SIZE, len(planes), 16, 1, 2)
+    built = build_autoencoder(
+        small("light"), len(CHANNELS) + 1, SIZE, len(planes), decoder_dim=16, decoder_depth=1, decoder_heads=2
+    )
     return built, Pretrain(planes, built.patch, 0.75, 0, normalise)
 
 
@@ -117,8 +121,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiles with holes, without coarse cells, without angles and times, without labels."""
     path = tmp_path_factory.mktemp("shards")
     tiles = [made.tile(i, size=SIZE, cells=(3, 0, 5, 4)[i % 4], labelled=i % 3 > 0) for i in range(12)]
-    tiles[0] = replace(tiles[0], geo=tiles[0].geo * (1, 1, float("nan")), time=None)
-    made.write(path, [replace(tile, geo=tile.geo.astype("f4")) for tile in tiles])
+    tiles[0] = replace(tiles[0], time=None)
+    tiles[0].geo[2, 0, 0] = np.nan
+    made.write(path, tiles)
     return path
 
 
@@ -139,6 +144,7 @@ def feed_of(folder: Path, task: Task, dtype: Any, augment: Augment) -> Feed:
 def test_a_step_asks_the_device_for_nothing(name: str, augment: str, folder: Path) -> None:
     torch.manual_seed(0)
     network, task = TASKS[name]()
+    initial = {key: value.clone() for key, value in network.state_dict().items()}
     engine = Engine(network)
     step = DeepSpeedStep(engine, task, torch.float32, 1, clip=0.0)
     step._guard = SimpleNamespace(before_step=lambda sums: None)  # type: ignore[assignment]
@@ -147,17 +153,15 @@ def test_a_step_asks_the_device_for_nothing(name: str, augment: str, folder: Pat
         feed = feed_of(folder, task, torch.float32, AUGMENTS[augment])
         if strictly:
             feed.stage = device = Device(feed._assemble)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.fill_(0.01)
+        network.load_state_dict(initial)
         for turn in feed.turns(0, 2):
-            sums.append((step(turn, turn.counted, 1e-3), turn.counted))
+            sums.append((step(turn, turn.counted, 1e-6), turn.counted))
             feed.loader.stepped()
         feed.loader.close()
     assert device.assembled == 4
     assert isinstance(sums[0][0], Strict)
     for (ours, counted), (plain, expected) in zip(sums[:2], sums[2:], strict=True):
-        torch.testing.assert_close(ours.as_subclass(Tensor), plain, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.as_subclass(Tensor), plain, rtol=1e-3, atol=1e-3)
         assert torch.equal(counted.as_subclass(Tensor), expected)
         assert (expected > 0).all()
 

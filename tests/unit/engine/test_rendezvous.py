@@ -71,3 +71,10 @@ def test_the_longest_wait_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCTICSEG_WAIT", "soon")
     with pytest.raises(ConfigError, match="ARCTICSEG_WAIT is 'soon'"):
         longest_wait()
+
+
+@pytest.mark.parametrize("text", ["abc", "", "0", "65536", "-1"])
+def test_what_is_no_port_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_PORT", text)
+    with pytest.raises(ConfigError, match=rf"MASTER_PORT is '{text}'; set a port"):
+        meet(0, 1, 1)

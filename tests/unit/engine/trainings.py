@@ -136,9 +136,6 @@ class Batches:
 class Assembler:
     """Makes the inputs of a step."""
 
-    def plan(self, batch: Value) -> Value:
-        return batch
-
     def __call__(self, batch: Value) -> Inputs:
         x = torch.full((1, 1, 1, 1), 1.0 + np.sin(batch.place.item()))
         yes = torch.ones(1, 1, 1, 1, dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from arcticseg.engine.weights import write_weights
 from arcticseg.errors import ConfigError
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.segmenter import Segmenter
-from arcticseg.models.weights import checksum, load_encoder, load_weights, sealed
+from arcticseg.models.weights import checksum, facts_of, load_encoder, load_weights, sealed
 from tests.networks import VIT, small
 
 
@@ -130,3 +131,33 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path, number:
         save_file(tensors, tmp_path / "w.safetensors", metadata=metadata)
         with pytest.raises(ConfigError, match=rf"w\.safetensors: tensor 'head\.bias' is {told} in 1 of 3 values; "):
             load_weights(tmp_path / "w.safetensors")
+
+
+GOOD = {"task": "segment", "data": {}, "model": {}}
+FACTS = {"config": GOOD, "statistics": {}, "tile": 32, "factors": [4], "simulated": False}
+
+
+def beside(**changes: object) -> dict[str, str]:
+    """Metadata in which some facts are others; None: absent."""
+    return {key: json.dumps(value) for key, value in (FACTS | changes).items() if value is not None}
+
+
+def test_what_stands_beside_weights_is_read_once() -> None:
+    assert facts_of(Path("w.safetensors"), beside()) == FACTS
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        beside(config={"llama": 1}),
+        beside(config={**GOOD, "model": "llama"}),
+        beside(config=None),
+        beside(tile=None),
+        beside(factors=[]),
+        beside(factors=2),
+        beside() | {"config": "not json"},
+    ],
+)
+def test_weights_of_another_program_are_refused(metadata: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"^w\.safetensors: is not of a run of ArcticSeg"):
+        facts_of(Path("w.safetensors"), metadata)
