@@ -100,7 +100,8 @@ def test_compiled_for_a_gpu_all_maps_are_channels_last(gpu_form: None, kind: str
         return lambda *given: Watch(graph).run(*given)
 
     compiled = torch.compile(network, backend=backend, fullgraph=True)(x)
-    assert len(formats) > 5 and all(formats)
+    assert len(formats) > 5
+    assert all(formats)
     for chart, expected in network(x).items():
         torch.testing.assert_close(compiled[chart], expected, rtol=1e-4, atol=1e-5)
 
