@@ -20,8 +20,8 @@ _ALIGNED = 8
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Two groups: matrices and kernels decay; biases, norms, positions and tokens do not.
 
-    A group's `lr_scale` multiplies the learning rate of a step. ZeRO lays the weights of a group one after the other, in
-    this order: those whose bytes would misplace what follows them come last, since compiled kernels read 16 at a time.
+    A group's `lr_scale` multiplies the learning rate of a step. ZeRO lays the weights of a group one after the other,
+    in this order: those whose bytes would misplace what follows come last, as compiled kernels read 16 at a time.
     """
     decay: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []

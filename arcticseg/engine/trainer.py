@@ -228,8 +228,8 @@ class Trainer:
             if self.position.in_a_row > self._most_skipped:
                 raise ArcticSegError(
                     f"loss or gradient was NaN or infinite in {self.position.in_a_row} steps in a row, up to step "
-                    f"{step} (at most {self._most_skipped}, see engine.max_skipped); {path} names their samples, such as "
-                    f"{keys()[0]}; look at these, lower optim.lr ({self.optim.lr}), or set engine.precision to fp32 "
+                    f"{step} (at most {self._most_skipped}, see engine.max_skipped); {path} names their samples, such "
+                    f"as {keys()[0]}; look at these, lower optim.lr ({self.optim.lr}), or set engine.precision to fp32 "
                     f"(now {self.engine.precision}); weights and checkpoints are as before these steps"
                 )
 
