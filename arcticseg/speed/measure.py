@@ -119,7 +119,10 @@ def _bare_loop(cfg: RunConfig, device: torch.device) -> Bare:
     network = parts.network.to(device)
     masters = Masters(network, cfg.optim)
     network = network.to(parts.dtype)
-    called = torch.compile(network) if compiles(cfg) else network
+    called: Any = network
+    if compiles(cfg):
+        called = torch.compile(network)
+        parts.task.compile(dynamic=False)
     return Bare(called, parts.task, parts.assemble, batches, masters, parts.dtype)
 
 
