@@ -55,7 +55,7 @@ def test_only_the_kept_patches_are_copied_out_of_an_image() -> None:
     vit = build_vit(26, 32, "vit_tiny_patch16_224", **SMALL)
     x, kept = torch.randn(2, 26, 32, 32), torch.tensor([[0, 5, 6, 9], [1, 2, 3, 4]])
     with Copied() as copied:
-        vit.patch_embed(x, kept).sum().backward()
+        vit.patch_embed(x, kept)
     assert max(copied.sizes) == x.numel() // 4
 
 
