@@ -9,6 +9,7 @@ need not look at a batch first: whether a cell is known is looked up beside its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,13 @@ from arcticseg.data.view import View
 from arcticseg.ice.channels import CHANNELS, SAR
 
 # A plane as a whole is never an intermediate result: as often as it is needed it is computed from codes again.
-_OPTIONS = {"realize_reads_threshold": 10_000, "realize_opcount_threshold": 10_000, "max_fusion_size": 256}
+# Trials of several block sizes would need copies of all that is written.
+_OPTIONS: dict[str, Any] = {
+    "realize_reads_threshold": 10_000,
+    "realize_opcount_threshold": 10_000,
+    "max_fusion_size": 256,
+    "triton.autotune_pointwise": False,
+}
 
 
 class Between(NamedTuple):
@@ -114,9 +121,9 @@ class _Look:
             self._b = torch.where(inside, self._b ^ 1, self._b)
         self._turned = None
         if draws is not None:
-            self._turned = self._of_sample(draws.transpose)
+            self._turned = self.of_sample(draws.transpose)
 
-    def _of_sample(self, values: Tensor) -> Tensor:
+    def of_sample(self, values: Tensor) -> Tensor:
         """Of values [B]."""
         return _at(values, self._b) if self._mixed else values[:, None, None]
 
@@ -125,13 +132,18 @@ class _Look:
         return _at(values, self._b, self._y) if self._mixed else values[:, :, None]
 
     def _of_column(self, values: Tensor) -> Tensor:
+        """Of values [B, S] for each column."""
         return _at(values, self._b, self._x) if self._mixed else values[:, None, :]
+
+    def _unturned(self, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
+        """Row and column of the tile itself, where a sample is transposed."""
+        if self._turned is None:
+            return row, col
+        return torch.where(self._turned, col, row), torch.where(self._turned, row, col)
 
     def cell(self, grid: Tensor, row: Tensor, col: Tensor) -> Tensor:
         """Of a grid [B, n, n], at rows and columns of the transposed grid where a sample is transposed."""
-        if self._turned is not None:
-            row, col = torch.where(self._turned, col, row), torch.where(self._turned, row, col)
-        return _at(grid, self._b, row, col)
+        return _at(grid, self._b, *self._unturned(row, col))
 
     def nearest(self, pixels: Tensor) -> Tensor:
         """Of pixels [B, S, S]."""
@@ -139,15 +151,9 @@ class _Look:
 
     def charts(self, labels: Tensor) -> Tensor:
         """Nearest pixels of labels [B, 3, S, S], as [B, 3, S, S]."""
-        row, col = self._of_row(self._places.rows), self._of_column(self._places.cols)
-        if self._turned is not None:
-            row, col = torch.where(self._turned, col, row), torch.where(self._turned, row, col)
+        row, col = self._unturned(self._of_row(self._places.rows), self._of_column(self._places.cols))
         chart = torch.arange(labels.shape[1], dtype=torch.int32, device=labels.device)[:, None, None]
         return _at(labels, self._b[:, None], chart, row[:, None], col[:, None])
-
-    def value(self, values: Tensor) -> Tensor:
-        """Of values [B], [B, 1, 1] or [B, S, S]."""
-        return self._of_sample(values)
 
     def around(self, between: tuple[Between, Between]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Row, column and weight of the four cells around each pixel."""
@@ -188,7 +194,7 @@ def _pixels(batch: Batch, places: Places, layers: Sequence[Layer]) -> Iterator[t
             zone = look.nearest(batch.dist)
             yield _where(zone != 255, zone.float(), layer), zone != 255
         elif grid == "2km" and coarse is None:
-            zero = torch.zeros_like(look.value(batch.clock[:, 0]))
+            zero = torch.zeros_like(look.of_sample(batch.clock[:, 0]))
             yield zero, zero != 0
         elif grid == "2km":
             value, weight = _sums(look, batch.aux[:, batch.coarse.index(layer.name)], coarse)
@@ -196,7 +202,7 @@ def _pixels(batch: Batch, places: Places, layers: Sequence[Layer]) -> Iterator[t
         elif grid == "geo":
             yield _geo(look, batch, places, geo, layer)
         else:
-            value = look.value(batch.clock[:, ("month", "day").index(layer.name)])
+            value = look.of_sample(batch.clock[:, ("month", "day").index(layer.name)])
             yield _where(torch.isfinite(value), value, layer), torch.isfinite(value)
 
 
@@ -269,7 +275,9 @@ def _valid(batch: Batch, places: Places, layers: Sequence[Layer]) -> Tensor:
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function compiled for batches of one shape."""
-    compiled: Callable[..., Any] = torch.compile(function, fullgraph=True, dynamic=False, options=_OPTIONS)
+    # Code of its own: the compiler counts variants by code, and gives up after a few.
+    own = FunctionType(function.__code__.replace(), globals(), function.__name__, None, function.__closure__)
+    compiled: Callable[..., Any] = torch.compile(own, fullgraph=True, dynamic=False, options=_OPTIONS)
     return compiled
 
 

@@ -120,7 +120,9 @@ class Assemble:
 
     def plan(self, batch: Batch) -> Batch:
         """A batch on the CPU with its hints, ready for a device; it is assembled as a device does that."""
-        return replace(batch, hints=self._hints(batch) if self._pixels is None else Hints((), torch.empty(0, dtype=torch.int64), _drops(batch)))
+        if self._pixels is None:
+            return replace(batch, hints=self._hints(batch))
+        return replace(batch, hints=Hints((), torch.empty(0, dtype=torch.int64), _drops(batch)))
 
     def moved(self, batch: Batch, device: torch.device) -> Batch:
         """A batch from the CPU on a device, ready to be assembled there; nobody waits for the copies."""

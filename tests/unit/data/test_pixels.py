@@ -14,6 +14,7 @@ from arcticseg.data import pixels
 from arcticseg.data.augment import Augment
 from arcticseg.data.inputs import Want
 from arcticseg.data.transforms import Assemble, Codes
+from tests.tensors import close
 from tests.unit.data.test_want import AUGMENTS, CHANNELS, batch_of
 
 MIXED = Augment(5, True, True, (), cutmix=0.9)
@@ -23,14 +24,6 @@ MIXED = Augment(5, True, True, (), cutmix=0.9)
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same functions, called as they are."""
     monkeypatch.setattr(pixels, "_compiled", lambda function: function)
-
-
-def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """Equal, or neighbours in bf16."""
-    bits = [part.view(torch.int16).int() for part in (ours, theirs)]
-    near = (bits[0] - bits[1]).abs() <= 1
-    # Around 0 neighbours are closer than what float32 knows of the sums.
-    assert (near | ((ours.float() - theirs.float()).abs() < 1e-4)).all()
 
 
 @pytest.mark.parametrize("augment", [*AUGMENTS, "mixed"])
