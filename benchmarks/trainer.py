@@ -49,11 +49,11 @@ class Case:
 
 _LARGE = "model.encoder.name=vit_large_patch16_224"
 CASES = {
-    "mae_b": Case("pretrain_vit", ("pretrain.decoder_depth=8",), 128, 1500),
-    "mae_b4": Case("pretrain_vit", ("pretrain.decoder_depth=4",), 128, 2200),
+    "mae_b": Case("pretrain_vit", ("pretrain.decoder_depth=8",), 256, 1500),
+    "mae_b4": Case("pretrain_vit", ("pretrain.decoder_depth=4",), 256, 2200),
     "mae_l": Case("pretrain_vit", (_LARGE, "pretrain.decoder_depth=8"), 128, 800),
     "vit_light": Case("scratch_vit", (), 64, 750),
-    "unet": Case("scratch_unet", (), 64, 950),
+    "unet": Case("scratch_unet", (), 128, 950),
 }
 
 

@@ -295,8 +295,11 @@ def share(error: ArcticSegError) -> None:
     with contextlib.suppress(RuntimeError):
         store = dist.distributed_c10d._get_default_store()
         error.met_by = int(store.compare_set(key, "", str(dist.get_rank())))
-        if dist.get_rank() == 0:
-            time.sleep(_STORE_STAYS)
+    if error.met_by != dist.get_rank():
+        # When one rank ends, launchers end the others: not before the error is told.
+        time.sleep(2 * _STORE_STAYS)
+    elif dist.get_rank() == 0:
+        time.sleep(_STORE_STAYS)
 
 
 def agree(error: ArcticSegError | None) -> None:

@@ -77,20 +77,20 @@ class Message:
     printed: bool = False
 
 
-def culprits(messages: Mapping[int, Message], silent: set[int]) -> list[int]:
+def culprits(messages: Mapping[int, Message], silent: set[int], ranks: int) -> list[int]:
     """The ranks that the others wait for; empty: that cannot be told.
 
     Args:
-        messages: the last ones of all ranks that were heard of.
+        messages: the last ones of the ranks that were heard of; of some machines there may be none.
         silent: ranks that have fallen silent: stopped, or in a call that keeps Python's lock.
     """
     if silent:
         return sorted(silent)
     least = min(message.beats for message in messages.values())
     behind = [rank for rank, message in messages.items() if message.beats == least]
-    if len(behind) == len(messages) > 1:
+    if len(behind) == len(messages) and ranks > 1:
         behind = [rank for rank, message in messages.items() if not message.waits]
-    return sorted(behind) if len(behind) < len(messages) or len(messages) == 1 else []
+    return sorted(behind) if len(behind) < ranks or ranks == 1 else []
 
 
 @contextlib.contextmanager
@@ -218,7 +218,7 @@ class Watchdog(threading.Thread):
         if self._age < due:
             return None
         silent = self._silent(max(4 * self._poll, 1.0))
-        named = culprits(self._messages, silent)
+        named = culprits(self._messages, silent, len(self._peers))
         busy = any(self._messages[rank].age < due for rank in named if rank not in silent)
         return None if busy else named
 

@@ -8,6 +8,7 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from arcticseg.models.blocks import resize
 from arcticseg.models.heads import Head
 
 
@@ -54,6 +55,6 @@ class Segmenter(nn.Module):
             head = self.head(chart)
             scores = head(features)
             if scores.shape[-2:] != x.shape[-2:]:
-                scores = F.interpolate(scores, size=x.shape[-2:], mode="bilinear", align_corners=False)
+                scores = resize(scores, x.shape[-2:])
             outputs[chart] = head.scaled(scores)[..., :height, :width]
         return outputs

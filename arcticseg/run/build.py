@@ -84,13 +84,14 @@ def check_parts(cfg: RunConfig) -> None:
         ConfigError: what cannot be built.
     """
     with torch.device("meta"):
-        model = build_model(cfg, _tile_of(cfg.data))
+        model = build_model(cfg, tile_of(cfg.data))
     build_task(cfg, model)
     for hook in cfg.hooks:
         hook.make()
 
 
-def _tile_of(data: DataConfig) -> int:
+def tile_of(data: DataConfig) -> int:
+    """Edge of the tiles of the shards, where they lie in a folder of this machine; else of what is cut by default."""
     from arcticseg.data.manifest import MANIFEST, read_manifest
 
     folder = Path(data.places[0])

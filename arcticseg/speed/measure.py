@@ -71,18 +71,25 @@ def _timed(act: Any, device: torch.device, times: int) -> float:
     return (time.perf_counter() - began) / times
 
 
-def trainer(cfg: RunConfig, phases: Phases, communication: bool = False) -> Row:
+def trainer(cfg: RunConfig, phases: Phases, communication: bool = False, out: Path | None = None) -> Row:
     """The real training, from its loader to its hooks; every rank of the job calls this.
 
     Validation, checkpoint and weights come after what is measured, and are left out. A process that measures more than
     one training does so within `process_group.kept`.
+
+    Args:
+        communication: measure how long ranks talk, too.
+        out: a folder for the run, the same on all ranks; None: one that is gone at the end.
     """
     clock = Clock(phases, cfg.engine.global_batch_size, communication)
-    with tempfile.TemporaryDirectory(prefix="arcticseg-bench-", ignore_cleanup_errors=True) as folder:
-        out = Path(folder) / "run"
+    with contextlib.ExitStack() as stack:
+        if out is None:
+            made = tempfile.TemporaryDirectory(prefix="arcticseg-bench-", ignore_cleanup_errors=True)
+            out = Path(stack.enter_context(made)) / "run"
         measured = dataclasses.replace(cfg, steps=phases.total, epochs=None, out=str(out))
         # The progress bar is for a person.
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(MeasuredError):
+        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        with contextlib.suppress(MeasuredError):
             run(measured, extra=[clock])
     free()
     return clock.row
@@ -119,7 +126,8 @@ def _bare_loop(cfg: RunConfig, device: torch.device) -> Bare:
     network = parts.network.to(device)
     masters = Masters(network, cfg.optim)
     network = network.to(parts.dtype)
-    called = torch.compile(network) if compiles(cfg) else network
+    # As the engine does.
+    called = torch.compile(network, dynamic=False) if cfg.engine.compile else network
     return Bare(called, parts.task, parts.assemble, batches, masters, parts.dtype)
 
 
@@ -143,24 +151,29 @@ def _run_bare(loop: Bare, device: torch.device, warmup: int, steps: int) -> Row:
 def overhead(cfg: RunConfig, phases: Phases, pairs: int) -> Row:
     """The trainer beside a bare loop around a DeepSpeed engine, one after the other, several times.
 
-    Both have the same network, loader and assembly; the median of the pairs' ratios, least and greatest.
+    Both have the same network, loader and assembly; median, least and greatest of the pairs' ratios, in time and in the
+    CPU time of the process, which other work on the machine disturbs less.
     """
-    ratios, rates = [], []
+    ours, plain = [], []
     with process_group.kept():
         for number in range(pairs):
-            # Whichever goes first, so that neither gains from it.
+            # Either goes first, so that neither gains from it.
             if number % 2:
-                plain, ours = _deepspeed(cfg, phases), trainer(cfg, phases)["step_ms"]
-            else:
-                ours, plain = trainer(cfg, phases)["step_ms"], _deepspeed(cfg, phases)
-            ratios.append(ours / plain - 1)
-            rates.append(plain)
-    share, least, greatest = middle(ratios)
-    return {"overhead": share, "least": least, "greatest": greatest, "pairs": pairs, "bare_step_ms": middle(rates)[0]}
+                plain.append(_deepspeed(cfg, phases))
+            ours.append(trainer(cfg, phases))
+            if number % 2 == 0:
+                plain.append(_deepspeed(cfg, phases))
+
+    def ratios(name: str) -> tuple[float, float, float]:
+        return middle([mine[name] / other[name] - 1 for mine, other in zip(ours, plain, strict=True)])
+
+    share, least, greatest = ratios("step_ms")
+    of_cpu = dict(zip(("cpu_overhead", "cpu_least", "cpu_greatest"), ratios("cpu_s_a_step"), strict=True))
+    return {"overhead": share, "least": least, "greatest": greatest, **of_cpu, "pairs": pairs}
 
 
-def _deepspeed(cfg: RunConfig, phases: Phases) -> float:
-    """Milliseconds a step of a bare loop around a DeepSpeed engine on one rank."""
+def _deepspeed(cfg: RunConfig, phases: Phases) -> Row:
+    """A bare loop around a DeepSpeed engine on one rank."""
     with process_group.kept() as ranks:
         parts = _Parts(cfg, ranks.device)
         torch.set_num_threads(cfg.engine.threads or torch.get_num_threads())
@@ -171,18 +184,13 @@ def _deepspeed(cfg: RunConfig, phases: Phases) -> float:
             for _ in range(phases.warmup):
                 loop.step()
             synchronise(ranks.device)
-            began = time.perf_counter()
+            cpu, began = time.process_time(), time.perf_counter()
             for _ in range(phases.timed):
                 loop.step()
             synchronise(ranks.device)
-            seconds = time.perf_counter() - began
+            seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     free()
-    return 1e3 * seconds / phases.timed
-
-
-def compiles(cfg: RunConfig) -> bool:
-    """Whether the training compiles its network."""
-    return bool(getattr(cfg.engine, "compile", False))
+    return {"step_ms": 1e3 * seconds / phases.timed, "cpu_s_a_step": cpu / phases.timed}
 
 
 def efficiency(work: Work, samples_per_s: float, product_tflops: float) -> Row:

@@ -60,7 +60,8 @@ def main(said: str, result: str, warmup: str, timed: str) -> None:
     from arcticseg.ranks import is_main_rank
     from arcticseg.speed.measure import trainer
 
-    row = trainer(load(said), Phases(int(warmup), int(timed)), communication=True)
+    phases, out = Phases(int(warmup), int(timed)), Path(said).with_name("run")
+    row = trainer(load(said), phases, communication=True, out=out)
     if is_main_rank():
         Path(result).write_text(json.dumps(row))
 

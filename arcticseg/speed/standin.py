@@ -50,7 +50,7 @@ def _small_network(cfg: RunConfig) -> Sequence[str]:
     if cfg.task == "pretrain":
         return (*vit, *_MAE)
     upernet = _UPERNET if isinstance(decoder, UPerNetConfig) else ()
-    unet = ("model.encoder.filters=[8, 16]",) if isinstance(encoder, UNetConfig) else ()
+    unet = ("model.encoder.filters=[4, 8]",) if isinstance(encoder, UNetConfig) else ()
     return (*vit, *upernet, *unet)
 
 

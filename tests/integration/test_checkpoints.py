@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -143,6 +144,81 @@ def test_damaged_lines_of_metrics_do_not_matter(tiny_shards: Path, run: Path, tm
     (run / METRICS).write_bytes(b"\n".join([data[0], b'{"step": "\xff', b'{"step": "1"}', *data[1:], data[1][:9]]))
     train(empty_config(tmp_path), overrides(tiny_shards, run, SETTINGS), resume=True)
     assert [line["step"] for line in lines(run, "train")] == list(range(1, 7))
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, empty, cut])
+def test_lost_metrics_come_back_from_the_checkpoint(harm: Harm, tiny_shards: Path, run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run / CHECKPOINTS / NEWEST)
+    before = lines(run, "train")
+    harm(run / METRICS)
+    train(empty_config(tmp_path), overrides(tiny_shards, run, SETTINGS), resume=True)
+    again = lines(run, "train")
+    assert [line["step"] for line in again] == list(range(1, 7))
+    assert again[:4] == before[:4]
+
+
+POISON = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from arcticseg.engine.config import HookConfig
+from arcticseg.engine.hooks.hook import Hook
+
+
+class Poison(Hook):
+    '''Makes the loss NaN in some steps, on the last rank alone.'''
+
+    def __init__(self, steps):
+        self.steps, self.done = steps, 0
+
+    def on_start(self, training):
+        self.last = training.ranks.rank == training.ranks.world_size - 1
+        self.done = training.first
+        sums = training.task.sums
+        training.task.sums = lambda *given: sums(*given) * (float("nan") if self.now() else 1.0)
+
+    def now(self):
+        return self.last and self.done + 1 in self.steps
+
+    def on_step(self, step, values):
+        self.done = step
+
+
+@dataclass(frozen=True)
+class PoisonConfig(HookConfig):
+    name: str = "poison"
+    steps: tuple[int, ...] = ()
+    implementation: ClassVar[str] = "poison_of_test:Poison"
+
+
+HookConfig.table |= {"poison": PoisonConfig}
+"""
+
+
+@pytest.mark.parametrize(("zero_stage", "precision"), [(0, "fp32"), (1, "bf16"), (3, "fp32")])
+def test_a_step_with_nan_on_one_rank_is_left_out_on_all_and_its_samples_are_named(
+    zero_stage: int, precision: str, tiny_shards: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "poison_of_test.py").write_text(POISON)
+    settings = {"engine.zero_stage": zero_stage, "engine.precision": precision, "tracking.every": 2}
+    settings |= {"imports": f"[{tmp_path / 'poison_of_test.py'}]"}
+    config, out = empty_config(tmp_path), tmp_path / "run"
+    hooks = {"hooks": "[{name: poison, steps: [3, 4]}]"}
+    printed = train(config, overrides(tiny_shards, out, SETTINGS, settings, hooks), ranks=2)
+    assert "left out" in printed
+    told = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in told] == [3, 4]
+    assert all(len(set(line["samples"])) == 4 for line in told)
+    assert [line["skipped"] for line in lines(out, "train")] == [0, 2, 2]
+    assert all(torch.isfinite(value).all() for value in load_file(last_weights(out)).values())
+    # More in a row stop the run, which names a sample and says what to try; what was saved stays.
+    hooks = {"hooks": "[{name: poison, steps: [3, 4, 5]}]", "engine.max_skipped": 2}
+    again = tmp_path / "again"
+    error = refused(config, overrides(tiny_shards, again, SETTINGS, settings, hooks), ranks=2, resume=False)
+    assert "skipped.jsonl" in error
+    assert told[0]["samples"][0].partition("/")[0] in error or "such as" in error
+    assert "optim.lr" in error
+    assert steps_in(again) == {"step-00000002", "step-00000004"}
 
 
 SPOIL = """

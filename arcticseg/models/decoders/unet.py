@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arcticseg.models.blocks import init_convs
+from arcticseg.models.blocks import init_convs, resize
 from arcticseg.models.encoders.unet import double_conv
 
 
@@ -28,6 +27,5 @@ class UNetDecoder(nn.Module):
         """maps of `UNetEncoder` -> features [B, dims[0], H, W]."""
         x = maps[-1]
         for step, skip in zip(self.steps, maps[-2::-1], strict=True):
-            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            x = step(torch.cat([x, skip], dim=1))
+            x = step(torch.cat([resize(x, skip.shape[-2:]), skip], dim=1))
         return x

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arcticseg.models.blocks import conv_norm, init_convs
+from arcticseg.models.blocks import compiled_on_gpu, conv_norm, init_convs
 
 
 def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -38,6 +39,8 @@ class UNetEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W], H and W multiples of `stride` -> maps [B, dims[i], H / 2^i, W / 2^i]."""
+        if compiled_on_gpu(x):
+            x = x.contiguous(memory_format=torch.channels_last)
         maps: list[Tensor] = []
         for number, level in enumerate(self.levels):
             x = level(F.max_pool2d(x, 2) if number else x)

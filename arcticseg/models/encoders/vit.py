@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from arcticseg.errors import ConfigError
+from arcticseg.models.blocks import compiled_on_gpu
 from arcticseg.models.drop_path import branch_factors, drop_limits
 from arcticseg.models.torchvision_compat import ensure_torchvision, hidden
 
@@ -151,8 +152,10 @@ class ViTEncoder(VisionTransformer):
                 maps[number] = self.norm(tokens)
         if kept is not None:
             return [maps[wanted[0]][:, prefix:], maps[wanted[0]][:, :prefix]]
-        shape = (x.shape[0], -1, height, width)
-        return [maps[number][:, prefix:].transpose(1, 2).reshape(shape).contiguous() for number in wanted]
+        # Tokens are channels-last as they are.
+        layout = torch.channels_last if compiled_on_gpu(x) else torch.contiguous_format
+        planes = [maps[number][:, prefix:].transpose(1, 2).unflatten(2, (height, width)) for number in wanted]
+        return [plane.contiguous(memory_format=layout) for plane in planes]
 
     def _embed_kept(self, x: Tensor, kept: Tensor) -> Tensor:
         """What timm's `_pos_embed` gives, for the patches kept alone: tokens with positions [B, prefix + K, D]."""

@@ -23,27 +23,30 @@ def messages(*told: tuple[int, bool]) -> dict[int, Message]:
 
 
 def test_who_is_behind_hangs() -> None:
-    assert culprits(messages((5, True), (4, False), (5, True)), set()) == [1]
+    assert culprits(messages((5, True), (4, False), (5, True)), set(), 3) == [1]
     # Also in a call that waits for others: it is another one than theirs.
-    assert culprits(messages((5, True), (4, True), (5, True)), set()) == [1]
-    assert culprits(messages((4, False), (5, True), (4, False)), set()) == [0, 2]
+    assert culprits(messages((5, True), (4, True), (5, True)), set(), 3) == [1]
+    assert culprits(messages((4, False), (5, True), (4, False)), set(), 3) == [0, 2]
 
 
 def test_of_those_at_the_same_place_who_does_not_wait_hangs() -> None:
-    assert culprits(messages((5, True), (5, True), (5, False)), set()) == [2]
+    assert culprits(messages((5, True), (5, True), (5, False)), set(), 3) == [2]
 
 
 def test_where_all_wait_no_rank_is_blamed() -> None:
-    assert culprits(messages((5, True), (5, True)), set()) == []
-    assert culprits(messages((5, False), (5, False)), set()) == []
+    assert culprits(messages((5, True), (5, True)), set(), 2) == []
+    assert culprits(messages((5, False), (5, False)), set(), 2) == []
+    # Of another machine nothing was heard.
+    assert culprits(messages((5, True)), set(), 2) == []
+    assert culprits(messages((5, False)), set(), 2) == [0]
 
 
 def test_a_single_rank_can_only_be_itself() -> None:
-    assert culprits(messages((5, False)), set()) == [0]
+    assert culprits(messages((5, False)), set(), 1) == [0]
 
 
 def test_who_has_fallen_silent_goes_first() -> None:
-    assert culprits(messages((5, True), (4, False)), {0}) == [0]
+    assert culprits(messages((5, True), (4, False)), {0}, 2) == [0]
 
 
 @pytest.fixture
