@@ -27,3 +27,11 @@ def inputs_of(x: Tensor, labels: Tensor, data: Tensor | None = None) -> Inputs:
     there = torch.ones_like(x, dtype=torch.bool) if data is None else data
     place = torch.arange(len(x))
     return Inputs(place, x, there, torch.zeros(x.shape[:2], dtype=torch.bool), labels)
+
+
+def close(ours: Tensor, theirs: Tensor) -> None:
+    """Equal, or neighbours in bf16."""
+    bits = [part.view(torch.int16).int() for part in (ours, theirs)]
+    near = (bits[0] - bits[1]).abs() <= 1
+    # Around 0 neighbours are closer than what float32 knows of the sums.
+    assert (near | ((ours.float() - theirs.float()).abs() < 1e-4)).all()

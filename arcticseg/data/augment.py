@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from arcticseg.data.batch import Batch, Draws
-from arcticseg.data.order import generator
+from arcticseg.data.order import generator, generators
 from arcticseg.ice.channels import GROUPS
 
 
@@ -33,7 +33,9 @@ class Augment:
 
     def draw(self, place: int, size: int) -> dict[str, Any]:
         """Values of `Draws` for the sample at a place, whose tile has size x size pixels."""
-        random = generator("augment", self.seed, place)
+        return self._draw(generator("augment", self.seed, place), place, size)
+
+    def _draw(self, random: np.random.Generator, place: int, size: int) -> dict[str, Any]:
         flip_rows, flip_cols = (bool(random.integers(2)) and self.flips for _ in range(2))
         turns = int(random.integers(4)) if self.quarter_turns else 0
         # A turn by 90 degrees is a transposition and a flip of the rows, by 180 both flips, by 270 the other flip.
@@ -76,7 +78,8 @@ class Augment:
             places[::2] != [place - 1 for place in places[1::2]] or any(p % 2 for p in places[::2])
         ):
             raise ValueError(f"CutMix needs whole pairs of places, not {places}; use micro batches of an even size")
-        draws = [self.draw(place, batch.size) for place in places]
+        randoms = generators("augment", self.seed, ends=places)
+        draws = [self._draw(random, place, batch.size) for random, place in zip(randoms, places, strict=True)]
         none: dict[str, Any] = {"crop": None, "mix": None}
         arrays = {name: torch.from_numpy(np.array([draw[name] for draw in draws])) for name in draws[0]}
         return replace(batch, draws=Draws(**none | arrays))

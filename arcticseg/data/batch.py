@@ -50,7 +50,7 @@ class Hints:
 
     Attributes:
         holes: for each run of 2 km channels int64 [2, N], sample and channel of the planes that lack a value somewhere;
-            those of `Assemble.runs`.
+            those of `Assemble.runs`. `pixels` needs neither these nor angles: they are empty.
         angles: int64 [M], the samples that lack an incidence angle somewhere.
         drops: whether any sample loses a channel group.
     """

@@ -14,7 +14,7 @@ they lead back inside), so 10^8 samples cost no memory and nothing at the start 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
@@ -42,6 +42,17 @@ def _digest(*key: object) -> int:
 def generator(*key: object) -> np.random.Generator:
     """A random generator that depends on the key's printed form alone, on any machine."""
     return np.random.Generator(np.random.Philox(key=_digest(*key)))
+
+
+def generators(*key: object, ends: Iterable[object]) -> Iterator[np.random.Generator]:
+    """`generator(*key, end)` for each end, in a fraction of the time; each may be used until the next is asked for."""
+    bits = np.random.Philox(key=0)
+    random, fresh = np.random.Generator(bits), bits.state
+    for end in ends:
+        high, low = divmod(_digest(*key, end), 1 << 64)
+        fresh["state"]["key"][:] = low, high
+        bits.state = fresh
+        yield random
 
 
 @lru_cache(maxsize=256)

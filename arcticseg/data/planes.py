@@ -17,12 +17,20 @@ from torch import Tensor
 from arcticseg.data.batch import Batch
 from arcticseg.data.tile import SAR_LOW, SAR_STEP
 from arcticseg.data.view import Taps, View
-from arcticseg.ice.channels import SAR
+from arcticseg.ice.channels import CHANNELS, SAR
 
-# (channel, offset, scale) -> (a, b) such that a x code + b is the normalised value of offset + scale x code.
-Linear = Callable[[str, float, float], tuple[float, float]]
+# Channel -> (a, b) such that a x code + b is the normalised value.
+Linear = Callable[[str], tuple[float, float]]
 
-_POLARISATION = {name: sar for sar, name in SAR.items()}
+POLARISATION = {name: sar for sar, name in SAR.items()}
+
+
+def code_values(name: str) -> tuple[float, float]:
+    """(offset, scale) such that a channel's value is offset + scale x code."""
+    channel = CHANNELS[name]
+    if name in POLARISATION:
+        return SAR_LOW - SAR_STEP, SAR_STEP
+    return (channel.offset - channel.scale, channel.scale) if channel.grid == "2km" else (0.0, 1.0)
 
 
 def picked_sar(batch: Batch, view: View) -> dict[str, Tensor]:
@@ -33,7 +41,7 @@ def picked_sar(batch: Batch, view: View) -> dict[str, Tensor]:
 def full_data(batch: Batch, view: View, sar: Mapping[str, Tensor], names: Sequence[str], data: Tensor) -> None:
     """Where channels with a value for every pixel of the tile hold data."""
     for i, name in enumerate(names):
-        polarisation = _POLARISATION.get(name)
+        polarisation = POLARISATION.get(name)
         # In a crop, too, the nearest pixel says where there is data: so data and labels agree. 255 becomes 0.
         codes = view.pick(batch.dist[:, None]) + 1 if polarisation is None else sar[polarisation]
         data[:, i : i + 1].copy_(codes)
@@ -52,15 +60,14 @@ def write_full(
     data = torch.empty(x.shape, dtype=torch.bool, device=x.device) if data is None else data
     for i, name in enumerate(names):
         x_, data_ = x[:, i : i + 1], data[:, i : i + 1]
-        polarisation = _POLARISATION.get(name)
+        polarisation = POLARISATION.get(name)
         if polarisation is None:
             codes = view.pick(batch.dist[:, None])
             data_.copy_(codes + 1)
-            scale, shift = linear(name, 0.0, 1.0)
         else:
             codes = sar[polarisation]
             data_.copy_(codes)
-            scale, shift = linear(name, SAR_LOW - SAR_STEP, SAR_STEP)
+        scale, shift = linear(name)
         if polarisation and view.scaled:
             _enlarge(getattr(batch, polarisation)[:, None], view, x_)
         else:
@@ -172,7 +179,7 @@ def write_geo(
         vectors = [flat * torch.cos(longitude), flat * torch.sin(longitude), torch.sin(latitude)]
         east, north, up = view.interpolate(torch.stack(vectors, dim=1).float(), rows, cols).unbind(1)
     for i, name in enumerate(names):
-        scale, shift = linear(name, 0.0, 1.0)
+        scale, shift = linear(name)
         if name == "sar_grid_latitude":
             x[:, i] = torch.rad2deg(torch.atan2(up, torch.hypot(east, north)))
         elif name == "sar_grid_longitude":
@@ -198,7 +205,7 @@ def write_clock(batch: Batch, names: Sequence[str], linear: Linear, x: Tensor, d
     """Month and day, the same for every pixel."""
     for i, name in enumerate(names):
         value = _clock(batch, name)
-        scale, shift = linear(name, 0.0, 1.0)
+        scale, shift = linear(name)
         x[:, i] = torch.where(torch.isfinite(value), value * scale + shift, 0.0)
     if data is not None:
         clock_data(batch, names, data)

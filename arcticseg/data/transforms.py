@@ -25,6 +25,7 @@ from arcticseg.data import planes as grids
 from arcticseg.data.batch import Batch, Hints
 from arcticseg.data.inputs import Inputs, Want
 from arcticseg.data.memory import Pool
+from arcticseg.data.pixels import Layer, Pixels
 from arcticseg.data.view import View
 from arcticseg.ice.channels import CHANNELS, GROUPS
 
@@ -84,6 +85,7 @@ class Assemble:
         valid_plane: add a plane that is 1 where some polarisation has data.
         statistics: channel -> (mean, std); other channels use the published statistics.
         want: what is made.
+        compiled: batches that have been moved to a device are assembled there by compiled functions, see `pixels`.
 
     Attributes:
         runs: the channels by grid.
@@ -95,6 +97,7 @@ class Assemble:
         valid_plane: bool = False,
         statistics: Mapping[str, tuple[float, float]] | None = None,
         want: Want = Want(),
+        compiled: bool = False,
     ) -> None:
         self.channels = tuple(channels)
         self.valid_plane, self.want = valid_plane, want
@@ -106,6 +109,9 @@ class Assemble:
         self._pool = Pool()
         self._threads: ThreadPoolExecutor | None = None
         self._kept: dict[Any, Tensor] = {}
+        layers = [Layer(name, *self._linear(name)) for name in self.channels]
+        layers += [Layer("", 1.0, 0.0)] * valid_plane
+        self._pixels = Pixels(layers, want.targets) if compiled else None
 
     @property
     def n_planes(self) -> int:
@@ -114,7 +120,9 @@ class Assemble:
 
     def plan(self, batch: Batch) -> Batch:
         """A batch on the CPU with its hints, ready for a device; it is assembled as a device does that."""
-        return replace(batch, hints=self._hints(batch))
+        if self._pixels is None:
+            return replace(batch, hints=self._hints(batch))
+        return replace(batch, hints=Hints((), torch.empty(0, dtype=torch.int64), _drops(batch)))
 
     def moved(self, batch: Batch, device: torch.device) -> Batch:
         """A batch from the CPU on a device, ready to be assembled there; nobody waits for the copies."""
@@ -133,8 +141,7 @@ class Assemble:
             own = [lacking[:, [batch.coarse.index(name) for name in run.names]] for run in coarse]
             holes = [torch.from_numpy(np.stack(np.nonzero(planes))) for planes in own]
         known = np.isfinite(batch.geo[:, 2:].numpy()).all(axis=(1, 2, 3))
-        drops = batch.draws is not None and bool(batch.draws.drop.numpy().any())
-        return Hints(tuple(holes), torch.from_numpy(np.flatnonzero(~known)), drops)
+        return Hints(tuple(holes), torch.from_numpy(np.flatnonzero(~known)), _drops(batch))
 
     def __call__(self, batch: Batch) -> Inputs:
         """The input planes and labels of a batch, augmented as drawn, on the batch's device.
@@ -162,6 +169,25 @@ class Assemble:
 
     def into(self, batch: Batch, planes: Planes) -> Inputs:
         """As a call, into memory from `empty`."""
+        if self._pixels is not None and batch.hints is not None:
+            labels = self._pixels.write(batch, planes.x, planes.data, planes.target)
+        else:
+            self._fill_mixed(batch, planes)
+            labels = self.labels(batch)
+        return Inputs(
+            batch.place,
+            planes.x,
+            planes.data,
+            self._dropped(batch),
+            labels,
+            self.want.targets,
+            planes.target,
+            batch.drawn,
+            batch.seeds,
+        )
+
+    def _fill_mixed(self, batch: Batch, planes: Planes) -> None:
+        """Write all planes."""
         device, mix = batch.clock.device, None if batch.draws is None else batch.draws.mix
         # Samples are mixed from one memory into another.
         raw = planes if mix is None else self.empty(len(batch), batch.size, device)
@@ -171,17 +197,6 @@ class Assemble:
             self._fill(batch, batch.hints, raw)
         if mix is not None:
             raw.mixed(mix, planes)
-        return Inputs(
-            batch.place,
-            planes.x,
-            planes.data,
-            self._dropped(batch),
-            self.labels(batch),
-            self.want.targets,
-            planes.target,
-            batch.drawn,
-            batch.seeds,
-        )
 
     def _fill_apart(self, batch: Batch, planes: Planes) -> None:
         """Write all planes on a CPU, each thread a few samples at a time, so that no thread waits before the end.
@@ -253,6 +268,8 @@ class Assemble:
 
     def valid(self, batch: Batch, planes: Sequence[int]) -> Tensor:
         """Where some planes of a batch will hold data, bool [B, planes, H, W], without what they hold."""
+        if self._pixels is not None and batch.hints is not None:
+            return self._pixels.valid(batch, planes)
         view, hints = View.of(batch), self._hints(batch)
         sar = grids.picked_sar(batch, view)
         holes = iter(hints.holes)
@@ -281,11 +298,14 @@ class Assemble:
 
     def labels(self, batch: Batch) -> Tensor:
         """The labels of a batch as augmented, uint8 [B, 3, H, W]."""
+        if self._pixels is not None and batch.hints is not None:
+            return self._pixels.labels(batch)
         labels = View.of(batch).pick(batch.lab)
         return labels if batch.draws is None or batch.draws.mix is None else _mixed(labels, batch.draws.mix)
 
-    def _linear(self, name: str, offset: float, scale: float) -> tuple[float, float]:
-        """(a, b) such that a x code + b is the normalised value of offset + scale x code."""
+    def _linear(self, name: str) -> tuple[float, float]:
+        """(a, b) such that a x code + b is the normalised value."""
+        offset, scale = grids.code_values(name)
         mean, std = self.statistics[name]
         # A channel that is constant over the training scenes has a standard deviation of 0.
         std = std if std > 0 else 1.0
@@ -295,8 +315,7 @@ class Assemble:
         """float32 [names, 2], scale and shift of 2 km channels."""
 
         def values() -> Tensor:
-            channels = [CHANNELS[name] for name in run.names]
-            return torch.tensor([self._linear(c.name, c.offset - c.scale, c.scale) for c in channels])
+            return torch.tensor([self._linear(name) for name in run.names])
 
         return self._once(device, run, values)
 
@@ -351,6 +370,11 @@ class Codes:
     def valid(self, planes: Sequence[int]) -> Tensor:
         """Where some planes will hold data, bool [B, planes, H, W]."""
         return self.assemble.valid(self.batch, planes)
+
+
+def _drops(batch: Batch) -> bool:
+    """Whether any sample of a batch on the CPU loses a channel group."""
+    return batch.draws is not None and bool(batch.draws.drop.numpy().any())
 
 
 def _trimmed(batch: Batch) -> Batch:

@@ -89,7 +89,7 @@ class View:
     def of(batch: Batch) -> View:
         """The view that was drawn for each sample of a batch."""
         size, draws, by_runs = batch.size, batch.draws, batch.hints is None
-        at = torch.arange(size, dtype=torch.float64, device=batch.clock.device).expand(len(batch), -1)
+        at = torch.arange(size, dtype=torch.float64, device=batch.clock.device).expand(len(batch.clock), -1)
         if draws is None:
             return View(at.contiguous(), at.contiguous(), None, False, by_runs)
         rows, cols = (torch.where(flip[:, None], size - 1 - at, at) for flip in (draws.flip_rows, draws.flip_cols))

@@ -9,8 +9,8 @@ to stop is known on the host, so ranks tell each other by a gloo group: of troub
 after which it is granted. What losses are divided by is summed over ranks on the device and never comes to the host.
 *Counts before floats*: a step's batches are counted as codes, and each is assembled when its turn comes (see `stage`).
 
-So the next step's batches are read before the last micro batch of this one is trained on. They are the batches that
-would have come later: the state of the loader changes in `Loader.settle` and `stepped` only, when a step's turn comes.
+So the next step's batches are read once all work of this one has been started. They are the batches that would have
+come later: the state of the loader changes in `Loader.settle` and `stepped` only, when a step's turn comes.
 """
 
 from __future__ import annotations
@@ -88,10 +88,11 @@ class Turn:
             inputs = started()
             if after < len(self):
                 started = stage.start(self._batches[after])
-            elif self._more and not self.stop:
-                self._feed.read_ahead(self.step + 1)
             yield inputs
             stage.used()
+        # All work of this step has been started, so a device is busy while the host looks after the next.
+        if self._more and not self.stop:
+            self._feed.read_ahead(self.step + 1)
 
 
 class Feed:

@@ -28,15 +28,18 @@ def unpatchify(patches: Tensor, patch: int, size: tuple[int, int]) -> Tensor:
     return cells.permute(0, 5, 1, 3, 2, 4).reshape(patches.shape[0], -1, *size)
 
 
+def kept_count(patches: int, mask_ratio: float) -> int:
+    """How many of an image's patches stay, at least 1."""
+    return max(1, patches - int(patches * mask_ratio))
+
+
 def random_mask(noise: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor]:
     """Which patches stay: those with the smallest noise.
 
     noise: [B, L]. Returns kept int64 [B, K], rising patch numbers, and mask float32 [B, L], 1 = removed.
-    K = L - int(L * mask_ratio), at least 1.
     """
     length = noise.shape[1]
-    keep = max(1, length - int(length * mask_ratio))
-    kept = noise.argsort(dim=1, stable=True)[:, :keep].sort(dim=1).values
+    kept = noise.argsort(dim=1, stable=True)[:, : kept_count(length, mask_ratio)].sort(dim=1).values
     return kept, removed(kept, length)
 
 

@@ -124,7 +124,9 @@ def _train(
         training=Training(Path(cfg.out), engine, step, task, ranks, metadata, position.step, last),
         engine=cfg.engine,
         optim=cfg.optim,
-        assemble=Assemble(cfg.data.names, cfg.data.valid_plane, statistics, task.want(dtype)),
+        assemble=Assemble(
+            cfg.data.names, cfg.data.valid_plane, statistics, task.want(dtype), compiled=cfg.engine.compile
+        ),
         loader=loader,
         validation=build.validation_of(cfg, sets, tile, share, pin_memory=cuda),
         length=length,

@@ -24,12 +24,14 @@ from arcticseg.data.transforms import Assemble
 from arcticseg.data.validation import ValidationLoader
 from arcticseg.engine.feed import Feed
 from arcticseg.engine.process_group import Ranks
+from arcticseg.engine.stage import make_stage
 from arcticseg.ice.channels import GROUPS, expand
 from arcticseg.ice.sigrid import N_CLASSES
 from arcticseg.models.config import ModelConfig
 from arcticseg.tasks.pretrain import Pretrain
 from arcticseg.tasks.segment import confusion_counts
 from arcticseg.tasks.task import Task
+from tests.tensors import close
 from tests.unit.tasks.test_segment import task_of
 
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "data"))
@@ -66,6 +68,11 @@ def feed_of(
     assemble = Assemble(CHANNELS, True, want=task.want(dtype))  # type: ignore[arg-type]
     ranks = Ranks(0, 0, 1, 1, device)
     return Feed(loader, assemble, task, ranks, lambda: False, list, lambda step, places: places + step)
+
+
+def compiled(assemble: Assemble) -> Assemble:
+    """The same, compiled."""
+    return Assemble(assemble.channels, assemble.valid_plane, assemble.statistics, assemble.want, compiled=True)
 
 
 @contextmanager
@@ -146,6 +153,58 @@ def test_no_host_waits_in_a_turn(name: str, augment: str, selection: Selection) 
                 task.counts(inputs)
             if number < 5:
                 feed.loader.stepped()
+    feed.loader.close()
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("name", ["segment", "pretrain"])
+def test_compiled_turns_are_those_of_a_cpu(name: str, augment: str, selection: Selection) -> None:
+    """To rounding to bf16, with all that counts; on a stream beside that of compute, in memory that is used again."""
+    task = task_of(ModelConfig()) if name == "segment" else Pretrain([0, 1, 4], 16, 0.75, 0)
+    kept: dict[str, list[dict[str, Tensor]]] = {}
+    counted: dict[str, list[Tensor]] = {}
+    for kind in ("cpu", "cuda"):
+        device = torch.device("cuda", 0) if kind == "cuda" else torch.device("cpu")
+        feed = feed_of(selection, task, device, 0, AUGMENTS[augment], torch.bfloat16)
+        if kind == "cuda":
+            feed._assemble = compiled(feed._assemble)
+            feed.stage = make_stage(feed._assemble, device)
+            feed.loader.copies_on(feed.stage.stream)
+        kept[kind], counted[kind] = [], []
+        for turn in feed.turns(0, 3):
+            counted[kind].append(turn.counted)
+            for inputs in turn:
+                if kind == "cuda":
+                    torch.cuda._sleep(BUSY)
+                kept[kind].append(parts_of(inputs))
+            feed.loader.stepped()
+        torch.cuda.synchronize()
+        feed.loader.close()
+    assert torch.equal(torch.stack(counted["cuda"]).cpu(), torch.stack(counted["cpu"]))
+    for ours, theirs in zip(kept["cuda"], kept["cpu"], strict=True):
+        check_same(ours, theirs, torch.bfloat16)
+        close(ours["x"].cpu(), theirs["x"])
+
+
+@pytest.mark.parametrize("augment", ["turns", "all"])
+def test_compiled_assembly_is_one_pass(augment: str, selection: Selection) -> None:
+    """No second memory of the size of the input, and few kernels."""
+    task = Pretrain([0, 1], 16, 0.75, 0)
+    device = torch.device("cuda", 0)
+    feed = feed_of(selection, task, device, 0, AUGMENTS[augment], torch.bfloat16)
+    assemble = compiled(feed._assemble)
+    batch = assemble.moved(feed.loader.step()[0], device)
+    planes = assemble.empty(len(batch), batch.size, device)
+    assemble.into(batch, planes)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile, no_waiting():
+        assemble.into(batch, planes)
+    torch.cuda.synchronize()
+    kernels = sum(event.count for event in profile.key_averages())
+    assert torch.cuda.max_memory_allocated() - before < planes.x.nbytes / 2
+    assert kernels < 50
     feed.loader.close()
 
 

@@ -10,7 +10,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arcticseg.data.order import Order, Stream, generator, permute, quotas
+from arcticseg.data.order import Order, Stream, generator, generators, permute, quotas
 from arcticseg.data.share import Share
 
 few = settings(max_examples=25, deadline=None)
@@ -307,3 +307,14 @@ def test_the_order_does_not_depend_on_the_process() -> None:
 def test_generator_keys_are_told_apart() -> None:
     draws = {generator(*key).integers(1 << 60) for key in (("a", 1, 2), ("a", 12), ("a", 1), ("a", 2, 1), (1, "a"))}
     assert len(draws) == 5
+
+
+@pytest.mark.parametrize("used", [0, 1, 5])
+def test_generators_of_many_keys_are_those_of_each(used: int) -> None:
+    """Whatever the one before has drawn: halves of its last number are left over after an odd count."""
+    ends = [0, 7, "a", 1 << 70]
+    drawn = []
+    for random in generators("x", 3, ends=ends):
+        drawn.append(random.integers(1 << 60, size=4).tolist())
+        random.random(used, np.float32)
+    assert drawn == [generator("x", 3, end).integers(1 << 60, size=4).tolist() for end in ends]

@@ -101,7 +101,7 @@ def test_a_pretraining_draws_no_charts(tmp_path: Path) -> None:
         {"weight": torch.zeros(1)},
         path,
         {
-            "config": '{"task": "pretrain", "model": {"encoder": {"name": "vit_base_patch16_224"}}}',
+            "config": '{"task": "pretrain", "data": {}, "model": {"encoder": {"name": "vit_base_patch16_224"}}}',
             **dict.fromkeys(("statistics", "tile", "factors", "simulated"), "{}"),
         },
     )

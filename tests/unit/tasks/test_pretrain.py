@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from arcticseg.data.inputs import Inputs
 from arcticseg.data.order import generator
 from arcticseg.models.mae import patchify
-from arcticseg.tasks.pretrain import Pretrain
+from arcticseg.tasks.pretrain import Pretrain, smallest
 from tests.tensors import inputs_of
 
 
@@ -142,3 +142,11 @@ def test_dropped_planes_stay_targets() -> None:
     assert inputs.seen[0, 0].all()
     assert not inputs.seen[0, 1].any()
     assert inputs.x[0, 1].all()
+
+
+@pytest.mark.parametrize("count", [1, 5, 30, 64])
+@pytest.mark.parametrize("values", [2, 7, 1 << 24])
+def test_the_smallest_are_those_of_a_stable_sort(values: int, count: int) -> None:
+    noise = np.random.default_rng(count).integers(0, values, (20, 64)).astype(np.float32)
+    expected = np.sort(np.argsort(noise, axis=1, kind="stable")[:, :count], axis=1)
+    np.testing.assert_array_equal(smallest(noise, count), expected)
