@@ -99,7 +99,7 @@ def _round(out: Path, step: DeepSpeedStep, saver: checkpoint.Saver, number: int,
 def _bytes(out: Path) -> int:
     """Bytes of a checkpoint's tensors; before there is one, about as many."""
     folders = sorted((out / "checkpoints").glob("step-*"))
-    return sum(path.stat().st_size for path in folders[-1].glob("tensors-*")) if folders else 3_700_000_000
+    return sum(path.stat().st_size for path in folders[-1].glob("model-*")) if folders else 3_700_000_000
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Checkpoints to go on from, on any number of ranks and in any ZeRO stage.
 
-checkpoints/step-00000500/tensors-00000.safetensors   some of the tensors, one file a rank that wrote them, named
+checkpoints/step-00000500/model-00000.safetensors   some of the tensors, one file a rank that wrote them, named
     module/NAME            float32 masters; frozen parameters and buffers as they are
     optimiser.SLOT/NAME    what the optimiser keeps for a parameter, such as `exp_avg`
     hook/HOOK/NAME         tensors of hooks
@@ -79,7 +79,7 @@ class Checkpoint:
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
         """Open a checkpoint that `newest` gave."""
-        return cls(folder, read_state(folder), TensorFiles(sorted(folder.glob("tensors-*.safetensors"))))
+        return cls(folder, read_state(folder), TensorFiles(sorted(folder.glob("model-*.safetensors"))))
 
     @property
     def position(self) -> Position:

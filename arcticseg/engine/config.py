@@ -87,7 +87,7 @@ class EngineConfig:
     gradients: Literal["fp32", "bf16"] = "fp32"
     # Keep float32 weights and the optimiser's state in the memory of the host.
     offload: bool = False
-    # Compile the network (torch.compile): the first step takes a minute, the others less.
+    # Compile the network and its loss (torch.compile): the first step takes a minute, the others less.
     compile: bool = False
     # Samples to one optimiser step, over all ranks; stays what it is on any number of ranks.
     global_batch_size: int = 16

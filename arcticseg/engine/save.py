@@ -158,7 +158,7 @@ class Saver:
         try:
             with output_errors(half):
                 if share:
-                    name = f"tensors-{self.ranks.rank:05d}.safetensors"
+                    name = f"model-{self.ranks.rank:05d}.safetensors"
                     told["files"][name] = write_tensors(half / name, share)
                 for name, source in copies.items() if self.ranks.is_main else ():
                     shutil.copyfile(source, half / name)

@@ -40,6 +40,8 @@ from arcticseg.run.folder import last_weights, skipped_path
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # Seconds in which a terminal's and a launcher's SIGINT are the same wish.
 _SAME_WISH = 0.3
+# Steps in a row that even a short training may leave out.
+_FEW_SKIPPED = 2
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Trainer:
             seeds=lambda step, places: sample_seeds(self.seed, step, places),
         )
         self._saver = checkpoint.make_saver(self.training.out, self.ranks)
+        # A short training must not end in steps that were all left out.
+        self._most_skipped = min(self.engine.max_skipped, max(_FEW_SKIPPED, self.training.last // 10))
         # Of steps of which it is not known yet whether they were left out: number, and the keys of their samples.
         self._unread: list[tuple[int, Callable[[], list[str]]]] = []
 
@@ -209,7 +213,7 @@ class Trainer:
         """Learn which steps were left out for NaN or infinity, and write down their samples.
 
         Raises:
-            ArcticSegError: more than `engine.max_skipped` in a row.
+            ArcticSegError: more in a row than `engine.max_skipped`, or than a tenth of the training.
         """
         unread, self._unread = self._unread, []
         for skipped, (step, keys) in zip(self.step.read_skipped(), unread, strict=True):
@@ -221,11 +225,11 @@ class Trainer:
             self._tell("step left out for NaN or infinity", {"number": step, "samples": path.name})
             if self.ranks.is_main:
                 append_line(path, json.dumps({"step": step, "samples": keys()}))
-            if self.position.in_a_row > self.engine.max_skipped:
+            if self.position.in_a_row > self._most_skipped:
                 raise ArcticSegError(
                     f"loss or gradient was NaN or infinite in {self.position.in_a_row} steps in a row, up to step "
-                    f"{step} (engine.max_skipped {self.engine.max_skipped}); {path} names their samples, such as "
-                    f"{keys()[0]}; look at these, lower optim.lr ({self.optim.lr}), or set engine.precision to fp32 "
+                    f"{step} (at most {self._most_skipped}, see engine.max_skipped); {path} names their samples, such "
+                    f"as {keys()[0]}; look at these, lower optim.lr ({self.optim.lr}), or set engine.precision to fp32 "
                     f"(now {self.engine.precision}); weights and checkpoints are as before these steps"
                 )
 

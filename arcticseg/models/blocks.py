@@ -88,7 +88,7 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     On a GPU as matrix products, ten to twenty times as fast as torch's own, whose gradient is a sum in any order: here
     it is the same in each run.
     """
-    if x.device.type == "cpu":
+    if x.device.type != "cuda":
         return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
     return resize_by_products(x, *size)
 

@@ -224,6 +224,8 @@ def _engine(cfg: RunConfig, tile: int, ranks: Ranks, saved: Checkpoint | None) -
     if saved is None:
         build.initialise(cfg, model)
     task = build.build_task(cfg, model)
+    if cfg.engine.compile:
+        task.compile(dynamic=False)
     wrapped = Objective(model, task) if task.learns else model
     if saved is not None:
         saved.load_module(wrapped)

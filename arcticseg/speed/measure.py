@@ -126,8 +126,11 @@ def _bare_loop(cfg: RunConfig, device: torch.device) -> Bare:
     network = parts.network.to(device)
     masters = Masters(network, cfg.optim)
     network = network.to(parts.dtype)
-    # As the engine does.
-    called = torch.compile(network, dynamic=False) if cfg.engine.compile else network
+    called: Any = network
+    if cfg.engine.compile:
+        # As the engine and the start of a training do.
+        called = torch.compile(network, dynamic=False)
+        parts.task.compile(dynamic=False)
     return Bare(called, parts.task, parts.assemble, batches, masters, parts.dtype)
 
 

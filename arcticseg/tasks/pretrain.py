@@ -39,6 +39,7 @@ class Pretrain(Task):
         super().__init__()
         self.targets, self.patch, self.mask_ratio = list(targets), patch, mask_ratio
         self.seed, self.normalise = seed, normalise
+        self._sums = self.sums_of
 
     def want(self, dtype: torch.dtype) -> Want:
         """Targets in float32: bf16 rounds as coarsely as a code of backscatter does."""
@@ -53,17 +54,33 @@ class Pretrain(Task):
 
     def counts(self, content: Content) -> Tensor:
         """Valid values in removed patches that have a loss."""
-        valid = patchify(content.valid(self.targets), self.patch).sum(dim=2, dtype=torch.float32)
-        mask = removed(self._kept(content), valid.shape[1])
-        return (valid * mask * (valid >= self._fewest)).sum(dtype=torch.float64)[None]
+        valid = content.valid(self.targets)
+        by_patch = valid.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))  # [B, C, rows, p, columns, p]
+        count = by_patch.sum(dim=(1, 3, 5), dtype=torch.float32).flatten(1)
+        mask = removed(self._kept(content), count.shape[1])
+        return (count * mask * (count >= self._fewest)).sum(dtype=torch.float64)[None]
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """Sum of squared errors over valid values in removed patches."""
         kept = self._kept(inputs)
         prediction, _ = network(inputs.seen, kept, None, inputs.seeds)
-        target, weight = self._target(inputs)
+        return self._sums(prediction, inputs.values(self.targets), inputs.valid(self.targets), kept)
+
+    def sums_of(self, prediction: Tensor, values: Tensor, valid: Tensor, kept: Tensor) -> Tensor:
+        """Sum of squared errors.
+
+        Args:
+            prediction: [B, L, p * p * C].
+            values: of the target planes, float32 [B, C, H, W].
+            valid: where they are, bool, equal shape.
+            kept: patches, int64 [B, K].
+        """
+        target, weight = self.target_of(values, valid)
         weight = weight * removed(kept, weight.shape[1])[..., None]
         return reconstruction_sum(prediction, target, weight)[None]
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        self._sums = torch.compile(self.sums_of, *args, **kwargs)
 
     def _kept(self, content: Content) -> Tensor:
         """What `draw` gives, on the device."""
@@ -76,10 +93,10 @@ class Pretrain(Task):
         """Valid values that a patch needs for a loss: one has no spread."""
         return 2 if self.normalise else 1
 
-    def _target(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def target_of(self, values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Target and weight, float32 [B, L, p * p * C]; weight 1 where a value is valid and its patch may count."""
-        target = patchify(inputs.values(self.targets), self.patch)
-        there = patchify(inputs.valid(self.targets), self.patch).float()
+        target = patchify(values, self.patch)
+        there = patchify(valid, self.patch).float()
         if not self.normalise:
             return target, there
         count = there.sum(2, keepdim=True)

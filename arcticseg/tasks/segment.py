@@ -35,6 +35,7 @@ class Segment(Task):
         self.weights = tuple(weights[chart] for chart in self.terms)
         # Plain dicts: the heads are the network's, and losses own no parameters.
         self._heads, self._losses = dict(heads), dict(losses)
+        self._sums, self._pairs = self.sums_of, self.pairs_of
 
     def want(self, dtype: torch.dtype) -> Want:
         """No targets: labels say what is learned."""
@@ -42,12 +43,20 @@ class Segment(Task):
 
     def counts(self, content: Content) -> Tensor:
         """What counts in each chart's loss, as pixels with a label."""
-        return torch.stack([self._losses[chart].counts(labels) for chart, labels in self._labels(content)]).double()
+        labelled = self._by_chart(content.labels)
+        return torch.stack([self._losses[chart].counts(labels) for chart, labels in labelled]).double()
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """Sum of each chart's loss."""
-        outputs = network(inputs.seen, inputs.seeds)
-        return torch.stack([self._losses[chart].sums(outputs[chart], labels) for chart, labels in self._labels(inputs)])
+        return self._sums(network(inputs.seen, inputs.seeds), inputs.labels)
+
+    def sums_of(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Sum of each chart's loss from the outputs of its head and labels, uint8 [B, 3, H, W]."""
+        return torch.stack([self._losses[chart].sums(outputs[chart], own) for chart, own in self._by_chart(labels)])
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        self._sums = torch.compile(self.sums_of, *args, **kwargs)
+        self._pairs = torch.compile(self.pairs_of, *args, **kwargs)
 
     def classes(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Chart -> classes uint8 [B, H, W] of the outputs of its head."""
@@ -55,9 +64,13 @@ class Segment(Task):
 
     def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
         """Confusion counts of the charts, int64, chart after chart, flat."""
-        predicted = self.classes(network(inputs.seen))
-        labelled = self._labels(inputs.counting(n))
-        return torch.cat([confusion_counts(labels, predicted[chart], N_CLASSES[chart]) for chart, labels in labelled])
+        pairs = self._pairs(network(inputs.seen), inputs.counting(n).labels)
+        return torch.cat([pair_counts(own, N_CLASSES[chart]) for chart, own in zip(self.terms, pairs, strict=True)])
+
+    def pairs_of(self, outputs: Mapping[str, Tensor], labels: Tensor) -> list[Tensor]:
+        """Pairs of label and predicted class of each chart, as of `class_pairs`, from labels, uint8 [B, 3, H, W]."""
+        predicted = self.classes(outputs)
+        return [class_pairs(own, predicted[chart], N_CLASSES[chart]) for chart, own in self._by_chart(labels)]
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         """Scores of the charts, and the combined score where all three are learned."""
@@ -70,9 +83,9 @@ class Segment(Task):
         pooled = scores(matrices)
         return {name: pooled[name] for name in pooled if name in self.best_by}
 
-    def _labels(self, content: Content) -> list[tuple[str, Tensor]]:
+    def _by_chart(self, labels: Tensor) -> list[tuple[str, Tensor]]:
         """Each chart learned and its labels, uint8 [B, H, W]."""
-        return [(chart, content.labels[:, CHARTS.index(chart)]) for chart in self.terms]
+        return [(chart, labels[:, CHARTS.index(chart)]) for chart in self.terms]
 
 
 def confusion_counts(labels: Tensor, predicted: Tensor, n_classes: int) -> Tensor:
@@ -83,9 +96,18 @@ def confusion_counts(labels: Tensor, predicted: Tensor, n_classes: int) -> Tenso
         predicted: uint8, equal shape.
         n_classes: at most 15.
     """
+    return pair_counts(class_pairs(labels, predicted, n_classes), n_classes)
+
+
+def class_pairs(labels: Tensor, predicted: Tensor, n_classes: int) -> Tensor:
+    """A number for each pixel's (label, predicted class), uint8, flat; masked pixels have numbers above all pairs."""
+    # Modulo 256 a masked pixel comes to 256 - n_classes or more, whatever is predicted.
+    return (labels * n_classes + predicted).flatten()
+
+
+def pair_counts(pairs: Tensor, n_classes: int) -> Tensor:
+    """How often there is each pair, int64 [n_classes ** 2]."""
     bins, codes = n_classes * n_classes, 1 << 8
-    # Modulo 256 a masked pixel comes to 256 - n_classes or more, whatever is predicted: above all pairs.
-    pairs = (labels * n_classes + predicted).flatten()
     if pairs.device.type == "cpu":
         return torch.bincount(pairs, minlength=codes)[:bins]
     # `bincount` asks a GPU for the largest value; `histc` is told the range, and counts whole numbers exactly.

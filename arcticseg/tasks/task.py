@@ -73,6 +73,9 @@ class Task(nn.Module, ABC):
             total = total + weight * mean
         return total
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile what it computes of a network's outputs, as `torch.compile` takes it; nothing, unless a task can."""
+
     @abstractmethod
     def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
         """What validation adds up over the first n samples of batches and ranks, on the device."""

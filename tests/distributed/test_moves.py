@@ -92,7 +92,7 @@ def test_a_run_moves_to_other_ranks_and_another_batch_size(tiny_shards: Path, tm
     kill(process, signal.SIGUSR1)
     process.wait(timeout=120)
     assert process.returncode == 3
-    state = json.loads(next((out / "checkpoints").glob("step-*/state.json")).read_text())
+    state = json.loads(next((out / "checkpoints").glob("step-*/state.json")).read_text())["position"]
     before = state["loader"]["consumed"]
     assert before == 4 * state["step"]
     rates = [line["lr"] for line in lines(out, "train")]

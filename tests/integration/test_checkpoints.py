@@ -17,7 +17,7 @@ from tests.training import UNET, empty_config, kill, lines, overrides, start, tr
 
 SETTINGS = UNET | {"steps": 6, "checkpoint_every": 2, "engine.zero_stage": 1}
 NEWEST, BEFORE = "step-00000006", "step-00000004"
-TENSORS = "tensors-00000.safetensors"
+TENSORS = "model-00000.safetensors"
 
 Harm = Callable[[Path], object]
 
@@ -212,7 +212,7 @@ def test_a_step_with_nan_on_one_rank_is_left_out_on_all_and_its_samples_are_name
     assert [line["skipped"] for line in lines(out, "train")] == [0, 2, 2]
     assert all(torch.isfinite(value).all() for value in load_file(last_weights(out)).values())
     # More in a row stop the run, which names a sample and says what to try; what was saved stays.
-    hooks = {"hooks": "[{name: poison, steps: [3, 4, 5]}]", "engine.max_skipped": 2}
+    hooks = {"hooks": "[{name: poison, steps: [3, 4, 5]}]"}
     again = tmp_path / "again"
     error = refused(config, overrides(tiny_shards, again, SETTINGS, settings, hooks), ranks=2, resume=False)
     assert "skipped.jsonl" in error

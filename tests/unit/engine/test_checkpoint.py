@@ -186,7 +186,7 @@ HARMS = [flip, cut, empty, Path.unlink, become_a_folder]
 
 
 @pytest.mark.parametrize("harm", HARMS)
-@pytest.mark.parametrize("name", ["tensors-00000.safetensors", "metrics.jsonl", "state.json"])
+@pytest.mark.parametrize("name", ["model-00000.safetensors", "metrics.jsonl", "state.json"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     tmp_path: Path, name: str, harm: Callable[[Path], None]
 ) -> None:
@@ -223,8 +223,8 @@ def test_no_whole_checkpoint_is_an_error_that_names_all(tmp_path: Path, harm: Ca
     for step in (3, 6):
         save(tmp_path, step)
     for step in (3, 6):
-        harm(tmp_path / "checkpoints" / f"step-0000000{step}" / "tensors-00000.safetensors")
-    with pytest.raises(ConfigError, match=r"step-00000006.*tensors-00000.*step-00000003.*tensors-00000.*'out'"):
+        harm(tmp_path / "checkpoints" / f"step-0000000{step}" / "model-00000.safetensors")
+    with pytest.raises(ConfigError, match=r"step-00000006.*model-00000.*step-00000003.*model-00000.*'out'"):
         checkpoint.newest(tmp_path, [].append)
 
 
@@ -248,7 +248,7 @@ def test_a_run_that_had_a_checkpoint_is_not_one_without(tmp_path: Path, lost: st
 def test_what_a_kill_leaves_of_a_save_is_no_checkpoint(tmp_path: Path) -> None:
     half = tmp_path / "checkpoints" / ".step-00000003.tmp"
     half.mkdir(parents=True)
-    (half / "tensors-00000.safetensors").touch()
+    (half / "model-00000.safetensors").touch()
     assert checkpoint.newest(tmp_path, [].append) is None
     (tmp_path / "checkpoints" / "step-00000004-universal").mkdir()
     save(tmp_path, 6)

@@ -61,3 +61,14 @@ def test_optimizer_follows_the_config() -> None:
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.param_groups[0]["betas"] == (0.8, 0.9)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1, 0.0}
+
+
+def test_what_would_misplace_others_comes_last_in_its_group() -> None:
+    """Under bf16 all but these begin at multiples of 16 bytes."""
+    model = nn.Sequential(nn.Linear(3, 5), nn.Linear(8, 4), nn.Conv2d(2, 4, 2))
+    for group in parameter_groups(model, 0.05):
+        parameters = group["params"]
+        assert isinstance(parameters, list)
+        sizes = [parameter.numel() % 8 for parameter in parameters]
+        assert sizes == sorted(sizes, key=bool)
+    assert [tuple(p.shape) for p in parameter_groups(model, 0.05)[0]["params"]] == [(4, 8), (4, 2, 2, 2), (5, 3)]

@@ -36,7 +36,7 @@ def test_tensors_may_change_while_they_are_written(tmp_path: Path, monkeypatch: 
     assert saver.settle() is None
     assert written == [whole]
     verify(whole)
-    assert TensorFiles([whole / "tensors-00000.safetensors"])["a"].tolist() == [1, 1, 1]
+    assert TensorFiles([whole / "model-00000.safetensors"])["a"].tolist() == [1, 1, 1]
     assert [path.name for path in whole.parent.iterdir()] == ["step-1"]
 
 

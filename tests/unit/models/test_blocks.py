@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from arcticseg.models import blocks
 from arcticseg.models.blocks import conv_norm, group_norm, group_normalised, resize, resize_by_products
 from arcticseg.models.build import build_segmenter
+from arcticseg.models.decoders import light
+from arcticseg.models.decoders import unet as unet_decoder
 from arcticseg.models.encoders import unet, vit
 from tests.networks import small
 
@@ -80,13 +82,18 @@ def gpu_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a compiler reads for a GPU, read for a CPU."""
     for module in (blocks, unet, vit):
         monkeypatch.setattr(module, "compiled_on_gpu", lambda _: torch.compiler.is_compiling())
+    for decoder in (light, unet_decoder):
+        monkeypatch.setattr(decoder, "resize", lambda x, size: resize_by_products(x, *size))
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("kind", ["unet", "light"])
-def test_compiled_for_a_gpu_all_maps_are_channels_last(gpu_form: None, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [("unet", {"encoder": {"name": "unet", "filters": [8, 16]}}), ("light", {"decoder": {"name": "light"}})],
+)
+def test_compiled_for_a_gpu_all_maps_are_channels_last(gpu_form: None, kind: str, changes: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    network = build_segmenter(small(kind), 3, 32)
+    network = build_segmenter(small(kind, **changes), 3, 32)
     x = torch.randn(2, 3, 32, 32)
     formats: list[bool] = []
 

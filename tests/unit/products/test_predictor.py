@@ -100,7 +100,10 @@ def test_a_pretraining_draws_no_charts(tmp_path: Path) -> None:
     save_file(
         {"weight": torch.zeros(1)},
         path,
-        {"config": '{"task": "pretrain", "model": {"encoder": {"name": "vit_base_patch16_224"}}}'},
+        {
+            "config": '{"task": "pretrain", "model": {"encoder": {"name": "vit_base_patch16_224"}}}',
+            **dict.fromkeys(("statistics", "tile", "factors", "simulated"), "{}"),
+        },
     )
     with pytest.raises(ConfigError, match=r"mae\.safetensors.*task: segment"):
         load_predictor(path)

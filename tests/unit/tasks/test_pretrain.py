@@ -90,7 +90,7 @@ def test_what_was_drawn_before_is_used(masked: tuple[Pretrain, Inputs]) -> None:
 def test_normalised_targets_have_mean_0_and_spread_1_over_valid_values(masked: tuple[Pretrain, Inputs]) -> None:
     _, inputs = masked
     task = Pretrain(targets=[0, 2], patch=4, mask_ratio=0.75, seed=5, normalise=True)
-    target, weight = task._target(inputs)
+    target, weight = task.target_of(inputs.values([0, 2]), inputs.valid([0, 2]))
     for values, there in zip(target.flatten(0, 1).numpy(), weight.flatten(0, 1).numpy() > 0, strict=True):
         # Of both planes together, with n - 1.
         assert values[there].mean() == pytest.approx(0, abs=1e-5)
@@ -111,9 +111,29 @@ def test_a_patch_with_one_valid_value_has_no_normalised_loss(masked: tuple[Pretr
         other = replace(inputs, data=data, x=inputs.x * data)
         counts.append((int(plain.counts(other)), int(task.counts(other))))
         assert torch.isfinite(task.sums(Zeros(2, 4), other)).all()
-        assert int(task._target(other)[1][0, patch].sum()) == (2 if valid == 2 else 0)
+        assert int(task.target_of(other.values([0, 2]), other.valid([0, 2]))[1][0, patch].sum()) == (
+            2 if valid == 2 else 0
+        )
     least = counts[0][0]
     assert counts == [(least, least), (least + 1, least), (least + 2, least + 2)]
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_a_compiled_loss_is_one_graph_with_the_same_numbers(masked: tuple[Pretrain, Inputs], normalise: bool) -> None:
+    _, inputs = masked
+    task = Pretrain(targets=[0, 2], patch=4, mask_ratio=0.75, seed=5, normalise=normalise)
+    prediction = torch.randn(2, 16, 32, requires_grad=True)
+
+    def found() -> tuple[Tensor, Tensor]:
+        sums = task.sums(lambda *_: (prediction, None), inputs)
+        return sums, torch.autograd.grad(sums.sum(), prediction)[0]
+
+    plain = found()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    task.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(found(), plain, rtol=1e-6, atol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def test_dropped_planes_stay_targets() -> None:

@@ -97,6 +97,31 @@ def test_sums_are_those_of_the_losses_written_out() -> None:
     np.testing.assert_allclose(sums, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("head", ["classification", "regression"])
+def test_compiled_losses_and_tallies_are_one_graph_each_with_the_same_numbers(head: str) -> None:
+    torch.manual_seed(3)
+    model = ModelConfig(heads={"SIC": HeadConfig.named(head)})
+    inputs = inputs_of(torch.zeros(4, 2, 16, 16), charts_like(4, 16))
+    planes = N_CLASSES | ({"SIC": 1} if head == "regression" else {})
+    outputs = {chart: (4 * torch.randn(4, planes[chart], 16, 16)).requires_grad_() for chart in CHARTS}
+
+    def found(task: Segment) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        sums = task.sums(lambda x, seeds: outputs, inputs)
+        grads = torch.autograd.grad(sums.sum(), list(outputs.values()))
+        return sums, task.tally(lambda x: outputs, inputs, 3), grads
+
+    task = task_of(model)
+    sums, tally, grads = found(task)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    task.compile(backend="aot_eager", fullgraph=True, dynamic=False)
+    compiled = found(task)
+    torch.testing.assert_close(compiled[0], sums, rtol=1e-6, atol=0)
+    torch.testing.assert_close(compiled[2], grads, rtol=1e-6, atol=1e-6)
+    assert torch.equal(compiled[1], tally)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
 def test_the_scores_of_some_charts_are_the_same_as_among_all() -> None:
     inputs = inputs_of(torch.zeros(2, 2, 8, 8), charts_like(2, 8))
     whole = task_of(ModelConfig())

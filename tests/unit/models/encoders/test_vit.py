@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from arcticseg.errors import ConfigError
 from arcticseg.models.encoders.vit import build_vit, evenly_spaced
@@ -32,6 +35,28 @@ def test_last_map_is_what_timm_computes() -> None:
     x = torch.randn(2, 3, 32, 32)
     tokens = vit.forward_features(x)[:, 1:]
     torch.testing.assert_close(vit(x)[-1].flatten(2).transpose(1, 2), tokens, rtol=0, atol=0)
+
+
+class Copied(TorchDispatchMode):
+    """Counts the values of each tensor that an operation makes anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and not function.is_view:
+            self.sizes.append(made.numel())
+        return made
+
+
+def test_only_the_kept_patches_are_copied_out_of_an_image() -> None:
+    vit = build_vit(26, 32, "vit_tiny_patch16_224", **SMALL)
+    x, kept = torch.randn(2, 26, 32, 32), torch.tensor([[0, 5, 6, 9], [1, 2, 3, 4]])
+    with Copied() as copied:
+        vit.patch_embed(x, kept)
+    assert max(copied.sizes) == x.numel() // 4
 
 
 def test_kept_patches_do_not_see_the_others() -> None:
