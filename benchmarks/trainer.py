@@ -19,21 +19,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from arcticseg.run.config import load
-from arcticseg.speed import standin
+from arcticseg.speed import standin, turns
 from arcticseg.speed.bench import Effort, rows
 from arcticseg.speed.clock import Phases, rounded
 
 # Least share of the bare loop's samples/s; largest share of a step that the trainer adds on a CPU; waits; data wait.
 SHARE, OVERHEAD, WAITS, DATA_WAIT = 0.97, 0.03, 1.0, 0.01
 WORKERS = 14
-GPU = Effort(Phases(warmup=20, timed=60, watched=9, profiled=5), seconds=3.0)
+GPU = Effort(Phases(warmup=10, timed=30, watched=5, profiled=3), seconds=1.5)
 CPU = Effort(Phases(warmup=5, timed=20), seconds=2.0, pairs=5, ranks=2)
 
 
@@ -49,8 +50,8 @@ class Case:
 
 _LARGE = "model.encoder.name=vit_large_patch16_224"
 CASES = {
-    "mae_b": Case("pretrain_vit", ("pretrain.decoder_depth=8",), 256, 1500),
-    "mae_b4": Case("pretrain_vit", ("pretrain.decoder_depth=4",), 256, 2200),
+    "mae_b": Case("pretrain_vit", ("pretrain.decoder_depth=8",), 128, 1500),
+    "mae_b4": Case("pretrain_vit", ("pretrain.decoder_depth=4",), 128, 2200),
     "mae_l": Case("pretrain_vit", (_LARGE, "pretrain.decoder_depth=8"), 128, 800),
     "vit_light": Case("scratch_vit", (), 64, 750),
     "unet": Case("scratch_unet", (), 128, 950),
@@ -81,24 +82,35 @@ def measure(name: str, arguments: argparse.Namespace) -> None:
 
 def run_cases(names: list[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """All rows of all cases, told as they come, each case in a process with a limit of time."""
-    caches = {"TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / "arcticseg-inductor")}
-    found = []
-    with open(arguments.out / "trainer.jsonl", "a", encoding="utf-8") as file:
-        for name in names:
-            command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--shards", str(arguments.shards)]
-            began = time.monotonic()
-            process = subprocess.Popen(command, env=caches | os.environ, stdout=subprocess.PIPE, text=True)
-            timer = _killer(process, arguments.budget)
-            assert process.stdout is not None
-            for text in process.stdout:
-                if text.startswith("{"):
-                    print(text, end="", flush=True)
-                    file.write(text), file.flush()
-                    found.append(json.loads(text))
-            timer.cancel()
-            seconds = time.monotonic() - began
-            print(f"{name}: {seconds:.0f} s, status {process.wait()}", file=sys.stderr, flush=True)
+    found: list[dict[str, Any]] = []
+    with (
+        open(arguments.out / "trainer.jsonl", "a", encoding="utf-8") as file,
+        tempfile.NamedTemporaryFile() as turn,
+        ThreadPoolExecutor(len(names) if arguments.together else 1) as pool,
+    ):
+        caches = {"TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / "arcticseg-inductor")}
+        environment = caches | os.environ | {turns.VARIABLE: turn.name}
+        for _ in pool.map(lambda name: _run_case(name, arguments, environment, file, found), names):
+            pass
     return found
+
+
+def _run_case(
+    name: str, arguments: argparse.Namespace, environment: dict[str, str], file: IO[str], found: list[dict[str, Any]]
+) -> None:
+    command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--shards", str(arguments.shards)]
+    began = time.monotonic()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    timer = _killer(process, arguments.budget)
+    assert process.stdout is not None
+    for text in process.stdout:
+        if text.startswith("{"):
+            print(text, end="", flush=True)
+            file.write(text), file.flush()
+            found.append(json.loads(text))
+    timer.cancel()
+    seconds = time.monotonic() - began
+    print(f"{name}: {seconds:.0f} s, status {process.wait()}", file=sys.stderr, flush=True)
 
 
 def _killer(process: subprocess.Popen[str], seconds: float) -> Any:
@@ -147,6 +159,7 @@ def main() -> int:
     parser.add_argument("--case", default=",".join(CASES), help="cases, with commas (default: all)")
     parser.add_argument("--batch", type=int, help="samples of a micro batch on a GPU (default: the case's own)")
     parser.add_argument("--budget", type=float, default=150.0, help="seconds for a case (default 150)")
+    parser.add_argument("--together", action="store_true", help="all cases at once, on the clock one at a time")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("set", nargs="*", help="overrides of the configs, such as engine.compile=true")
     arguments = parser.parse_intermixed_args()

@@ -116,6 +116,11 @@ class Loader:
         return self._batches()
 
     @property
+    def waited(self) -> float:
+        """Seconds in which a step was held up by reading and decoding."""
+        return self._ring.waited
+
+    @property
     def trouble(self) -> bool:
         """Whether this rank has an error, or damage that the others do not know of."""
         return self._error is not None or bool(self._new_damages())

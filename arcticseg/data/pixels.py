@@ -20,12 +20,14 @@ from arcticseg.data.planes import POLARISATION
 from arcticseg.data.view import View
 from arcticseg.ice.channels import CHANNELS, SAR
 
-# A plane as a whole is never an intermediate result: as often as it is needed it is computed from codes again.
+# A plane as a whole is never an intermediate result: as often as it is needed it is computed from codes again. A kernel
+# writes two of them: where it writes eight or more, its registers no longer do (looked at in code for sm_90).
 # Trials of several block sizes would need copies of all that is written.
 _OPTIONS: dict[str, Any] = {
     "realize_reads_threshold": 10_000,
+    "realize_acc_reads_threshold": 10_000,
     "realize_opcount_threshold": 10_000,
-    "max_fusion_size": 256,
+    "max_fusion_size": 2,
     "triton.autotune_pointwise": False,
 }
 

@@ -116,6 +116,8 @@ class Ring:
         self._tickets = 0
         # Worker -> start of the read that was named in a warning.
         self._warned: dict[int, int] = {}
+        # Seconds that `fill` was held up by workers.
+        self.waited = 0.0
 
     def fill(self, requested: Iterator[PlacedSamples]) -> Iterator[Filled]:
         """Micro batches as they are requested, each of at most `micro_batch` samples; free slots are filled ahead.
@@ -177,7 +179,9 @@ class Ring:
 
     def _collect(self) -> None:
         """Wait a while for answers; where none comes, look after the workers."""
+        began = time.monotonic()
         answers = self._crew.collect(min(1.0, self.patience / 4))
+        self.waited += time.monotonic() - began
         for answer in answers:
             filling = self._by_ticket.pop(answer.ticket)
             filling.open.discard(answer.ticket)

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import tarfile
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -181,6 +182,8 @@ class WebDatasetLoader:
         self.selection, self.share = selection, share
         self.workers, self.augment = workers, augment
         self.consumed = 0
+        # Seconds in which a step was held up by reading and decoding.
+        self.waited = 0.0
         self._batches: Iterator[Batch] | None = None
         self._error: ArcticSegError | None = None
 
@@ -210,11 +213,14 @@ class WebDatasetLoader:
         """The micro batches of the next optimiser step; an empty list where reading fails, which is `trouble`."""
         if self._batches is None:
             self._batches = iter(self)
+        began = time.monotonic()
         try:
             return [next(self._batches) for _ in range(self.share.accumulation_steps)]
         except ArcticSegError as error:
             self._error = error
             return []
+        finally:
+            self.waited += time.monotonic() - began
 
     @property
     def trouble(self) -> bool:

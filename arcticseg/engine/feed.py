@@ -15,7 +15,6 @@ come later: the state of the loader changes in `Loader.settle` and `stepped` onl
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -105,7 +104,6 @@ class Feed:
 
     Attributes:
         stage: where batches become inputs.
-        waited: seconds spent on waiting for batches.
     """
 
     def __init__(
@@ -118,7 +116,7 @@ class Feed:
         tell: Callable[[Sequence[Damage]], None],
         seeds: Seeds | None = None,
     ) -> None:
-        self.loader, self.waited = loader, 0.0
+        self.loader = loader
         self.stage = make_stage(assemble, ranks.device)
         loader.copies_on(self.stage.stream)
         self._assemble, self._task, self._ranks = assemble, task, ranks
@@ -145,9 +143,7 @@ class Feed:
 
     def read_ahead(self, step: int) -> None:
         """Read the batches of a step, tell the other ranks how that went, and start to copy, count and assemble."""
-        began = time.monotonic()
         batches = self.loader.step(in_use=1 if self.stage.keeps else 0)
-        self.waited += time.monotonic() - began
         self._ahead = self._begin(batches, step)
 
     def _begin(self, batches: Sequence[Batch], step: int) -> _Ahead:

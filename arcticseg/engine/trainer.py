@@ -128,7 +128,7 @@ class Trainer:
     def _train(self) -> bool:
         self.step.train()
         total = self.training.last
-        since, samples, waited = time.monotonic(), 0, self.feed.waited
+        since, samples, waited = time.monotonic(), 0, self.loader.waited
         stopped, finished = False, self._finished()
         turns = self.feed.turns(self.position.step, total)
         while self.position.step < total and not (stopped or finished):
@@ -148,19 +148,19 @@ class Trainer:
                 values = self._values(sums, turn.counted, rate)
                 now = time.monotonic()
                 values["samples_per_s"] = round(samples / max(now - since, 1e-9), 3)
-                values["data_wait"] = round((self.feed.waited - waited) / max(now - since, 1e-9), 5)
-                since, samples, waited = now, 0, self.feed.waited
+                values["data_wait"] = round((self.loader.waited - waited) / max(now - since, 1e-9), 5)
+                since, samples, waited = now, 0, self.loader.waited
             beat(f"hooks after step {self.position.step}")
             for hook in self.hooks:
                 hook.on_step(self.position.step, values)
             if done or _due(self.position.step, self.every.validation):
                 self._validate()
                 finished = None if done else self._finished()
-                since, samples, waited = time.monotonic(), 0, self.feed.waited
+                since, samples, waited = time.monotonic(), 0, self.loader.waited
             ends = done or stopped or bool(finished)
             if ends or _due(self.position.step, self.every.checkpoint):
                 self._checkpoint(ends)
-                since, samples, waited = time.monotonic(), 0, self.feed.waited
+                since, samples, waited = time.monotonic(), 0, self.loader.waited
         self._tell("summary", self._summary())
         if self.position.step < total and not finished:
             return False

@@ -15,6 +15,7 @@ from arcticseg.speed.clock import Phases, rounded
 from arcticseg.speed.device import device_here
 from arcticseg.speed.measure import Row
 from arcticseg.speed.ranks import communication
+from arcticseg.speed.turns import TurnOnTheClock
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,18 @@ def rows(cfg: RunConfig, effort: Effort, of_ranks: RunConfig | None = None) -> I
         cfg: of one rank, such as `standin` makes it.
         of_ranks: that of `effort.ranks` ranks; None: talking is not measured.
     """
-    device = device_here()
-    here = measure.machine(device)
-    yield "machine", here
+    device, turn = device_here(), TurnOnTheClock()
     work = measure.work_here(cfg)
+    turn.take()
+    here = measure.machine(device)
+    alone = measure.loader_alone(cfg, device, effort.seconds)
+    turn.give()
+    yield "machine", here
+    yield "loader", alone
 
     def rated(row: Row) -> Row:
         return row | measure.efficiency(work, row["samples_per_s"], here["product_tflops"])
 
-    yield "loader", measure.loader_alone(cfg, device, effort.seconds)
     if torch.cuda.is_available() or not effort.pairs:
         bare = measure.bare(cfg, device, effort.phases.warmup, effort.phases.timed)
         yield "bare loop", rated(bare)

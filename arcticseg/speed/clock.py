@@ -17,6 +17,7 @@ import torch
 from arcticseg.engine.hooks.hook import Hook, Training, Values, numbers
 from arcticseg.speed.device import synchronise
 from arcticseg.speed.talk import Talk
+from arcticseg.speed.turns import COMPILED, TurnOnTheClock
 
 _OURS = str(Path(__file__).parents[1])
 # What the profiler calls a wait of the host for the device.
@@ -68,6 +69,7 @@ class Clock(Hook):
     def __post_init__(self) -> None:
         self._waited: list[float] = []
         self._talk: Talk | None = None
+        self._turn = TurnOnTheClock()
 
     def on_start(self, training: Training) -> None:
         self.device, self._first = training.ranks.device, training.first
@@ -85,6 +87,8 @@ class Clock(Hook):
 
     def on_step(self, step: int, values: Values | None) -> None:
         done = step - self._first
+        if done == COMPILED:
+            self._turn.take()
         if values is not None and self.phases.warmup < done <= self.phases.warmup + self.phases.timed:
             self._waited += [value for name, value in numbers(values).items() if name == "data_wait"]
         for action in self._ends.get(done, ()):
@@ -92,6 +96,7 @@ class Clock(Hook):
         if done > self.phases.warmup and done < self.phases.warmup + self.phases.timed:
             self._steps.append(time.perf_counter())
         if done == self.phases.total - 1:
+            self._turn.give()
             raise MeasuredError
 
     def _start_timing(self) -> None:

@@ -32,6 +32,7 @@ from arcticseg.speed.bare import Bare, BareDeepSpeed, Masters, plain_engine
 from arcticseg.speed.clock import Clock, MeasuredError, Phases, middle
 from arcticseg.speed.device import free, synchronise
 from arcticseg.speed.network import work_of
+from arcticseg.speed.turns import COMPILED, TurnOnTheClock
 
 Row = dict[str, Any]
 # Edge of the square matrices whose product says what a device can do: on a GPU, on a CPU.
@@ -135,9 +136,12 @@ def _bare_loop(cfg: RunConfig, device: torch.device) -> Bare:
 
 
 def _run_bare(loop: Bare, device: torch.device, warmup: int, steps: int) -> Row:
-    assembling = _timed(lambda: loop.assemble(loop.batches[0]), device, 5)
-    for _ in range(warmup):
+    turn = TurnOnTheClock()
+    for number in range(warmup):
+        if number == COMPILED:
+            turn.take()
         loop.step()
+    assembling = _timed(lambda: loop.assemble(loop.batches[0]), device, 5)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     synchronise(device)
@@ -148,6 +152,7 @@ def _run_bare(loop: Bare, device: torch.device, warmup: int, steps: int) -> Row:
     row: Row = {"step_ms": 1e3 * (time.perf_counter() - began) / steps, "assemble_ms": 1e3 * assembling}
     if device.type == "cuda":
         row["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    turn.give()
     return row
 
 

