@@ -111,7 +111,7 @@ class Value:
 class Batches:
     """A loader of one value a step."""
 
-    damaged, trouble = 0, False
+    damaged, trouble, waited = 0, False, 0.0
 
     def __init__(self, consumed: int = 0) -> None:
         self.consumed = self.read = consumed
