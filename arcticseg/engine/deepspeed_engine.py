@@ -47,6 +47,8 @@ def deepspeed_config(cfg: EngineConfig, world_size: int) -> dict[str, Any]:
         "fp16": {"enabled": cfg.precision == "fp16"},
         "data_types": {"grad_accum_dtype": cfg.gradients if half else "fp32"},
         "communication_data_type": cfg.gradients,
+        # It waits for the device twice a micro batch.
+        "timers": {"throughput": {"enabled": False}},
         # Its own progress lines; ours are in hooks.
         "steps_per_print": 1 << 40,
     }

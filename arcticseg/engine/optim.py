@@ -18,24 +18,27 @@ _ALIGNED = 8
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: matrices and kernels decay; biases, norms, positions and tokens do not.
+    """Groups of two kinds: matrices and kernels decay; biases, norms, positions and tokens do not.
 
     A group's `lr_scale` multiplies the learning rate of a step. ZeRO lays the weights of a group one after the other,
-    in this order: those whose bytes would misplace what follows come last, as compiled kernels read 16 at a time.
+    and compiled kernels read 16 bytes at a time: so a weight that would misplace what follows has a group of its own.
     """
     decay: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
+    alone: list[dict[str, object]] = []
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            is_plain = parameter.ndim < 2 or name.rpartition(".")[2] in _NO_DECAY
+        if not parameter.requires_grad:
+            continue
+        is_plain = parameter.ndim < 2 or name.rpartition(".")[2] in _NO_DECAY
+        if parameter.numel() % _ALIGNED:
+            alone.append({"params": [parameter], "weight_decay": 0.0 if is_plain else weight_decay, "lr_scale": 1.0})
+        else:
             (plain if is_plain else decay).append(parameter)
-    for group in (decay, plain):
-        group.sort(key=lambda parameter: parameter.numel() % _ALIGNED != 0)
     groups: list[dict[str, object]] = [
         {"params": decay, "weight_decay": weight_decay, "lr_scale": 1.0},
         {"params": plain, "weight_decay": 0.0, "lr_scale": 1.0},
     ]
-    return [group for group in groups if group["params"]]
+    return [*(group for group in groups if group["params"]), *alone]
 
 
 def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.Optimizer:

@@ -169,7 +169,7 @@ def gradients(engine: Any) -> list[Tensor]:
         return list(optimizer.fp32_groups_gradient_flat_partition)
     if _offloads(optimizer):
         return [master.grad for master in _masters(optimizer) if master.grad is not None]
-    averaged = optimizer.averaged_gradients.values()
+    averaged = [group for _, group in sorted(optimizer.averaged_gradients.items())]
     return [part for group in averaged if group is not None for part in _parts(group) if part is not None]
 
 

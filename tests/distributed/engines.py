@@ -100,6 +100,16 @@ class Several(Step):
         return self.guards[""].read()
 
 
+def _count_waits(told: dict[str, Any]) -> None:
+    """Count how often DeepSpeed waits for the device; on a CPU there is nothing to wait for."""
+    from deepspeed.accelerator import get_accelerator
+
+    def wait(*_: Any) -> None:
+        told["waits"] += 1
+
+    get_accelerator().synchronize = wait
+
+
 def main(argv: Sequence[str]) -> int:
     """Entry point of one rank."""
     out = Path(argv[0])
@@ -132,7 +142,8 @@ def main(argv: Sequence[str]) -> int:
         for part, engine in engines.items()
         for piece in reshard.pieces(engine)
     )
-    told: dict[str, Any] = {"exact": exact, "losses": [], "norms": []}
+    told: dict[str, Any] = {"exact": exact, "losses": [], "norms": [], "waits": 0}
+    _count_waits(told)
     for number in range(keys["first"], keys["last"]):
         told["losses"].append(step.train_on(number, number == keys["bad"] and ranks.rank == 0))
         told["norms"].append(float(step.norm))

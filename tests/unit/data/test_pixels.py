@@ -8,7 +8,8 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import torch
+
+torch = pytest.importorskip("torch")
 
 from arcticseg.data import pixels
 from arcticseg.data.augment import Augment

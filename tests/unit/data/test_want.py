@@ -9,7 +9,8 @@ from unittest import mock
 import made
 import numpy as np
 import pytest
-import torch
+
+torch = pytest.importorskip("torch")
 
 from arcticseg.data.augment import Augment
 from arcticseg.data.batch import Batch, collate
