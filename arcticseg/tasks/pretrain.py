@@ -15,7 +15,7 @@ from arcticseg.data.order import generators
 from arcticseg.models.mae import kept_count, patchify, removed
 from arcticseg.tasks.config import PRETRAIN_SCORES
 from arcticseg.tasks.losses.pixel import reconstruction_sum
-from arcticseg.tasks.task import Forward, Task
+from arcticseg.tasks.task import Forward, Task, need_numbers
 
 
 class Pretrain(Task):
@@ -110,7 +110,12 @@ class Pretrain(Task):
         return torch.cat([self.sums(network, counting).double(), self.counts(counting)])
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
-        """`reconstruction`: share of the variance explained by unit-variance targets, 1 - mean squared error."""
+        """`reconstruction`: share of the variance explained by unit-variance targets, 1 - mean squared error.
+
+        Raises:
+            ArcticSegError: the network gave NaN or infinity.
+        """
+        need_numbers(int(not np.isfinite(total[0])))
         return {"reconstruction": None if total[1] == 0 else float(1.0 - total[0] / total[1])}
 
 

@@ -16,7 +16,7 @@ from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.models.heads import Head
 from arcticseg.tasks.config import segment_scores
 from arcticseg.tasks.losses.loss import Loss
-from arcticseg.tasks.task import Forward, Task
+from arcticseg.tasks.task import Forward, Task, need_numbers
 
 
 class Segment(Task):
@@ -63,9 +63,12 @@ class Segment(Task):
         return {chart: self._heads[chart].classes(outputs[chart]) for chart in self.terms}
 
     def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
-        """Confusion counts of the charts, int64, chart after chart, flat."""
-        pairs = self._pairs(network(inputs.seen), inputs.counting(n).labels)
-        return torch.cat([pair_counts(own, N_CLASSES[chart]) for chart, own in zip(self.terms, pairs, strict=True)])
+        """Confusion counts of the charts, int64, chart after chart, flat; last, how many outputs are no numbers."""
+        outputs = network(inputs.seen)
+        pairs = self._pairs(outputs, inputs.counting(n).labels)
+        counts = [pair_counts(own, N_CLASSES[chart]) for chart, own in zip(self.terms, pairs, strict=True)]
+        bad = torch.stack([part[:n].isfinite().logical_not().sum() for part in outputs.values()]).sum()
+        return torch.cat([*counts, bad[None]])
 
     def pairs_of(self, outputs: Mapping[str, Tensor], labels: Tensor) -> list[Tensor]:
         """Pairs of label and predicted class of each chart, as of `class_pairs`, from labels, uint8 [B, 3, H, W]."""
@@ -73,7 +76,12 @@ class Segment(Task):
         return [class_pairs(own, predicted[chart], N_CLASSES[chart]) for chart, own in self._by_chart(labels)]
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
-        """Scores of the charts, and the combined score where all three are learned."""
+        """Scores of the charts, and the combined score where all three are learned.
+
+        Raises:
+            ArcticSegError: the network gave NaN or infinity, which would count as class 0.
+        """
+        need_numbers(int(total[-1]))
         matrices = {chart: np.zeros((N_CLASSES[chart],) * 2, total.dtype) for chart in CHARTS}
         first = 0
         for chart in self.terms:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from arcticseg.data.inputs import Content, Inputs, Want
+from arcticseg.errors import ArcticSegError
 
 # A network's forward, or what stands for it.
 Forward = Callable[..., Any]
@@ -88,6 +89,22 @@ class Task(nn.Module, ABC):
     def learns(self) -> bool:
         """Whether it owns parameters."""
         return next(self.parameters(), None) is not None
+
+
+def need_numbers(bad: int) -> None:
+    """See that a network gave numbers for the validation samples.
+
+    Args:
+        bad: how many of its outputs are NaN or infinite.
+
+    Raises:
+        ArcticSegError: some are.
+    """
+    if bad:
+        raise ArcticSegError(
+            f"the network gives NaN or infinity for validation samples ({bad} values), so no scores are told and no best "
+            "weights kept; lower optim.lr, or set engine.precision to fp32; checkpoints before are as they were"
+        )
 
 
 class Objective(nn.Module):

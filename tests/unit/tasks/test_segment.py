@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
+from arcticseg.errors import ArcticSegError
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.models.build import build_segmenter
 from arcticseg.models.config import HeadConfig, ModelConfig
@@ -83,7 +84,7 @@ def test_a_tally_is_the_confusion_of_scikit_learn(head: str) -> None:
         expected = confusion_matrix(labels[:3, i][kept], guess.astype(int)[kept.numpy()], labels=range(n))
         np.testing.assert_array_equal(tally[first : first + n * n].reshape(n, n), expected)
         first += n * n
-    assert first == len(tally)
+    assert first == len(tally) - 1
 
 
 def test_sums_are_those_of_the_losses_written_out() -> None:
@@ -130,7 +131,7 @@ def test_the_scores_of_some_charts_are_the_same_as_among_all() -> None:
         task = task_of(ModelConfig(charts=charts))
         assert task.best_by == charts
         tally = task.tally(Constant(), inputs, 2)
-        assert len(tally) == sum(N_CLASSES[chart] ** 2 for chart in charts)
+        assert len(tally) == sum(N_CLASSES[chart] ** 2 for chart in charts) + 1
         assert task.scores(tally.numpy()) == {chart: of_all[chart] for chart in charts}
         assert task.counts(inputs).tolist() == [
             count for chart, count in zip(CHARTS, whole.counts(inputs).tolist(), strict=True) if chart in charts
@@ -158,3 +159,16 @@ def test_a_network_of_some_charts_learns_from_their_labels_alone(kind: str, char
         losses_seen.append(loss.item())
     assert losses_seen[-1] < losses_seen[0]
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_outputs_that_are_no_numbers_give_no_scores(bad: float) -> None:
+    """They would count as class 0, open water."""
+    task = task_of(ModelConfig(heads={"SIC": HeadConfig.named("classification")}))
+    outputs = {chart: torch.zeros(4, N_CLASSES[chart], 16, 16) for chart in CHARTS}
+    inputs = inputs_of(torch.zeros(4, 2, 16, 16), charts_like(4, 16))
+    outputs["SOD"][3, 1, 2, 5] = bad
+    # Samples that do not count may be anything.
+    assert set(task.scores(task.tally(lambda x: outputs, inputs, 3).numpy())) >= set(CHARTS)
+    with pytest.raises(ArcticSegError, match=r"NaN or infinity.*1 values.*optim\.lr"):
+        task.scores(task.tally(lambda x: outputs, inputs, 4).numpy())
