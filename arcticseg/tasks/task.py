@@ -102,8 +102,8 @@ def need_numbers(bad: int) -> None:
     """
     if bad:
         raise ArcticSegError(
-            f"the network gives NaN or infinity for validation samples ({bad} values), so no scores are told and no best "
-            "weights kept; lower optim.lr, or set engine.precision to fp32; checkpoints before are as they were"
+            f"the network gives NaN or infinity for validation samples ({bad} values), so no scores are told and no "
+            "best weights kept; lower optim.lr, or set engine.precision to fp32; checkpoints before are as they were"
         )
 
 
