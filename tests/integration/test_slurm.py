@@ -135,7 +135,8 @@ def test_trains_on_two_nodes(slurm: dict[str, str], tiny_shards: Path, tmp_path:
     wait_for_end(slurm, job, tmp_path)
     assert [line["step"] for line in lines(tmp_path / "run", "train")] == [1, 2, 3, 4]
     (checkpoint,) = (tmp_path / "run" / CHECKPOINTS).glob("step-*")
-    assert '"world_size": 2' in (checkpoint / "state.json").read_text()
+    # Two ranks have written.
+    assert {"model-00000.safetensors", "model-00001.safetensors"} <= {path.name for path in checkpoint.iterdir()}
 
 
 def test_a_signal_before_the_time_limit_checkpoints_and_queues_again(

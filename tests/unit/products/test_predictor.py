@@ -102,7 +102,7 @@ def test_a_pretraining_draws_no_charts(tmp_path: Path) -> None:
         path,
         {
             "config": '{"task": "pretrain", "data": {}, "model": {"encoder": {"name": "vit_base_patch16_224"}}}',
-            **dict.fromkeys(("statistics", "tile", "factors", "simulated"), "{}"),
+            **{"statistics": "{}", "tile": "64", "factors": "[2]", "simulated": "true"},
         },
     )
     with pytest.raises(ConfigError, match=r"mae\.safetensors.*task: segment"):
