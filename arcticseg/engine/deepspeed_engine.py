@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import logging
+import warnings
 from typing import Any
 
 import torch
@@ -66,6 +67,8 @@ def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: 
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
+    # DeepSpeed 0.19.8 calls torch's collectives by names that torch 2.13 is about to change.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.", FutureWarning)
     _import_muon()
     exact = {name: parameter.data for name, parameter in model.named_parameters()}
     # It prints to stdout what memory it uses, which is not output of ours.
