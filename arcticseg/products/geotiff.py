@@ -38,6 +38,8 @@ class GeoTIFF(Product):
             ) as dataset:  # fmt: skip
                 dataset.write(drawn.charts)
                 dataset.descriptions = CHARTS
+                if drawn.comment:
+                    dataset.update_tags(comment=drawn.comment)
                 if drawn.scene.simulated:
                     dataset.update_tags(**{simulated.ATTRIBUTE: SIMULATED})
             with atomic_path(path) as temporary:

@@ -76,6 +76,8 @@ def _attributes(drawn: Drawn) -> dict[str, str]:
         "pixel_spacing": str(drawn.layers.pixel_spacing),
         "trained_on_simulated_scenes": str(network.simulated),
     }
+    if drawn.comment:
+        attributes["comment"] = drawn.comment
     if scene.simulated:
         attributes[simulated.ATTRIBUTE] = SIMULATED
     return attributes

@@ -64,6 +64,11 @@ class Drawn:
         """Latitude and longitude of the pixels at 80 m, float64 [H, W]."""
         return chart_positions(self.scene)
 
+    @property
+    def comment(self) -> str:
+        """The notes of the scene as one text, which files carry as attribute `comment` (CF); empty: there are none."""
+        return "; ".join(self.scene.notes)
+
 
 class Product(ABC):
     """A kind of file that is made of a drawn scene.

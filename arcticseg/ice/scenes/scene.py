@@ -61,6 +61,8 @@ class Scene(ABC):
         polarisations: which of `hh`, `hv` it holds.
         geo: geolocation and incidence angle on a grid of pixels.
         has_chart: whether there is an ice chart.
+        notes: what was done to the file's values, or is odd about them, and whoever uses a product must know: a clause
+            each, such as "resampled from 50 m to 40 m"; products carry them.
         threads: number of threads that may work on the scene at a time; only speed depends on it.
     """
 
@@ -74,6 +76,7 @@ class Scene(ABC):
     polarisations: tuple[str, ...]
     geo: GeoGrid
     has_chart: bool
+    notes: tuple[str, ...] = ()
     threads: int = 1
 
     @abstractmethod

@@ -24,6 +24,7 @@ from arcticseg.products.product import Drawn
 from tests import scenes
 
 LINES, SAMPLES = 200, 220
+NOTES = {False: "", True: "resampled from 50 m to 40 m; HV not denoised"}
 CHARTS = random_charts((LINES // 2, SAMPLES // 2))
 
 
@@ -34,6 +35,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     variables = scenes.raw(LINES, SAMPLES)
     path = scenes.write(folder / "a.nc", variables, {"simulated": "simulated: by a test"} if request.param else {})
     with open_scene(path) as scene:
+        scene.notes = ("resampled from 50 m to 40 m", "HV not denoised") if request.param else ()
         yield drawn(scene, CHARTS)
 
 
@@ -54,6 +56,7 @@ def test_netcdf(made: Drawn, tmp_path: Path) -> None:
         assert file.pixel_spacing == "80.0"
         assert file.source == "ArcticSeg, test, factor 4"
         assert file.trained_on_simulated_scenes == "True"
+        assert getattr(file, "comment", "") == NOTES[made.scene.simulated]
         assert file.title.startswith("SIMULATED") == made.scene.simulated
         assert ("simulated" in file.ncattrs()) == made.scene.simulated
 
@@ -64,6 +67,7 @@ def test_geotiff(made: Drawn, tmp_path: Path) -> None:
         np.testing.assert_array_equal(file.read(), CHARTS)
         assert file.descriptions == ("SIC", "SOD", "FLOE")
         assert file.nodata == 255
+        assert file.tags().get("comment", "") == NOTES[made.scene.simulated]
         assert ("simulated" in file.tags()) == made.scene.simulated
         points, crs = file.gcps
     assert crs.to_epsg() == 4326
