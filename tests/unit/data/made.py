@@ -17,6 +17,16 @@ from arcticseg.data.tile import Tile, tile_key
 from arcticseg.ice.channels import COARSE
 
 SIZE = 16
+SCENE_FACTS: dict[str, Any] = {
+    "simulated": False,
+    "ice_service": "cis",
+    "time": "2020-02-03T04:05:06+00:00",
+    "has_chart": True,
+    "shape": [100, 100],
+    "tiles": {},
+    "counts": {},
+    "warnings": [],
+}
 
 
 def tile(
@@ -84,16 +94,16 @@ def write(folder: Path, tiles: list[Tile], split: str = "train", per_shard: int 
             )
             for (key, item), start, end in zip(items.items(), starts, ends, strict=True)
         ]
-        manifests.write_index(path, entries)
-        shards.append(ShardEntry(path.name, len(data), manifests.hash_file(path), len(entries)))
+        index = manifests.write_index(path, entries)
+        shards.append(ShardEntry(path.name, len(data), manifests.hash_file(path), len(entries), index))
         all_entries += entries
     manifest = Manifest(
         tile=tiles[0].hh.shape[0],
         factors=tuple(sorted({item.factor for item in tiles})),
         splits={split: tuple(shards)},
-        scenes={item.scene: {"split": split} for item in tiles},
+        scenes={item.scene: SCENE_FACTS | {"split": split} for item in tiles},
         statistics={},
-        builder={},
+        builder={"version": "0", "config": {}},
         simulated=False,
         fingerprint=manifests.fingerprint(all_entries),
     )

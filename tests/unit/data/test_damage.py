@@ -267,7 +267,7 @@ def test_a_missing_shard_stops_all_ranks(folder: Path, make_world: Callable[...,
 def test_the_index_of_another_shard(folder: Path, pristine: Path, make_world: Callable[..., World]) -> None:
     index, other = folder / "train-000000.json", folder / "train-000001.json"
     shutil.copy(other, index)
-    with pytest.raises(ShardError, match=r"train-000000\.json: .* train-000001\.tar, not of train-000000"):
+    with pytest.raises(ShardError, match=r"train-000000\.json: .* 'train-000001\.tar', not of train-000000"):
         make_world()
     # An index that names the wrong shard has the checksums of other samples.
     index.write_text(other.read_text().replace("train-000001.tar", FIRST))

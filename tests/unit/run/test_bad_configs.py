@@ -221,7 +221,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "HookConfig.table['mean'] = MeanConfig\n"
     )
     (tmp_path / "tiny").mkdir()
-    write_manifest(tmp_path / "tiny", Manifest(32, (4,), {"train": ()}, {}, {}, {}, True, "f"))
+    builder = {"version": "0", "config": {}}
+    write_manifest(tmp_path / "tiny", Manifest(32, (4,), {"train": ()}, {}, {}, builder, True, "f" * 32))
     with forgotten(tmp_path, HookConfig):
         yield tmp_path
 

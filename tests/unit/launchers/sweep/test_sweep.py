@@ -18,6 +18,7 @@ from launchers.sweep import ray, study
 from launchers.sweep import sweep as sweeps
 from launchers.sweep.sweep import sweep
 
+BUILDER = {"version": "0", "config": {}}
 STUDY = """
 out: st
 common: {steps: 3, data: {shards: s}, engine: {global_batch_size: 4}}
@@ -35,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def shards(folder: Path, *splits: str, simulated: bool = False) -> None:
     folder.mkdir()
-    write_manifest(folder, Manifest(32, (4,), dict.fromkeys(splits, ()), {}, {}, {}, simulated, "f"))
+    write_manifest(folder, Manifest(32, (4,), dict.fromkeys(splits, ()), {}, {}, BUILDER, simulated, "f" * 32))
 
 
 def test_dry_run_prints_every_trial_and_its_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
