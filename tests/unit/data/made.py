@@ -15,18 +15,9 @@ from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
 from arcticseg.data.sample import encode
 from arcticseg.data.tile import Tile, tile_key
 from arcticseg.ice.channels import COARSE
+from tests.archive import BUILDER, SCENE_FACTS
 
 SIZE = 16
-SCENE_FACTS: dict[str, Any] = {
-    "simulated": False,
-    "ice_service": "cis",
-    "time": "2020-02-03T04:05:06+00:00",
-    "has_chart": True,
-    "shape": [100, 100],
-    "tiles": {},
-    "counts": {},
-    "warnings": [],
-}
 
 
 def tile(
@@ -103,7 +94,7 @@ def write(folder: Path, tiles: list[Tile], split: str = "train", per_shard: int 
         splits={split: tuple(shards)},
         scenes={item.scene: SCENE_FACTS | {"split": split} for item in tiles},
         statistics={},
-        builder={"version": "0", "config": {}},
+        builder=BUILDER,
         simulated=False,
         fingerprint=manifests.fingerprint(all_entries),
     )

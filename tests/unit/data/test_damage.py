@@ -33,6 +33,7 @@ from arcticseg.data.source import Folder, Patience
 from arcticseg.data.validation import ValidationLoader
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import expand
+from tests.archive import tie
 from tests.served import Server, serve, serve_s3
 
 SIZE, SAMPLES, PER_SHARD, STEPS, RANKS = 96, 30, 6, 5, 2
@@ -271,6 +272,9 @@ def test_the_index_of_another_shard(folder: Path, pristine: Path, make_world: Ca
         make_world()
     # An index that names the wrong shard has the checksums of other samples.
     index.write_text(other.read_text().replace("train-000001.tar", FIRST))
+    with pytest.raises(ShardError, match=r"train-000000\.json: index is damaged .*checksum in the manifest"):
+        make_world()
+    tie(folder)
     _, news = make_world().train()
     assert {damage.number for damage in news} == set(range(PER_SHARD))
     with pytest.raises(ShardError, match=r"6 samples .* data\.max_damaged \(5\)"):

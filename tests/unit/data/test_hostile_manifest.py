@@ -82,7 +82,7 @@ CHANGES: dict[str, Change] = {
     "NaN": lambda manifest: manifest["builder"].update(config={"x": float("nan")}),
     "infinity": lambda manifest: json.dumps(manifest).replace('"config": {}', '"config": {"x": 1e999}'),
     "a huge number": lambda manifest: json.dumps(manifest).replace('"config": {}', f'"config": {{"x": 1{"0" * 4000}}}'),
-    "a huger number": lambda manifest: json.dumps(manifest).replace('"config": {}', f'"config": {{"x": 1{"0" * 9000}}}'),
+    "a huger number": lambda m: json.dumps(m).replace('"config": {}', f'"config": {{"x": 1{"0" * 9000}}}'),
     "nothing": lambda _: "",
     "a number": lambda _: "5",
     "NUL": lambda _: "\0" * 1000,

@@ -17,8 +17,8 @@ from arcticseg.errors import ConfigError, ShardError
 from launchers.sweep import ray, study
 from launchers.sweep import sweep as sweeps
 from launchers.sweep.sweep import sweep
+from tests.archive import BUILDER
 
-BUILDER = {"version": "0", "config": {}}
 STUDY = """
 out: st
 common: {steps: 3, data: {shards: s}, engine: {global_batch_size: 4}}
