@@ -62,7 +62,7 @@ class Scene(ABC):
         geo: geolocation and incidence angle on a grid of pixels.
         has_chart: whether there is an ice chart.
         notes: what was done to the file's values, or is odd about them, and whoever uses a product must know: a clause
-            each, such as "resampled from 50 m to 40 m"; products carry them.
+            each, such as "resampled from 50 m to 40 m"; products carry them. See `note`.
         threads: number of threads that may work on the scene at a time; only speed depends on it.
     """
 
@@ -119,6 +119,11 @@ class Scene(ABC):
         """SIC, SOD, FLOE, uint8 [3, H, W]; 255 = masked; None: the scene has no chart. See `indexed_chart`."""
         indexed = self.indexed_chart(rules, strict)
         return None if indexed is None else indexed.planes()
+
+    def note(self, clause: str) -> None:
+        """Add a clause to the notes, once."""
+        if clause not in self.notes:
+            self.notes = (*self.notes, clause)
 
     @contextmanager
     def reusing_memory(self) -> Iterator[None]:
