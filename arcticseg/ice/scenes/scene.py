@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.ice import chart as charts
 from arcticseg.ice.channels import COARSE_SPACING
 from arcticseg.ice.geo import GeoGrid
+from arcticseg.ice.indexed import IndexedChart
 
 Float = NDArray[np.float32]
 
@@ -103,7 +103,7 @@ class Scene(ABC):
         """
         return None
 
-    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> IndexedChart | None:
         """The ice chart; None: the scene has none.
 
         Args:
