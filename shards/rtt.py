@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice.channels import CHANNELS, COARSE, RTT_SPACING, SAR
-from arcticseg.ice.chart import IndexedChart
 from arcticseg.ice.geo import GeoGrid, interpolate
+from arcticseg.ice.indexed import IndexedChart
 from arcticseg.ice.reference import short_name
 from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scenes.netcdf import RawScene, RttScene

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
 from arcticseg.ice import chart as charts
+from arcticseg.ice import indexed
 from arcticseg.ice.channels import CHANNELS, COARSE, RAW_SPACING, RTT_SPACING, SAR
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.scenes import hdf5
@@ -181,12 +182,12 @@ class RawScene(_NetcdfScene):
         """
         return self._float("polygon_icechart")
 
-    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> indexed.IndexedChart | None:
         if not self.has_chart:
             return None
         table = self.polygon_codes()
         classes = charts.polygon_classes(table, rules, strict, str(self.path))
-        return charts.rasterise(self.polygons(), table, classes, str(self.path), self.threads)
+        return indexed.rasterise(self.polygons(), table, classes, str(self.path), self.threads)
 
 
 class RttScene(_NetcdfScene):
@@ -244,7 +245,7 @@ class RttScene(_NetcdfScene):
     def coarse(self, name: str) -> Float | None:
         return self._physical(name) if name in self._dataset else None
 
-    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> indexed.IndexedChart | None:
         """The file's own charts, made with the `autoice` rules.
 
         Raises:
@@ -263,7 +264,7 @@ class RttScene(_NetcdfScene):
             if wrong.any():
                 raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, not a class; get the file again")
             plane[...] = values
-        return charts.index_planes(planes)
+        return indexed.index_planes(planes)
 
 
 def _text(value: object) -> str:

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.ice import chart as charts
 from arcticseg.ice.channels import COARSE_SPACING
 from arcticseg.ice.geo import GeoGrid
+from arcticseg.ice.indexed import IndexedChart
 from arcticseg.ice.scenes.names import Facts
 
 Float = NDArray[np.float32]
@@ -51,6 +51,8 @@ class Scene(ABC):
         polarisations: which of `hh`, `hv` it holds.
         geo: geolocation and incidence angle on a grid of pixels.
         has_chart: whether there is an ice chart.
+        notes: what was done to the file's values, or is odd about them, and whoever uses a product must know: a clause
+            each, such as "resampled from 50 m to 40 m"; products carry them. See `note`.
         threads: number of threads that may work on the scene at a time; only speed depends on it.
     """
 
@@ -67,6 +69,7 @@ class Scene(ABC):
     polarisations: tuple[str, ...]
     geo: GeoGrid
     has_chart: bool
+    notes: tuple[str, ...] = ()
     threads: int = 1
 
     @abstractmethod
@@ -93,7 +96,7 @@ class Scene(ABC):
         """
         return None
 
-    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> IndexedChart | None:
         """The ice chart; None: the scene has none.
 
         Args:
@@ -109,6 +112,11 @@ class Scene(ABC):
         """SIC, SOD, FLOE, uint8 [3, H, W]; 255 = masked; None: the scene has no chart. See `indexed_chart`."""
         indexed = self.indexed_chart(rules, strict)
         return None if indexed is None else indexed.planes()
+
+    def note(self, clause: str) -> None:
+        """Add a clause to the notes, once."""
+        if clause not in self.notes:
+            self.notes = (*self.notes, clause)
 
     @contextmanager
     def reusing_memory(self) -> Iterator[None]:

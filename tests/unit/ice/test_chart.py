@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from arcticseg.errors import SceneError
-from arcticseg.ice.chart import PolygonCodes, index_planes, parse_polygon_codes, polygon_classes, rasterise
+from arcticseg.ice.chart import PolygonCodes, parse_polygon_codes, polygon_classes
+from arcticseg.ice.indexed import index_planes, rasterise
 
 HEADER = "poly_id;CT;CA;SA;FA;CB;SB;FB;CC;SC;FC;CN;CD;CF;POLY_TYPE"
 COLUMNS = ("CT", "CA", "SA", "FA", "CB", "SB", "FB", "CC", "SC", "FC")

@@ -7,8 +7,8 @@ import pytest
 
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice.channels import CHANNELS, COARSE
-from arcticseg.ice.chart import IndexedChart, index_planes
 from arcticseg.ice.geo import GeoGrid
+from arcticseg.ice.indexed import IndexedChart, index_planes
 from arcticseg.ice.layers import LayerConfig, official_labels, read_layers, step_of
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.scenes.scene import Scene
