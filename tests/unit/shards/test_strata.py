@@ -163,9 +163,9 @@ def test_counts_of_charts_are_those_of_their_pixels(archive: list[Path], monkeyp
 def test_counts_of_shards_are_those_of_the_manifest(tmp_path: Path) -> None:
     names, counts = made(4)
     facts = SCENE_FACTS | {"split": "train"}
-    scenes = {name: facts | {"counts": counts[name]} for name in names[:3]}
+    scenes = {name: facts | {"counts": {"10": counts[names[3]], "2": counts[name]}} for name in names[:3]}
     scenes |= {"without chart": facts, "damaged": {"split": "train", "error": "cut"}}
-    write_manifest(tmp_path, Manifest(64, (2,), {}, scenes, {}, BUILDER, True, "f" * 32))
+    write_manifest(tmp_path, Manifest(64, (2, 10), {}, scenes, {}, BUILDER, True, "f" * 32))
     by_scene = strata.read_counts(tmp_path, [*names, "without chart", "damaged"])
     assert by_scene == {name: counts[name] for name in names[:3]}
 
