@@ -16,9 +16,10 @@ from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice import vector
 from arcticseg.ice.channels import RAW_SPACING, SAR
 from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
+from arcticseg.ice.scenes.names import time_of
 from arcticseg.ice.scenes.netcdf import RttScene
 from arcticseg.ice.scenes.open import open_scene
-from arcticseg.ice.scenes.scene import Scene, time_of
+from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from arcticseg.ice.simulated import ATTRIBUTE, statement
 from shards.copying import copy_variables

@@ -19,8 +19,9 @@ from arcticseg.ice.channels import CHANNELS, COARSE, RAW_SPACING, RTT_SPACING, S
 from arcticseg.ice.geo import GeoGrid, check_extent
 from arcticseg.ice.scenes import hdf5
 from arcticseg.ice.scenes.access import reading
+from arcticseg.ice.scenes.names import facts_of, service_of
 from arcticseg.ice.scenes.numbers import Meaning, meaning
-from arcticseg.ice.scenes.scene import Float, Scene, coarse_cells, service_of, time_of
+from arcticseg.ice.scenes.scene import DENOISING, Float, Scene, coarse_cells
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from arcticseg.ice.simulated import is_simulated
 
@@ -52,7 +53,12 @@ class _NetcdfScene(Scene):
         self.threads, self.pixel_spacing = n_threads, pixel_spacing
         self._reuses = False
         self._memory: NDArray[Any] | None = None
-        self.time, self.ice_service = time_of(path.name), service_of(path.name)
+        product = {"upstream_id": dataset[SAR["hh"]].attrs.get("upstream_id", "")} if SAR["hh"] in dataset else {}
+        self.take_facts(facts_of(path.name, dataset.attrs | product))
+        self.ice_service = service_of(path.name)
+        # The archive's scenes are NERSC's, and do not say it; `arcticseg chart` writes what it is for others.
+        method = str(dataset.attrs.get("denoising", "nersc"))
+        self.denoising = method if method in DENOISING else None
         self.simulated = is_simulated(dataset.attrs)
         self._need([*SAR.values()])
         self.polarisations = tuple(SAR)
@@ -231,8 +237,6 @@ class RttScene(_NetcdfScene):
             self._need(list(CHARTS))
             for name in CHARTS:
                 self._check_shape(name, self.shape)
-        original = str(dataset.attrs.get("original_id", ""))
-        self.time = time_of(original) or self.time
         self.ice_service = str(dataset.attrs.get("ice_service", "")) or self.ice_service
         self.geo = self._geolocation()
 

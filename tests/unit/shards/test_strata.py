@@ -26,7 +26,7 @@ def made(n: int, seed: int = 0) -> tuple[list[str], dict[str, Counts]]:
     draw = random.Random(seed)
     names: list[str] = []
     counts: dict[str, Counts] = {}
-    for orbit in range(n):
+    for orbit in range(1, n + 1):
         day, service = draw.randrange(28), draw.choice(["dmi", "dmi", "cis"])
         month = draw.randrange(12)
         for frame in range(draw.choice([1, 1, 1, 2, 3])):
