@@ -57,7 +57,7 @@ def _copy_variable(path: Path, variable: netCDF4.Variable, target: Any) -> None:
     if not is_text and (variable.dtype.kind not in "fiuS" or isinstance(variable.datatype, netCDF4.EnumType)):
         warnings.warn(f"{path}: {variable.name} is left out, since its type is the file's own", stacklevel=4)
         return
-    with reading(path):
+    with reading(path, variable.name):
         attributes = {key: variable.getncattr(key) for key in variable.ncattrs()}
         chunks = variable.chunking()
     fill = attributes.pop("_FillValue", None)
@@ -79,7 +79,7 @@ def _copy_variable(path: Path, variable: netCDF4.Variable, target: Any) -> None:
         each.set_auto_chartostring(False)
     lines = range(0, variable.shape[0], _BAND) if variable.ndim else ()
     for band in [slice(at, at + _BAND) for at in lines] if variable.ndim else [...]:
-        with reading(path):
+        with reading(path, variable.name):
             values = variable[band]
         copy[band] = values
 

@@ -42,8 +42,12 @@ _UNCLOSED = re.compile(r"already open for write|file consistency flags|SWMR", re
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn an error of a library that reads a file into a SceneError that names the file, the reason and the remedy."""
+def reading(path: Path, variable: str = "") -> Iterator[None]:
+    """Turn an error of a library that reads a file into a SceneError: the file (and variable), the reason, the remedy.
+
+    Raises:
+        SceneError: the block raised an error of another kind than `ArcticSegError`.
+    """
     try:
         yield
     except ArcticSegError:
@@ -54,7 +58,8 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
     except Exception as error:  # the libraries' own errors have no common type; damage can raise any error
         reason, remedy = _diagnosis(path, error)
-        raise SceneError(f"{path}: cannot be read ({reason}); {remedy}") from error
+        what = f"{variable} cannot" if variable else "cannot"
+        raise SceneError(f"{path}: {what} be read ({reason}); {remedy}") from error
 
 
 def _diagnosis(path: Path, error: Exception) -> tuple[str, str]:

@@ -6,7 +6,7 @@ The rules look at a regular sample of some 250,000 pixels, those of one polarisa
 - fewer than 1 % are below 0 dB, or 95 % are within 1 dB of 0: linear power or amplitude. Refused.
 - numbers below -450 dB (float32 holds no power so small) or above 100 dB, such as -9999: no data. Refused.
 - one exact number makes up 0.5 % or more, and is 5 times as frequent as the numbers next to it in size (so that
-  backscatter in coarse steps is none): a frame of no data, or values cut off. Named; refused from 90 % on.
+  backscatter in coarse steps is none): a frame of no data, or values cut off. Named in a warning.
 
 Zero power (-inf dB) and no data (NaN) are not counted: scenes may have much of both.
 """
@@ -27,7 +27,7 @@ _MEDIANS = (-60.0, 5.0)
 _POSSIBLE = (-450.0, 100.0)
 _MIN_NEGATIVE = 0.01
 _NEAR_ZERO = 0.95
-_FRAME, _WHOLE = 0.005, 0.9
+_FRAME = 0.005
 _FREQUENT = 5
 # So many pixels of one number are no chance, however small the scene.
 _FEW = 20
@@ -53,8 +53,6 @@ def check(values: Float, name: str) -> str | None:
     impossible = (sample < _POSSIBLE[0]) | (sample > _POSSIBLE[1])
     if share >= _FRAME and not _POSSIBLE[0] <= number <= _POSSIBLE[1]:
         raise SceneError(f"{stands}, which is no backscatter; {_REMEDY}")
-    if share >= _WHOLE:
-        raise SceneError(f"{stands}, so there is no image; {_REMEDY}, or leave the file out")
     median = float(np.median(sample))
     if not _MEDIANS[0] <= median <= _MEDIANS[1]:
         raise SceneError(

@@ -1,4 +1,4 @@
-"""What a stored number of a netCDF variable means: the attributes of CF and of the NetCDF Users' Guide (NUG), and units.
+"""What a stored number of a netCDF variable means, by its attributes: those of CF and of the NetCDF Users' Guide (NUG).
 
 The order is that of CF (1.11, sections 2.5.1 and 8.1) and of NUG (appendix A): `_Unsigned`; then, on the stored
 numbers, `_FillValue`, `missing_value` and the valid range; then `scale_factor` and `add_offset`; then the unit. An
@@ -223,16 +223,15 @@ class _Reader:
             return self._stored(key, number, packing.stored)
         step = packing.packed(float(number))
         as_value = np.rint(step) if np.isfinite(step) and abs(step - np.rint(step)) < 10 * _STEP_SHARE else np.nan
-        fits = [_is_storable(candidate, packing.stored) for candidate in (float(number), as_value)]
+        fits = [_is_storable(candidate, packing.stored) for candidate in (number, np.float64(as_value))]
         if all(fits):
             self.refuse(key, f"may be a stored number or a value; give it the type of the numbers, {packing.stored}")
         return float(as_value) if fits[1] else self._stored(key, number, packing.stored)
 
     def _stored(self, key: str, number: np.number[Any], dtype: np.dtype[Any]) -> float:
-        if not _is_storable(number.item(), dtype):
+        if not _is_storable(number, dtype):
             self.refuse(key, f"numbers of {dtype} cannot be")
-        value: float = number.astype(dtype).item()
-        return value
+        return _plain(number.astype(dtype))
 
     def limits(self, packing: _Packing) -> tuple[float, float]:
         """The smallest and the largest valid stored number."""
@@ -259,12 +258,9 @@ class _Reader:
     def _limit(self, key: str, number: np.number[Any], upper: bool, packing: _Packing) -> tuple[bool, float]:
         is_unpacked = packing.is_unpacked(number.dtype)
         if is_unpacked is None:
-            self.refuse(
-                key, f"is {number.dtype}, neither as the stored numbers ({packing.stored}) nor as their scale"
-            )
+            self.refuse(key, f"is {number.dtype}, neither as the stored numbers ({packing.stored}) nor as their scale")
         if not is_unpacked:
-            limit = number.astype(packing.stored) if packing.stored.kind == "f" else number
-            return upper, limit.item()
+            return upper, _plain(number.astype(packing.stored) if packing.stored.kind == "f" else number)
         upper = upper != (packing.scale < 0)
         limit = packing.packed(float(number))
         if packing.stored.kind in "iu":
@@ -272,8 +268,14 @@ class _Reader:
         return upper, float(np.float64(limit).astype(packing.stored))
 
 
-def _is_storable(number: float, dtype: np.dtype[Any]) -> bool:
+def _plain(number: np.number[Any]) -> float:
+    """A number of Python's, an integer exactly."""
+    return int(number) if number.dtype.kind in "iu" else float(number)
+
+
+def _is_storable(given: np.number[Any], dtype: np.dtype[Any]) -> bool:
     """Whether a variable of a type can hold a number: integers exactly, floating numbers rounded."""
+    number = _plain(given)
     if dtype.kind == "f":
         return not np.isfinite(number) or abs(number) <= np.finfo(dtype).max
     limits = np.iinfo(dtype)
@@ -284,4 +286,3 @@ def descriptive(attributes: Mapping[str, Any], unit: str) -> dict[str, Any]:
     """The attributes that still hold for the values of a variable, decoded to a unit, in other storage."""
     kept = {key: value for key, value in attributes.items() if key not in STORAGE}
     return kept | ({"units": unit} if "units" in kept else {})
-
