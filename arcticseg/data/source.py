@@ -21,7 +21,7 @@ from arcticseg.data import stores
 from arcticseg.data.stores import DeniedError, FinalError, MissingError, NoRangesError, Store, StoreError
 from arcticseg.documents import DocumentError, read_bytes
 from arcticseg.errors import ConfigError, ShardError
-from arcticseg.shown import redacted
+from arcticseg.shown import ADDRESSES, redacted, revealed
 
 _SCHEMES = ("http://", "https://", "s3://")
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
@@ -91,10 +91,16 @@ def open_source(place: str, patience: Patience = Patience()) -> Source:
     """The source of an address or folder.
 
     Raises:
-        ConfigError: the address is of another kind than http, https or s3.
+        ConfigError: the address is of another kind than http, https or s3, or its credentials are not known.
     """
     if is_remote(place):
-        return Remote(place, patience)
+        whole = revealed(place)
+        if whole is None:
+            raise ConfigError(
+                f"key 'data.shards' has {place}, whose credentials are not kept; give the whole address again by "
+                f"data.shards=..., or in the environment variable {ADDRESSES}"
+            )
+        return Remote(whole, patience)
     if "://" in place:
         kinds = ", ".join(_SCHEMES)
         raise ConfigError(f"key 'data.shards' is '{redacted(place)}'; give a folder or an address with {kinds}")
