@@ -81,7 +81,9 @@ def _add_layers(build: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)"
     )
-    build.add_argument("--strict", action="store_true", help="an unlisted ice code is an error, not a masked polygon")
+    build.add_argument(
+        "--strict", action="store_true", help="an ice code that no table lists is an error, not a warning"
+    )
     build.add_argument(
         "--sar-average", choices=("linear", "db"), default="linear", help="average power or dB (default linear)"
     )
