@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from arcticseg.ice.geo import Frame, GeoGrid, interpolate, pixel_of, positions, unit_vectors
 from arcticseg.ice.resample import coarse_shape
@@ -157,7 +157,7 @@ def _distance_km(geo: GeoGrid, shape: tuple[int, int], lattice: int, n_threads: 
     cells = [-(-size // (lattice * _SPARSE)) * _SPARSE for size in shape]
     lines, samples = (np.arange(n + 1) * lattice - 0.5 for n in cells)
 
-    def places(rows: Float, columns: Float) -> Float:
+    def places(rows: ArrayLike, columns: ArrayLike) -> Float:
         latitude, longitude, _ = interpolate(geo, rows, columns)
         return _cartesian_km(unit_vectors(latitude, longitude))
 
