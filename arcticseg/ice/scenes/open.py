@@ -7,6 +7,7 @@ from pathlib import Path
 
 from arcticseg.errors import SceneError
 from arcticseg.ice import threads
+from arcticseg.ice.scenes.access import reading
 from arcticseg.ice.scenes.netcdf import open_netcdf
 from arcticseg.ice.scenes.scene import Scene
 
@@ -43,7 +44,9 @@ def open_scene(path: Path | str, polarisation: str | None = None, n_threads: int
         SceneError: there is no such file, it is not a scene file, or a variable is missing or of the wrong shape.
     """
     path = Path(path)
-    if not path.is_file():
+    with reading(path):
+        is_there = path.is_file()
+    if not is_there:
         raise SceneError(f"{path}: no such file; give a netCDF or GeoTIFF scene")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
