@@ -62,6 +62,7 @@ class Scene(ABC):
         geo: geolocation and incidence angle on a grid of pixels.
         has_chart: whether there is an ice chart.
         threads: number of threads that may work on the scene at a time; only speed depends on it.
+        resampling: a sentence on how the file's pixels were brought to `pixel_spacing`; None: they are the file's own.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Scene(ABC):
     geo: GeoGrid
     has_chart: bool
     threads: int = 1
+    resampling: str | None = None
 
     @abstractmethod
     def sar(self, polarisation: str) -> Float:
