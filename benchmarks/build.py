@@ -126,7 +126,7 @@ def stages(path: Path, out: Path) -> dict[str, float]:
     import netCDF4
 
     from arcticseg.ice import chart as charts
-    from arcticseg.ice import resample
+    from arcticseg.ice import indexed, resample
     from arcticseg.ice.layers import read_layers
     from arcticseg.ice.scenes.netcdf import RawScene
     from arcticseg.ice.scenes.open import open_scene
@@ -156,7 +156,7 @@ def stages(path: Path, out: Path) -> dict[str, float]:
         timed("means of the distance map", resample.block_zones, values, FACTORS, scene.threads)
         values = timed(inflating, scene.polygons)
         table = scene.polygon_codes()
-        chart = timed("polygon ids to charts", charts.rasterise, values, table, charts.polygon_classes(table))
+        chart = timed("polygon ids to charts", indexed.rasterise, values, table, charts.polygon_classes(table))
         del values
         timed("votes", resample.block_labels, chart.index, chart.classes, FACTORS, "majority", scene.threads)
         tallies = stats.SceneTallies()

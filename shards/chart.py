@@ -6,7 +6,6 @@ import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import netCDF4
 import numpy as np
@@ -15,19 +14,21 @@ from numpy.typing import NDArray
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice import vector
-from arcticseg.ice.channels import RAW_SPACING, SAR
+from arcticseg.ice.channels import SAR
 from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
+from arcticseg.ice.scenes.names import time_of
 from arcticseg.ice.scenes.netcdf import RttScene
 from arcticseg.ice.scenes.open import open_scene
-from arcticseg.ice.scenes.scene import Scene, time_of
+from arcticseg.ice.scenes.resampled import need_own_pixels
+from arcticseg.ice.scenes.scene import Scene
+from arcticseg.ice.scenes.spacing import multiple
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from arcticseg.ice.simulated import ATTRIBUTE, statement
+from shards.copying import copy_variables
 
 _IMAGE = ("sar_lines", "sar_samples")
 _POINTS = "sar_grid_points"
 _CODES, _IDS = "polygon_codes", "polygon_icechart"
-# Lines copied at once.
-_BAND = 500
 _CHUNK = 1000
 
 
@@ -61,6 +62,8 @@ def chart_scene(
     with open_scene(scene_path, polarisation) as scene:
         if isinstance(scene, RttScene):
             raise SceneError(f"{scene_path}: is ready-to-train; give the raw scene or a GeoTIFF")
+        if scene_path.suffix.lower() == ".nc":
+            need_own_pixels(scene)
         ids = vector.rasterise(chart, scene.geo, scene.shape)
         shown = set(np.unique(ids[np.isfinite(ids)]).astype(int).tolist())
         if not shown:
@@ -76,8 +79,7 @@ def chart_scene(
         notes += _describe(ids, codes, chart.name, scene)
         with atomic_path(path) as temporary, netCDF4.Dataset(temporary, "w", format="NETCDF4") as target:
             if scene_path.suffix.lower() == ".nc":
-                with netCDF4.Dataset(scene_path) as source:
-                    _copy(source, target)
+                copy_variables(scene_path, target, leave_out=(_CODES, _IDS))
             else:
                 _write_scene(target, scene)
             target.history = f"arcticseg {version('arcticseg')}: {scene_path.name} with the ice chart {chart_path.name}"
@@ -108,8 +110,9 @@ def _describe(ids: NDArray[np.float32], codes: list[str], name: str, scene: Scen
         classes = polygon_classes(table, source=name)
     pixels = np.bincount(ids[np.isfinite(ids)].astype(np.int64), minlength=int(table.ids.max()) + 1)[table.ids]
     notes = [f"{item.message}" for item in caught]
-    if abs(scene.pixel_spacing - RAW_SPACING) > 0.05 * RAW_SPACING:
-        notes.append(f"pixels of {scene.pixel_spacing:.1f} m are taken for {RAW_SPACING:g} m; resample the SAR first")
+    notes += scene.notes
+    if (native := multiple(scene.pixel_spacing)) > 1:
+        notes.append(f"pixels of {scene.pixel_spacing:.1f} m give no factors but multiples of {native}")
     notes.append(f"{len(table.ids)} polygons cover {pixels.sum() / ids.size:.1%} of the scene")
     for i, chart in enumerate(CHARTS):
         area = np.bincount(classes[:, i], weights=pixels, minlength=IGNORE_INDEX + 1)
@@ -118,53 +121,18 @@ def _describe(ids: NDArray[np.float32], codes: list[str], name: str, scene: Scen
     return notes
 
 
-def _copy(source: netCDF4.Dataset, target: netCDF4.Dataset) -> None:
-    """Copy all of a scene file except its chart, some lines at a time."""
-    source.set_auto_maskandscale(False)
-    target.setncatts({name: source.getncattr(name) for name in source.ncattrs()})
-    for name, dimension in source.dimensions.items():
-        if name != _CODES:
-            target.createDimension(name, len(dimension))
-    for name, variable in source.variables.items():
-        if name in (_CODES, _IDS):
-            continue
-        chunks: Any = variable.chunking()
-        chunks = chunks if isinstance(chunks, list) and variable.ndim else None
-        fill = variable.getncattr("_FillValue") if "_FillValue" in variable.ncattrs() else None
-        packed = bool(variable.ndim) and variable.dtype is not str
-        copy = target.createVariable(
-            name,
-            variable.dtype,
-            variable.dimensions,
-            zlib=packed,
-            complevel=1,
-            fill_value=fill,
-            chunksizes=chunks,
-        )
-        copy.set_auto_maskandscale(False)
-        copy.setncatts({key: variable.getncattr(key) for key in variable.ncattrs() if key != "_FillValue"})
-        bands = [slice(at, at + _BAND) for at in range(0, variable.shape[0], _BAND)] if variable.ndim else [...]
-        for band in bands:
-            copy[band] = _read(variable, band, source.filepath())
-
-
-def _read(variable: netCDF4.Variable, band: Any, path: str) -> Any:
-    try:
-        return variable[band]
-    except (OSError, RuntimeError) as error:
-        raise SceneError(
-            f"{path}: {variable.name} cannot be read ({error}); it is damaged or cut; get the file again"
-        ) from error
-
-
-def _image(target: netCDF4.Dataset, name: str, shape: tuple[int, int]) -> netCDF4.Variable:
+def _image(
+    target: netCDF4.Dataset, name: str, shape: tuple[int, int], dimensions: tuple[str, ...] = _IMAGE
+) -> netCDF4.Variable:
     chunks = tuple(min(_CHUNK, edge) for edge in shape)
-    return target.createVariable(name, "f4", _IMAGE, zlib=True, complevel=1, shuffle=True, chunksizes=chunks)
+    return target.createVariable(name, "f4", dimensions, zlib=True, complevel=1, shuffle=True, chunksizes=chunks)
 
 
 def _write_scene(target: netCDF4.Dataset, scene: Scene) -> None:
     """Write SAR and geolocation as raw scenes have them; what the scene lacks is NaN."""
     target.title = f"Sentinel-1 SAR of {scene.path.name} with an ice chart, in the form of a raw AI4Arctic scene"
+    if scene.notes:
+        target.comment = "; ".join(scene.notes)
     if scene.simulated:
         target.setncattr(ATTRIBUTE, statement("the SAR is simulated"))
     for name, edge in zip(_IMAGE, scene.shape, strict=True):
@@ -192,6 +160,7 @@ def _write_chart(target: netCDF4.Dataset, ids: NDArray[np.float32], codes: list[
     variable = target.createVariable(_CODES, str, (_CODES,))
     variable.icechart_id = name
     variable[:] = np.array(codes, dtype=object)
-    variable = _image(target, _IDS, (ids.shape[0], ids.shape[1]))
+    # A scene that is copied may have dimensions of other names.
+    variable = _image(target, _IDS, (ids.shape[0], ids.shape[1]), target[SAR["hh"]].dimensions)
     variable.setncatts({"description": "Polygon icechart - ids of the polygons on the SAR pixels", "icechart_id": name})
     variable[:] = ids

@@ -20,6 +20,11 @@ from arcticseg.products.charts import Float, chart_positions
 SIMULATED = statement("the scene is simulated")
 
 
+def comment(scene: Scene) -> str:
+    """The notes of a scene as one text, which products carry as their attribute `comment` (CF conventions)."""
+    return "; ".join(scene.notes)
+
+
 @dataclass(frozen=True)
 class Network:
     """Facts of the network that draws.

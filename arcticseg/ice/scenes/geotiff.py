@@ -7,8 +7,6 @@ lie anywhere: a smooth polynomial is fitted to them, and the misfit is kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,8 @@ from arcticseg.ice.geo import EARTH_RADIUS, Frame, GeoGrid, positions, unit_vect
 from arcticseg.ice.scenes import spacing
 from arcticseg.ice.scenes.bands import UNITS, band_numbers
 from arcticseg.ice.scenes.gdal import check_beside, open_raster, read_band
-from arcticseg.ice.scenes.scene import GEO_POINTS, Scene, time_of
+from arcticseg.ice.scenes.names import facts_of
+from arcticseg.ice.scenes.scene import GEO_POINTS, Scene
 from arcticseg.ice.simulated import is_simulated
 
 Float = NDArray[np.float64]
@@ -36,7 +35,6 @@ _LEAST_SPAN = 0.5
 # HH or HV as a word: sigma0_HV and s1a-ew-grd-hv-... contain it, 1SDH does not.
 _POLARISATION = re.compile(r"(?<![A-Za-z0-9])(HH|HV|VV|VH)(?![A-Za-z0-9])", re.IGNORECASE)
 _POLARISATION_TAGS = ("polarization", "polarisation", "name", "NETCDF_VARNAME", "long_name", "suffix")
-_START_TAGS = ("time_coverage_start", "ACQUISITION_START_TIME", "start_time")
 
 
 class GeoTiffScene(Scene):
@@ -63,7 +61,7 @@ class GeoTiffScene(Scene):
                 raise SceneError(f"{path}: has {self.shape[0]} x {self.shape[1]} pixels; give a larger file")
             tags = source.tags()
             self.simulated = is_simulated(tags)
-            self.time = time_of(path.name) or _start(tags)
+            self.take_facts(facts_of(path.name, tags))
             self._bands = _bands(source, path, polarisation)
             self._numbers = {name: band_numbers(source, band, path, units) for name, band in self._bands.items()}
             latitude, longitude, self.misfit = _geolocation(source, path)
@@ -126,17 +124,6 @@ def open_geotiff(path: str | Path, polarisation: str | None = None, units: str |
     if polarisation is not None and polarisation not in ("hh", "hv"):
         raise SceneError(f"{path}: unknown polarisation {polarisation!r}; give hh or hv")
     return GeoTiffScene(Path(path), polarisation, units)
-
-
-def _start(tags: Mapping[str, str]) -> datetime | None:
-    """Start of acquisition, UTC, from the file's tags; None where they do not say it."""
-    for tag in _START_TAGS:
-        try:
-            start = datetime.fromisoformat(tags[tag])
-        except (KeyError, ValueError):
-            continue
-        return start.astimezone(UTC) if start.tzinfo else start.replace(tzinfo=UTC)
-    return None
 
 
 def _said(text: str) -> str | None:
@@ -258,4 +245,3 @@ def _fitted(
     misfit = float(np.sqrt(((design @ coefficients - plane) ** 2).sum(axis=1).mean()) * EARTH_RADIUS)
     latitude, longitude = positions(frame.unstereographic(terms(lines, samples) @ coefficients))
     return latitude, longitude, misfit
-

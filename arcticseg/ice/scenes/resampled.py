@@ -2,14 +2,14 @@
 
 With sides of s metres and pixels of t metres to make, a pixel there covers r = t / s pixels of the file. Pixel i covers
 the file's pixels from i r to (i + 1) r, counted from the edge of the first one, so its centre lies at
-(i + 0.5) r - 0.5 in pixel coordinates. Where r is above 1, values are means over the area that a pixel covers, else they are
-interpolated bilinearly between pixel centres, edges held; each axis has an r of its own.
+(i + 0.5) r - 0.5 in pixel coordinates. Where r is above 1, values are means over the area that a pixel covers, else
+they are interpolated bilinearly between pixel centres, edges held; each axis has an r of its own.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
-from arcticseg.ice import chart as charts
-from arcticseg.ice import resample, threads
+from arcticseg.ice import threads
 from arcticseg.ice.channels import COARSE_SPACING
 from arcticseg.ice.geo import GeoGrid
+from arcticseg.ice.indexed import IndexedChart
+from arcticseg.ice.resample import db_to_power, power_to_db
 from arcticseg.ice.scenes import spacing
 from arcticseg.ice.scenes.scene import Float, Scene, coarse_cells
 
@@ -77,28 +78,36 @@ def _weighted(values: Float, across: Axis, down: tuple[NDArray[np.intp], NDArray
     )
 
 
-def brought(values: Float, down: Axis, across: Axis, min_valid: float = _MIN_VALID, n_threads: int = 1) -> Float:
+def brought(
+    values: Float,
+    down: Axis,
+    across: Axis,
+    min_valid: float = _MIN_VALID,
+    prepare: Callable[[Float], Float] = np.asarray,
+    finish: Callable[[Float], Float] = np.asarray,
+    n_threads: int = 1,
+) -> Float:
     """Values on the new pixels, float32 [n, m], weighted over those that are data; NaN where too few are.
 
     Args:
         values: float32 [H, W]; NaN = no data.
         min_valid: share of the weight that needs data; some always does.
+        prepare, finish: turn values into what is weighted, and that into the results.
     """
     out = np.empty((len(down.taps), len(across.taps)), np.float32)
 
     def make(first: int) -> None:
         taps, weights = down.taps[first : first + _BAND], down.weights[first : first + _BAND]
         low = int(taps.min())
-        lines, local = values[low : int(taps.max()) + 1], (taps - low, weights)
+        lines, local = prepare(values[low : int(taps.max()) + 1]), (taps - low, weights)
         missing = np.isnan(lines)
-        if not missing.any():
-            out[first : first + _BAND] = _weighted(lines, across, local)
-            return
-        total = _weighted(np.where(missing, np.float32(0), lines), across, local)
-        share = _weighted((~missing).astype(np.float32), across, local)
-        # The tolerance is for the rounding of weights.
-        enough = share >= max(min_valid - 1e-5, 1e-5)
-        out[first : first + _BAND] = np.where(enough, total / np.maximum(share, np.float32(1e-5)), np.float32(np.nan))
+        mean = _weighted(np.where(missing, np.float32(0), lines), across, local)
+        if missing.any():
+            share = _weighted((~missing).astype(np.float32), across, local)
+            # The tolerance is for the rounding of weights.
+            enough = share >= max(min_valid - 1e-5, 1e-5)
+            mean = np.where(enough, mean / np.maximum(share, np.float32(1e-5)), np.float32(np.nan))
+        out[first : first + _BAND] = finish(mean)
 
     for _ in threads.in_order(make, range(0, len(out), _BAND), n_threads):
         pass
@@ -124,7 +133,8 @@ class ResampledScene(Scene):
         self._source = source
         self.path, self.name, self.time, self.ice_service = source.path, source.name, source.time, source.ice_service
         self.simulated, self.polarisations, self.has_chart = source.simulated, source.polarisations, source.has_chart
-        self.threads, self.pixel_spacing = source.threads, wanted
+        self.satellite, self.orbit, self.denoising = source.satellite, source.orbit, source.denoising
+        self.notes, self.threads, self.pixel_spacing = source.notes, source.threads, wanted
         ratios = [wanted / side for side in sides]
         edges = [int(n / ratio + 1e-9) for n, ratio in zip(source.shape, ratios, strict=True)]
         if min(edges) < _LEAST_EDGE:
@@ -135,18 +145,18 @@ class ResampledScene(Scene):
         self.shape = (edges[0], edges[1])
         self._axes = [axis(*each) for each in zip(ratios, source.shape, edges, strict=True)]
         geo = source.geo
-        lines, samples = (
-            (at + 0.5) / ratio - 0.5 for at, ratio in zip((geo.lines, geo.samples), ratios, strict=True)
-        )
+        lines, samples = ((at + 0.5) / ratio - 0.5 for at, ratio in zip((geo.lines, geo.samples), ratios, strict=True))
         self.geo = GeoGrid(lines, samples, geo.latitude, geo.longitude, geo.incidence)
-        self.resampling = (
-            f"by its positions its pixels are {sides[0]:.1f} x {sides[1]:.1f} m; resampled to {wanted:g} m "
-            "(mean power of the area where finer, bilinear where coarser; charts by the nearest pixel)"
+        self.note(
+            f"resampled to {wanted:g} m, since by its positions its pixels are {sides[0]:.1f} x {sides[1]:.1f} m "
+            "(mean power of the area, or bilinear where pixels become smaller; charts by the nearest pixel)"
         )
 
     def sar(self, polarisation: str) -> Float:
-        power = resample.power(self._source.sar(polarisation))
-        return resample.decibels(brought(power, *self._axes, n_threads=self.threads))
+        values = self._source.sar(polarisation)
+        for clause in self._source.notes:
+            self.note(clause)
+        return brought(values, *self._axes, prepare=db_to_power, finish=power_to_db, n_threads=self.threads)
 
     def distance(self) -> Float | None:
         zones = self._source.distance()
@@ -165,12 +175,12 @@ class ResampledScene(Scene):
         )
         return brought(np.asarray(values, np.float32), down, across)
 
-    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> charts.IndexedChart | None:
+    def indexed_chart(self, rules: str = "autoice", strict: bool = False) -> IndexedChart | None:
         chart = self._source.indexed_chart(rules, strict)
         if chart is None:
             return None
         lines, samples = (each.nearest for each in self._axes)
-        return charts.IndexedChart(np.take(chart.index[lines], samples, axis=1), chart.classes)
+        return IndexedChart(np.take(chart.index[lines], samples, axis=1), chart.classes)
 
     @contextmanager
     def reusing_memory(self) -> Iterator[None]:
@@ -192,5 +202,18 @@ def at_network_spacing(scene: Scene) -> Scene:
     if wanted is None:
         return scene
     resampled = ResampledScene(scene, sides, wanted)
-    warnings.warn(f"{scene.path}: {resampled.resampling}", stacklevel=3)
+    warnings.warn(f"{scene.path}: {resampled.notes[-1]}", stacklevel=3)
     return resampled
+
+
+def need_own_pixels(scene: Scene) -> None:
+    """Refuse a resampled scene where the file itself is copied.
+
+    Raises:
+        SceneError: it is one.
+    """
+    if isinstance(scene, ResampledScene):
+        raise SceneError(
+            f"{scene.path}: its pixels are to be copied, but would be {scene.notes[-1]}; correct its positions, or "
+            "give it to `arcticseg shards build`, `predict` or `evaluate`, which resample it"
+        )
