@@ -72,10 +72,13 @@ def axis(ratio: float, size: int, n: int) -> Axis:
 def _weighted(values: Float, across: Axis, down: tuple[NDArray[np.intp], NDArray[np.float32]]) -> Float:
     """Weighted sums [n, m] of lines of a file [h, W]: along the lines, then across the samples."""
     taps, weights = down
-    lines = sum(values[taps[:, k]] * weights[:, k, None] for k in range(taps.shape[1]))
-    return np.asarray(
-        sum(lines[:, across.taps[:, k]] * across.weights[:, k] for k in range(across.taps.shape[1])), np.float32
-    )
+    lines = np.zeros((len(taps), values.shape[1]), np.float32)
+    for tap, weight in zip(taps.T, weights.T, strict=True):
+        lines += values[tap] * weight[:, None]
+    out = np.zeros((len(taps), len(across.taps)), np.float32)
+    for tap, weight in zip(across.taps.T, across.weights.T, strict=True):
+        out += np.take(lines, tap, axis=1) * weight
+    return out
 
 
 def brought(
@@ -143,7 +146,7 @@ class ResampledScene(Scene):
                 f"are less than {_LEAST_EDGE} pixels of {wanted:g} m along an edge; give a larger scene"
             )
         self.shape = (edges[0], edges[1])
-        self._axes = [axis(*each) for each in zip(ratios, source.shape, edges, strict=True)]
+        self._down, self._across = (axis(*each) for each in zip(ratios, source.shape, edges, strict=True))
         geo = source.geo
         lines, samples = ((at + 0.5) / ratio - 0.5 for at, ratio in zip((geo.lines, geo.samples), ratios, strict=True))
         self.geo = GeoGrid(lines, samples, geo.latitude, geo.longitude, geo.incidence)
@@ -156,11 +159,13 @@ class ResampledScene(Scene):
         values = self._source.sar(polarisation)
         for clause in self._source.notes:
             self.note(clause)
-        return brought(values, *self._axes, prepare=db_to_power, finish=power_to_db, n_threads=self.threads)
+        return brought(
+            values, self._down, self._across, prepare=db_to_power, finish=power_to_db, n_threads=self.threads
+        )
 
     def distance(self) -> Float | None:
         zones = self._source.distance()
-        return None if zones is None else brought(zones, *self._axes, min_valid=0, n_threads=self.threads)
+        return None if zones is None else brought(zones, self._down, self._across, min_valid=0, n_threads=self.threads)
 
     def coarse(self, name: str) -> Float | None:
         values = self._source.coarse(name)
@@ -169,9 +174,12 @@ class ResampledScene(Scene):
         # A cell of the file has this many of its pixels, by the spacing that its reader assumes.
         pixels = COARSE_SPACING / self._source.pixel_spacing
         cell = COARSE_SPACING / self.pixel_spacing
+        cells = [coarse_cells(n, self.pixel_spacing) for n in self.shape]
+        if not values.size:
+            return np.full(cells, np.nan, np.float32)
         down, across = (
-            axis(cell * each.ratio / pixels, size, coarse_cells(n, self.pixel_spacing))
-            for each, size, n in zip(self._axes, values.shape, self.shape, strict=True)
+            axis(cell * each.ratio / pixels, size, n)
+            for each, size, n in zip((self._down, self._across), values.shape, cells, strict=True)
         )
         return brought(np.asarray(values, np.float32), down, across)
 
@@ -179,7 +187,7 @@ class ResampledScene(Scene):
         chart = self._source.indexed_chart(rules, strict)
         if chart is None:
             return None
-        lines, samples = (each.nearest for each in self._axes)
+        lines, samples = (each.nearest for each in (self._down, self._across))
         return IndexedChart(np.take(chart.index[lines], samples, axis=1), chart.classes)
 
     @contextmanager
