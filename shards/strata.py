@@ -170,7 +170,9 @@ def read_counts(
     """
     if place.is_dir() and (place / MANIFEST).exists():
         scenes = read_manifest(place).scenes
-        return {name: scenes[name]["counts"] for name in names if scenes.get(name, {}).get("counts")}
+        by_factor = {name: scenes[name]["counts"] for name in names if scenes.get(name, {}).get("counts")}
+        # At the finest factor, as of a scene file.
+        return {name: counts[min(counts, key=int)] for name, counts in by_factor.items()}
     if place.is_dir():
         wanted = set(names)
         paths = [path for path in list_scenes(place) if path.stem in wanted]

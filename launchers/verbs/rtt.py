@@ -20,12 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop", help="at a scene that cannot be read (default stop)"
     )
-    parser.add_argument("--strict", action="store_true", help="an unlisted ice code is an error, not a masked polygon")
+    parser.add_argument(
+        "--strict", action="store_true", help="an ice code that no table lists is an error, not a warning"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Make them; PROBLEMS when a scene was skipped."""
-    from launchers.terminal import note, progress
+    from launchers.terminal import note, progress, show
     from shards.lists import pick_scenes
     from shards.rtt import make_ready
 
@@ -34,5 +36,5 @@ def main(arguments: argparse.Namespace) -> int:
         made, skipped = make_ready(
             scenes, arguments.out, arguments.workers, arguments.on_error, arguments.strict, note, bar
         )
-    print(f"{len(made)} ready-to-train scenes in {arguments.out}, {len(skipped)} skipped")
+    show(f"{len(made)} ready-to-train scenes in {arguments.out}, {len(skipped)} skipped")
     return PROBLEMS if skipped else DONE

@@ -98,7 +98,8 @@ def test_a_layer_that_a_scene_lacks_has_no_data() -> None:
     (layers,) = read_layers(MadeScene(noise((20, 30))), [2])
     assert np.isnan(layers.sar["hv"]).all()
     assert layers.sar["hv"].shape == layers.shape == (10, 15)
-    assert (layers.distance == 255).all()
+    # All positions of this scene are one in the Greenland Sea, further than the last zone from a coast.
+    assert (layers.distance == 41).all()
     assert layers.labels is None
     assert layers.coarse.shape == (20, 0, 0)
     np.testing.assert_array_equal(layers.valid, np.isfinite(layers.sar["hh"]))
@@ -140,11 +141,11 @@ def test_averaging_lowers_white_noise_as_it_must(average: str) -> None:
     random = np.random.default_rng(11)
     drawn = random.standard_normal((1650, 1700), np.float32)
     # Power must be positive: a mean of 20 puts zero twenty deviations away.
-    scene = MadeScene(drawn if average == "db" else 10 * np.log10(20 + drawn))
+    scene = MadeScene(drawn - 15 if average == "db" else 10 * np.log10((20 + drawn) / 1000))
     five, ten = read_layers(scene, [5, 10], LayerConfig(sar_average=average))
     for layers, expected, tolerance in ((five, 0.2, 0.002), (ten, 0.1, 0.002)):
         averaged = layers.sar["hh"].astype(np.float64)
-        averaged = averaged if average == "db" else 10 ** (averaged / 10)
+        averaged = averaged if average == "db" else 1000 * 10 ** (averaged / 10)
         assert averaged.std() == pytest.approx(expected, abs=tolerance)
 
 
