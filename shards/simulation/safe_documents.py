@@ -163,9 +163,41 @@ def _object_of(file: Path) -> tuple[str, str]:
     return "Product", f"product{identity}"
 
 
+def _about(product: Product) -> dict[str, Any]:
+    """What a manifest says of a product: ID -> content."""
+    form = product.form
+    software = {"@name": "Sentinel-1 IPF", "@version": form.processor}
+    processing = {"@name": "GRD Post Processing", "safe:facility": {"@name": "arcticseg", "safe:software": software}}
+    information = {
+        "s1sarl1:transmitterReceiverPolarisation": list(form.polarisations),
+        "s1sarl1:productClass": "S",
+        "s1sarl1:productType": "GRD",
+    }
+    return {
+        "processing": {"safe:processing": processing},
+        "platform": {
+            "safe:platform": {
+                "safe:familyName": "SENTINEL-1",
+                "safe:number": product.satellite[-1],
+                "safe:instrument": {"safe:extension": {"s1sarl1:instrumentMode": {"s1sarl1:mode": form.mode}}},
+            }
+        },
+        "measurementOrbitReference": {
+            "safe:orbitReference": {"safe:orbitNumber": {"@type": "start", "": product.orbit}}
+        },
+        "generalProductInformation": {"s1sarl1:standAloneProductInformation": information},
+        "acquisitionPeriod": {
+            "safe:acquisitionPeriod": {
+                "safe:startTime": product.time_of(0),
+                "safe:stopTime": product.time_of(product.shape[0] - 1),
+            }
+        },
+        ATTRIBUTE: {ATTRIBUTE: product.statement},
+    }
+
+
 def manifest(place: Path, product: Product) -> ElementTree.Element:
     """manifest.safe of the files that are in `place`."""
-    form = product.form
     files = sorted(file for file in place.rglob("*") if file.is_file())
     of = {file: _object_of(file) for file in files}
     objects = [
@@ -197,39 +229,12 @@ def manifest(place: Path, product: Product) -> ElementTree.Element:
     ]
     package = {
         "@unitType": "SAFE Archive Information Package",
-        "@textInfo": f"Sentinel-1 {form.mode} Level-1 GRD Product",
+        "@textInfo": f"Sentinel-1 {product.form.mode} Level-1 GRD Product",
         "xfdu:contentUnit": units,
     }
-    software = {"@name": "Sentinel-1 IPF", "@version": form.processor}
-    processing = {"@name": "GRD Post Processing", "safe:facility": {"@name": "arcticseg", "safe:software": software}}
-    information = {
-        "s1sarl1:transmitterReceiverPolarisation": list(form.polarisations),
-        "s1sarl1:productClass": "S",
-        "s1sarl1:productType": "GRD",
-    }
-    about = {
-        "processing": {"safe:processing": processing},
-        "platform": {
-            "safe:platform": {
-                "safe:familyName": "SENTINEL-1",
-                "safe:number": product.satellite[-1],
-                "safe:instrument": {"safe:extension": {"s1sarl1:instrumentMode": {"s1sarl1:mode": form.mode}}},
-            }
-        },
-        "measurementOrbitReference": {
-            "safe:orbitReference": {"safe:orbitNumber": {"@type": "start", "": product.orbit}}
-        },
-        "generalProductInformation": {"s1sarl1:standAloneProductInformation": information},
-        "acquisitionPeriod": {
-            "safe:acquisitionPeriod": {
-                "safe:startTime": product.time_of(0),
-                "safe:stopTime": product.time_of(product.shape[0] - 1),
-            }
-        },
-        ATTRIBUTE: {ATTRIBUTE: product.statement},
-    }
     metadata = [
-        {"@ID": name, "metadataWrap": {"@mimeType": "text/xml", "xmlData": content}} for name, content in about.items()
+        {"@ID": name, "metadataWrap": {"@mimeType": "text/xml", "xmlData": content}}
+        for name, content in _about(product).items()
     ]
     metadata += [{"@ID": f"{name}Annotation", "dataObjectPointer": {"@dataObjectID": name}} for name in tables]
     content: dict[str, Any] = {f"@xmlns:{prefix}": address for prefix, address in _NAMESPACES.items()}
