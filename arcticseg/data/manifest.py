@@ -18,7 +18,7 @@ from typing import Any
 
 import xxhash
 
-from arcticseg.data.sample import SCHEMA_VERSION
+from arcticseg.data.sample import REBUILD, SCHEMA_VERSION
 from arcticseg.data.tile import GEO, SAR_LOW, SAR_STEP
 from arcticseg.errors import ShardError
 from arcticseg.files import write_text
@@ -197,9 +197,7 @@ def _parse(data: bytes, where: str, what: str) -> Any:
         raise ShardError(f"{where}: {what} is damaged ({error}); build the shards again") from error
     version = content.get("schema") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
-        raise ShardError(
-            f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}; build the shards again"
-        )
+        raise ShardError(f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}; {REBUILD}")
     return content
 
 
