@@ -201,8 +201,8 @@ def enlarge(folder: Path, copies: int) -> Path:
             entries = manifests.read_index(folder / "shards" / shard.name)
             if not path.exists() or path.stat().st_size != shard.bytes:
                 shutil.copyfile(folder / "shards" / shard.name, path)
-            manifests.write_index(path, entries)
-            shards.append(ShardEntry(path.name, shard.bytes, shard.xxh3, shard.samples))
+            index = manifests.write_index(path, entries)
+            shards.append(ShardEntry(path.name, shard.bytes, shard.xxh3, shard.samples, index))
     manifests.write_manifest(out, dataclasses.replace(manifest, splits={"train": tuple(shards)}))
     return out
 

@@ -107,7 +107,7 @@ def assemble(
     entries: list[SampleEntry] = []
     for split in manifests.SPLITS:
         kept = before.get(split, ())
-        entries += [entry for shard in kept for entry in manifests.read_index(out / shard.name)]
+        entries += [entry for shard in kept for entry in manifests.read_index(out / shard.name, shard)]
         added = []
         for plan in plans.get(split, ()):
             progress(done, total)
@@ -170,8 +170,8 @@ def _write_shard(out: Path, plan: _Plan) -> tuple[ShardEntry, list[SampleEntry]]
         file.write(END_OF_TAR)
         digest.update(END_OF_TAR)
         size = file.tell()
-    manifests.write_index(path, written)
-    return ShardEntry(path.name, size, digest.hexdigest(), len(written)), written
+    index = manifests.write_index(path, written)
+    return ShardEntry(path.name, size, digest.hexdigest(), len(written), index), written
 
 
 def _summary(part: Part) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import netCDF4
 import numpy as np
@@ -17,17 +16,17 @@ from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice import vector
 from arcticseg.ice.channels import RAW_SPACING, SAR
 from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
+from arcticseg.ice.scenes.names import time_of
 from arcticseg.ice.scenes.netcdf import RttScene
 from arcticseg.ice.scenes.open import open_scene
-from arcticseg.ice.scenes.scene import Scene, time_of
+from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from arcticseg.ice.simulated import ATTRIBUTE, statement
+from shards.copying import copy_variables
 
 _IMAGE = ("sar_lines", "sar_samples")
 _POINTS = "sar_grid_points"
 _CODES, _IDS = "polygon_codes", "polygon_icechart"
-# Lines copied at once.
-_BAND = 500
 _CHUNK = 1000
 
 
@@ -76,8 +75,7 @@ def chart_scene(
         notes += _describe(ids, codes, chart.name, scene)
         with atomic_path(path) as temporary, netCDF4.Dataset(temporary, "w", format="NETCDF4") as target:
             if scene_path.suffix.lower() == ".nc":
-                with netCDF4.Dataset(scene_path) as source:
-                    _copy(source, target)
+                copy_variables(scene_path, target, leave_out=(_CODES, _IDS))
             else:
                 _write_scene(target, scene)
             target.history = f"arcticseg {version('arcticseg')}: {scene_path.name} with the ice chart {chart_path.name}"
@@ -118,48 +116,11 @@ def _describe(ids: NDArray[np.float32], codes: list[str], name: str, scene: Scen
     return notes
 
 
-def _copy(source: netCDF4.Dataset, target: netCDF4.Dataset) -> None:
-    """Copy all of a scene file except its chart, some lines at a time."""
-    source.set_auto_maskandscale(False)
-    target.setncatts({name: source.getncattr(name) for name in source.ncattrs()})
-    for name, dimension in source.dimensions.items():
-        if name != _CODES:
-            target.createDimension(name, len(dimension))
-    for name, variable in source.variables.items():
-        if name in (_CODES, _IDS):
-            continue
-        chunks: Any = variable.chunking()
-        chunks = chunks if isinstance(chunks, list) and variable.ndim else None
-        fill = variable.getncattr("_FillValue") if "_FillValue" in variable.ncattrs() else None
-        packed = bool(variable.ndim) and variable.dtype is not str
-        copy = target.createVariable(
-            name,
-            variable.dtype,
-            variable.dimensions,
-            zlib=packed,
-            complevel=1,
-            fill_value=fill,
-            chunksizes=chunks,
-        )
-        copy.set_auto_maskandscale(False)
-        copy.setncatts({key: variable.getncattr(key) for key in variable.ncattrs() if key != "_FillValue"})
-        bands = [slice(at, at + _BAND) for at in range(0, variable.shape[0], _BAND)] if variable.ndim else [...]
-        for band in bands:
-            copy[band] = _read(variable, band, source.filepath())
-
-
-def _read(variable: netCDF4.Variable, band: Any, path: str) -> Any:
-    try:
-        return variable[band]
-    except (OSError, RuntimeError) as error:
-        raise SceneError(
-            f"{path}: {variable.name} cannot be read ({error}); it is damaged or cut; get the file again"
-        ) from error
-
-
-def _image(target: netCDF4.Dataset, name: str, shape: tuple[int, int]) -> netCDF4.Variable:
+def _image(
+    target: netCDF4.Dataset, name: str, shape: tuple[int, int], dimensions: tuple[str, ...] = _IMAGE
+) -> netCDF4.Variable:
     chunks = tuple(min(_CHUNK, edge) for edge in shape)
-    return target.createVariable(name, "f4", _IMAGE, zlib=True, complevel=1, shuffle=True, chunksizes=chunks)
+    return target.createVariable(name, "f4", dimensions, zlib=True, complevel=1, shuffle=True, chunksizes=chunks)
 
 
 def _write_scene(target: netCDF4.Dataset, scene: Scene) -> None:
@@ -192,6 +153,7 @@ def _write_chart(target: netCDF4.Dataset, ids: NDArray[np.float32], codes: list[
     variable = target.createVariable(_CODES, str, (_CODES,))
     variable.icechart_id = name
     variable[:] = np.array(codes, dtype=object)
-    variable = _image(target, _IDS, (ids.shape[0], ids.shape[1]))
+    # A scene that is copied may have dimensions of other names.
+    variable = _image(target, _IDS, (ids.shape[0], ids.shape[1]), target[SAR["hh"]].dimensions)
     variable.setncatts({"description": "Polygon icechart - ids of the polygons on the SAR pixels", "icechart_id": name})
     variable[:] = ids

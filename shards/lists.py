@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,13 +11,18 @@ from arcticseg.data.manifest import SPLITS
 from arcticseg.data.select import read_scene_list
 from arcticseg.errors import ConfigError
 from arcticseg.files import make_folder, write_text
+from arcticseg.ice.scenes.names import Facts
 from arcticseg.ice.scenes.open import list_scenes, open_scene
 from shards import strata
 from shards.progress import ShowStage, silent
-from shards.split import LEFT_OUT, plan, shared_passes, warn_of_shared_passes
+from shards.split import LEFT_OUT, plan, shared_passes, untold, warn_of_shared_passes, warn_of_untold
+from shards.workers import Job, Workers
 
 # A list with this comment may share passes with other lists.
 GIVEN = "taken as given"
+
+# Seconds to open a scene.
+_OPENING = 60.0
 
 _LIST_SUFFIXES = {".txt", ".json"}
 
@@ -89,21 +94,26 @@ def make_lists(
     Raises:
         ConfigError: lists or shares that cannot be.
         SceneError: no scene there, or a scene that cannot be read.
+
+    Warns:
+        of scenes of which nothing tells the pass; then no list claims to hold whole passes.
     """
     is_list = scenes.suffix in _LIST_SUFFIXES
     paths = {} if is_list else {path.stem: path for path in list_scenes(scenes)}
     names = read_scene_list(scenes) if is_list else list(paths)
-    lists = plan(names, {part: read_scene_list(file) for part, file in given.items()}, shares, seed)
-    notes = {part: _how_split(part, given, len(listed)) for part, listed in lists.items()}
+    known = facts_in_files(paths.values())
+    passes = _how_passes(len(warn_of_untold(names, known)), len(names))
+    lists = plan(names, {part: read_scene_list(file) for part, file in given.items()}, shares, seed, known)
+    notes = {part: _how_split(part, given, len(listed), passes) for part, listed in lists.items()}
     differences: dict[str, dict[str, float]] = {}
     if fractions is not None:
         every = lists.get("train", [])
         unlabelled = _without_chart(paths, every)
         train = [name for name in every if name not in unlabelled]
         counts = _counts(fractions, train, progress)
-        by_fraction = strata.fractions(every, fractions.percents, counts, seed, unlabelled)
+        by_fraction = strata.fractions(every, fractions.percents, counts, seed, unlabelled, known)
         for part, listed in by_fraction.items():
-            notes[part] = f"{_how_drawn(part, listed, train)}, {_stratified_by(counts, train)}."
+            notes[part] = f"{_how_drawn(part, listed, train, passes)}, {_stratified_by(counts, train)}."
             if part.startswith("labels"):
                 differences[part] = strata.imbalance(listed, train, counts)
         lists |= by_fraction
@@ -119,22 +129,51 @@ def make_lists(
     ]
 
 
-def _how_split(part: str, given: Mapping[str, Path], number: int) -> str:
+def facts_in_files(paths: Iterable[Path]) -> dict[str, Facts]:
+    """What files say of time, satellite and orbit, by scene, where the names do not tell the pass.
+
+    A file that cannot be read says nothing; what it is read for then names it.
+    """
+    path_of = {path.stem: path for path in paths}
+    known: dict[str, Facts] = {}
+    nameless = untold(path_of)
+    if nameless:
+        # In another process, since a damaged file may crash or hang the library that reads it.
+        with Workers(1) as pool:
+            for job, outcome in pool.map(_facts_in, [Job((path_of[name],), time_limit=_OPENING) for name in nameless]):
+                if outcome.error is None:
+                    known[job.arguments[0].stem] = outcome.value
+    return known
+
+
+def _facts_in(path: Path) -> Facts:
+    with open_scene(path) as scene:
+        return Facts(scene.time, scene.satellite, scene.orbit)
+
+
+def _how_passes(n_untold: int, number: int) -> str:
+    """What a list may claim of passes."""
+    if n_untold:
+        return f"scene by scene: nothing tells the satellite pass of {n_untold} of {number} scenes"
+    return "in whole satellite passes"
+
+
+def _how_split(part: str, given: Mapping[str, Path], number: int, passes: str) -> str:
     if part in given:
         return f"{number} {part} scenes, {GIVEN} from {given[part].name}: passes may be shared with other lists."
     if part == LEFT_OUT:
         return f"{number} scenes in no split: they share a pass with a given list, or a given training list lacks them."
-    return f"{number} {part} scenes, in whole satellite passes."
+    return f"{number} {part} scenes, {passes}."
 
 
-def _how_drawn(part: str, listed: Sequence[str], train: Sequence[str]) -> str:
+def _how_drawn(part: str, listed: Sequence[str], train: Sequence[str], passes: str) -> str:
     kind, _, percent = part.partition("_")
     if kind == "labels":
         return (
-            f"{len(listed)} of {len(train)} training scenes with charts ({percent} %), in whole satellite passes; "
+            f"{len(listed)} of {len(train)} training scenes with charts ({percent} %), {passes}; "
             "smaller fractions are subsets of larger ones"
         )
-    return f"{len(listed)} training scenes, the complement of labels_{100 - int(percent)}.txt, no pass in both"
+    return f"{len(listed)} training scenes, the complement of labels_{100 - int(percent)}.txt, {passes}"
 
 
 def _stratified_by(counts: Mapping[str, strata.Counts], train: Sequence[str]) -> str:

@@ -107,6 +107,9 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int
             "simulated": scene.simulated,
             "ice_service": scene.ice_service,
             "time": None if scene.time is None else scene.time.isoformat(),
+            "satellite": scene.satellite,
+            "orbit": scene.orbit,
+            "denoising": scene.denoising,
             "has_chart": scene.has_chart,
             "shape": list(scene.shape),
         }

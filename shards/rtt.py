@@ -8,6 +8,7 @@ everything is normalised with the published statistics, and no data is 0, in cha
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from arcticseg.ice.indexed import IndexedChart
 from arcticseg.ice.reference import short_name
 from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scenes.netcdf import RawScene, RttScene
+from arcticseg.ice.scenes.numbers import descriptive
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.scenes.scene import GEO_POINTS
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
@@ -167,7 +169,7 @@ def write_ready(
         path = out / ready_name(scene.name)
         if not _is_there(path, scene_path):
             with (
-                netCDF4.Dataset(scene_path) as source,
+                netCDF4.Dataset(os.path.abspath(scene_path)) as source,
                 atomic_path(path) as temporary,
                 netCDF4.Dataset(temporary, "w", format="NETCDF4") as target,
             ):
@@ -229,7 +231,8 @@ def _attributes(source: netCDF4.Dataset, name: str) -> dict[str, Any]:
     if name not in source.variables:
         return {}
     variable = source.variables[name]
-    return {key: variable.getncattr(key) for key in variable.ncattrs() if key != "_FillValue"}
+    attributes = {key: variable.getncattr(key) for key in variable.ncattrs()}
+    return descriptive(attributes, CHANNELS[name].unit)
 
 
 def _image(target: netCDF4.Dataset, name: str, values: NDArray, attributes: Mapping[str, Any]) -> None:

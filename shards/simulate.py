@@ -35,7 +35,7 @@ _BLOCK_LINES = 500
 _CELL = 50
 _LEAST_SIZE = 500
 # Raised whenever the same configuration gives other scenes.
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,12 @@ import xxhash
 
 from arcticseg.data.manifest import SPLITS
 from arcticseg.errors import ConfigError
-from arcticseg.ice.scenes.scene import time_of
+from arcticseg.ice.scenes.names import Facts, facts_of
 
 # The list of scenes that no split can hold without parting a pass.
 LEFT_OUT = "left_out"
 # Scenes of the archive: raw and ready-to-train.
 _AI4ARCTIC = re.compile(r"_icechart_(dmi|cis)_|_(dmi|cis)_prep$")
-# Sentinel-1 product names: mission, mode, ..., absolute orbit, data take, product id.
-_ORBIT = re.compile(r"^(S1[A-D])_.*?_\d{8}T\d{6}_\d{8}T\d{6}_(\d{6})_")
-
 # Without an orbit: the scenes of a pass follow each other within this time, and those of two passes never do.
 _GAP = timedelta(minutes=10)
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
@@ -36,40 +33,101 @@ def is_ai4arctic(name: str) -> bool:
     return bool(_AI4ARCTIC.search(name))
 
 
-def passes_of(names: Iterable[str]) -> dict[str, str]:
+def passes_of(names: Iterable[str], known: Mapping[str, Facts] = {}) -> dict[str, str]:
     """Scene name -> pass.
 
-    A Sentinel-1 product name says satellite and absolute orbit. Where a name has a time only, as those of
-    ready-to-train files, a scene is of the same pass as the scene before it, if that is at most ten minutes older; over
-    the 532 scenes of AI4Arctic this gives the same passes as the orbits do. A name with neither is a pass of its own.
+    Scenes of the same satellite and absolute orbit are of one pass, however their names are written. A scene of which
+    only the time is known, such as a ready-to-train file, is of the same pass as the scene before it, if that is at
+    most ten minutes older and not known to be another satellite's; over the 532 scenes of AI4Arctic this gives the same
+    passes as the orbits do. A scene of which neither is known is a pass of its own.
+
+    Args:
+        known: name -> what its file says of it, for names that say nothing themselves.
     """
-    out: dict[str, str] = {}
-    last: tuple[datetime, str] | None = None
-    for name in sorted(names, key=lambda name: (time_of(name) or _NO_TIME, name)):
-        orbit, time = _ORBIT.match(name), time_of(name)
-        if orbit:
-            out[name] = f"{orbit.group(1)}-{orbit.group(2)}"
-        elif time is None:
-            out[name] = name
-        else:
-            out[name] = last[1] if last is not None and time - last[0] <= _GAP else name
-            last = time, out[name]
-    return out
+    facts = {name: facts_of(name).completed(known.get(name, Facts())) for name in names}
+    groups = _Groups({name: _orbit_of(own) for name, own in facts.items()})
+    # The last scene of each satellite, and the last of them that has no orbit.
+    last: dict[str | None, str] = {}
+    last_loose: dict[str | None, str] = {}
+    for name in sorted((name for name in facts if facts[name].time), key=lambda name: (facts[name].time, name)):
+        own, has_orbit = facts[name], _orbit_of(facts[name]) is not None
+        for satellite, before in (last_loose if has_orbit else last).items():
+            near = (own.time or _NO_TIME) - (facts[before].time or _NO_TIME) <= _GAP
+            if near and (satellite is None or own.satellite in (None, satellite)):
+                groups.join(before, name)
+        last[own.satellite] = name
+        if not has_orbit:
+            last_loose[own.satellite] = name
+    return {name: groups.pass_of(name) for name in facts}
 
 
-def split(names: Sequence[str], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[str]]:
+class _Groups:
+    """Scenes in groups; scenes of one orbit are in one, those of two orbits never."""
+
+    def __init__(self, orbit_of: Mapping[str, tuple[str, int] | None]) -> None:
+        self._orbit_of = dict(orbit_of)
+        first_of_orbit: dict[tuple[str, int], str] = {}
+        self._before = {
+            name: name if orbit is None else first_of_orbit.setdefault(orbit, name) for name, orbit in orbit_of.items()
+        }
+
+    def _first(self, name: str) -> str:
+        while self._before[name] != name:
+            self._before[name] = name = self._before[self._before[name]]
+        return name
+
+    def join(self, one: str, other: str) -> None:
+        """Make one group of two, unless both have an orbit."""
+        first, second = self._first(one), self._first(other)
+        if first != second and None in (self._orbit_of[first], self._orbit_of[second]):
+            self._before[second] = first
+            self._orbit_of[first] = self._orbit_of[first] or self._orbit_of[second]
+
+    def pass_of(self, name: str) -> str:
+        """Satellite and orbit of a group, else its earliest scene."""
+        orbit = self._orbit_of[self._first(name)]
+        return f"{orbit[0]}-{orbit[1]:06d}" if orbit else self._first(name)
+
+
+def _orbit_of(facts: Facts) -> tuple[str, int] | None:
+    """Satellite and absolute orbit; None where one of them is not known."""
+    return (facts.satellite, facts.orbit) if facts.satellite and facts.orbit else None
+
+
+def untold(names: Iterable[str], known: Mapping[str, Facts] = {}) -> list[str]:
+    """The scenes of which nothing tells the pass: neither satellite and orbit nor time is known."""
+    facts = {name: facts_of(name).completed(known.get(name, Facts())) for name in names}
+    return sorted(name for name, own in facts.items() if _orbit_of(own) is None and own.time is None)
+
+
+def warn_of_untold(names: Iterable[str], known: Mapping[str, Facts] = {}) -> list[str]:
+    """Warn of scenes of which nothing tells the pass, before they are divided; return them."""
+    nameless = untold(names, known)
+    if nameless:
+        warnings.warn(
+            f"neither name nor file of {len(nameless)} scenes, such as {nameless[0]}, tells orbit or time: scenes of "
+            "one satellite pass may come into two lists; name the files as Sentinel-1 products are named",
+            stacklevel=3,
+        )
+    return nameless
+
+
+def split(
+    names: Sequence[str], shares: Mapping[str, float], seed: int = 0, known: Mapping[str, Facts] = {}
+) -> dict[str, list[str]]:
     """Scene names by split, whole passes at a time, drawn by seed; the rest trains.
 
     Args:
         names: scene names.
         shares: of `val` and `test`; each gets at least that share, and at least one scene if the share is above 0.
+        known: see `passes_of`.
 
     Raises:
         ConfigError: a share out of range, or nothing left for training.
     """
     if any(not 0 <= share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
         raise ConfigError(f"shares are {dict(shares)}; set shares of 0 or more that leave something for training")
-    pass_of = passes_of(names)
+    pass_of = passes_of(names, known)
     scenes_of: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
         scenes_of[pass_of[name]].append(name)
@@ -86,9 +144,9 @@ def split(names: Sequence[str], shares: Mapping[str, float], seed: int = 0) -> d
     return {part: sorted(chosen) for part, chosen in out.items() if chosen}
 
 
-def shared_passes(lists: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+def shared_passes(lists: Mapping[str, Sequence[str]], known: Mapping[str, Facts] = {}) -> list[tuple[str, str]]:
     """Pairs of scenes of one pass in two of the lists, each as `LIST: NAME`."""
-    pass_of = passes_of(name for names in lists.values() for name in names)
+    pass_of = passes_of((name for names in lists.values() for name in names), known)
     members_of: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for part, names in lists.items():
         for name in sorted(names):
@@ -101,16 +159,20 @@ def shared_passes(lists: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     ]
 
 
-def warn_of_shared_passes(lists: Mapping[str, Sequence[str]]) -> None:
+def warn_of_shared_passes(lists: Mapping[str, Sequence[str]], known: Mapping[str, Facts] = {}) -> None:
     """Warn of scenes of one pass in two of the splits among lists that are taken as given."""
-    pairs = shared_passes({part: names for part, names in lists.items() if part in SPLITS})
+    pairs = shared_passes({part: names for part, names in lists.items() if part in SPLITS}, known)
     if pairs:
         text = "; ".join(f"{first} and {second}" for first, second in pairs)
         warnings.warn(f"lists taken as given share {len(pairs)} pairs of one pass: {text}", stacklevel=3)
 
 
 def plan(
-    names: Sequence[str], given: Mapping[str, Sequence[str]], shares: Mapping[str, float], seed: int = 0
+    names: Sequence[str],
+    given: Mapping[str, Sequence[str]],
+    shares: Mapping[str, float],
+    seed: int = 0,
+    known: Mapping[str, Facts] = {},
 ) -> dict[str, list[str]]:
     """Scene names by split, where some lists are given, such as the official ones, and the others are drawn.
 
@@ -123,6 +185,7 @@ def plan(
         given: `train`, `val`, `test` -> names, as far as given.
         shares: of `val` and `test` where they are drawn.
         seed: of the draw.
+        known: see `passes_of`.
 
     Returns:
         `train`, `val`, `test` and `left_out`, the scenes that none of these can hold; an empty list has no key.
@@ -144,23 +207,29 @@ def plan(
     both = sorted(test & (val | set(given.get("train", ()))))
     if both:
         raise ConfigError(f"the test list holds {both[0]}, which is on another list, too; repair the lists")
-    pass_of = passes_of(names)
+    pass_of = passes_of(names, known)
     touched = {pass_of[name] for name in val | test}
     pool = [name for name in given.get("train", names) if name not in val | test]
     free = [name for name in pool if pass_of[name] not in touched]
     kept = sorted(set(pool) - set(free)) if "train" in given else []
     out: dict[str, list[str]] = {"train": []}
     if free or not kept:
-        out = split(free, {part: share for part, share in shares.items() if part not in given}, seed)
+        out = split(free, {part: share for part, share in shares.items() if part not in given}, seed, known)
     out["train"] += kept
     out |= {"val": sorted(val)} if val else {}
     out |= {"test": sorted(test)} if test else {}
     out[LEFT_OUT] = sorted(set(names) - {name for part in out.values() for name in part})
-    warn_of_shared_passes(out)
+    warn_of_shared_passes(out, known)
     return {part: sorted(out[part]) for part in (*SPLITS, LEFT_OUT) if out.get(part)}
 
 
-def default(names: Sequence[str], seed: int = 0) -> dict[str, list[str]]:
-    """80 % training, 10 % validation, 10 % test; all training where there are fewer than three passes."""
-    few = len(set(passes_of(names).values())) < 3
-    return split(names, {"val": 0.0, "test": 0.0} if few else {"val": 0.1, "test": 0.1}, seed)
+def default(names: Sequence[str], seed: int = 0, known: Mapping[str, Facts] = {}) -> dict[str, list[str]]:
+    """80 % training, 10 % validation, 10 % test; all training where there are fewer than three passes.
+
+    Warns:
+        of scenes of which nothing tells the pass.
+    """
+    few = len(set(passes_of(names, known).values())) < 3
+    if not few:
+        warn_of_untold(names, known)
+    return split(names, {"val": 0.0, "test": 0.0} if few else {"val": 0.1, "test": 0.1}, seed, known)

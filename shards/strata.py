@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from arcticseg.data.manifest import MANIFEST, read_manifest
 from arcticseg.errors import ConfigError
 from arcticseg.ice.reference import short_name
+from arcticseg.ice.scenes.names import Facts, service_of, time_of
 from arcticseg.ice.scenes.open import list_scenes, open_scene
-from arcticseg.ice.scenes.scene import service_of, time_of
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from shards.progress import OnProgress, ignore
 from shards.split import passes_of
@@ -98,6 +98,7 @@ def fractions(
     counts: Mapping[str, Counts] = {},
     seed: int = 0,
     unlabelled: Iterable[str] = (),
+    known: Mapping[str, Facts] = {},
 ) -> dict[str, list[str]]:
     """Nested label lists and their complements: `labels_20`, `pretrain_80` and so on.
 
@@ -108,6 +109,7 @@ def fractions(
         seed: of the draw.
         unlabelled: training scenes without a chart; they are in each pretraining list, unless their pass is in the
             label list that it completes.
+        known: see `passes_of`.
 
     Raises:
         ConfigError: a share out of range, or no labelled scene.
@@ -119,7 +121,7 @@ def fractions(
     names = sorted(set(train) - without)
     if not names:
         raise ConfigError("no training scene has a chart; give scenes with charts, or leave the fractions out")
-    pass_of = passes_of(train)
+    pass_of = passes_of(train, known)
     members: dict[str, list[int]] = defaultdict(list)
     for i, name in enumerate(names):
         members[pass_of[name]].append(i)
@@ -168,7 +170,9 @@ def read_counts(
     """
     if place.is_dir() and (place / MANIFEST).exists():
         scenes = read_manifest(place).scenes
-        return {name: scenes[name]["counts"] for name in names if scenes.get(name, {}).get("counts")}
+        by_factor = {name: scenes[name]["counts"] for name in names if scenes.get(name, {}).get("counts")}
+        # At the finest factor, as of a scene file.
+        return {name: counts[min(counts, key=int)] for name, counts in by_factor.items()}
     if place.is_dir():
         wanted = set(names)
         paths = [path for path in list_scenes(place) if path.stem in wanted]

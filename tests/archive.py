@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from arcticseg.data.manifest import hash_file
 from shards.part import BuildConfig
 from shards.workers import Job, Outcome
 from tests import scenes
@@ -19,6 +21,30 @@ PASSES = (
     ("20181103T090000", "024420", "dmi"),
     ("20190212T080000", "025901", "cis"),
 )
+
+
+# What a manifest says of a scene that was read, and of its builder.
+SCENE_FACTS: dict[str, Any] = {
+    "simulated": False,
+    "ice_service": "cis",
+    "time": "2020-02-03T04:05:06+00:00",
+    "has_chart": True,
+    "shape": [100, 100],
+    "tiles": {},
+    "counts": {},
+    "warnings": [],
+}
+BUILDER: dict[str, Any] = {"version": "0", "config": {}}
+
+
+def tie(folder: Path) -> None:
+    """Give a manifest the checksums that its indices have now, as the author of both can."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for shards in manifest["splits"].values():
+        for shard in shards:
+            shard["index"] = hash_file((folder / shard["name"]).with_suffix(".json"))
+    path.write_text(json.dumps(manifest))
 
 
 def scene_name(time: str, orbit: str, service: str) -> str:

@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 import xxhash
 
+from arcticseg.data import schema
 from arcticseg.data.sample import REBUILD, SCHEMA_VERSION
 from arcticseg.data.tile import GEO, SAR_LOW, SAR_STEP
+from arcticseg.documents import DocumentError, parse_json, read_bytes
 from arcticseg.errors import ShardError
 from arcticseg.files import write_text
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.sigrid import CLASS_NAMES, IGNORE_INDEX
+from arcticseg.shown import brief
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "val", "test")
@@ -61,12 +65,13 @@ class SampleEntry:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """A shard of a split: file name, bytes, xxh3-64 of the file in hex, number of samples."""
+    """A shard of a split: file name, bytes, xxh3-64 of the file in hex, number of samples, xxh3-64 of its index."""
 
     name: str
     bytes: int
     xxh3: str
     samples: int
+    index: str
 
 
 def describe_channels() -> dict[str, dict[str, Any]]:
@@ -171,70 +176,83 @@ def index_path(shard: Path) -> Path:
     return shard.with_suffix(".json")
 
 
-def write_index(shard: Path, samples: Iterable[SampleEntry]) -> None:
-    """Write the index of a shard, a line for each sample.
+def write_index(shard: Path, samples: Iterable[SampleEntry]) -> str:
+    """Write the index of a shard, a line for each sample; its xxh3-64, in hex, is for the manifest.
 
     Raises:
         OutputError: it cannot be written.
     """
     lines = ",\n".join(json.dumps(asdict(sample), sort_keys=True) for sample in samples)
-    write_text(
-        index_path(shard), f'{{"schema": {SCHEMA_VERSION}, "shard": "{shard.name}", "samples": [\n{lines}\n]}}\n'
-    )
+    text = f'{{"schema": {SCHEMA_VERSION}, "shard": "{shard.name}", "samples": [\n{lines}\n]}}\n'
+    write_text(index_path(shard), text)
+    return xxhash.xxh3_64_hexdigest(text.encode())
 
 
-def _read(path: Path, what: str) -> bytes:
+def _read(path: Path, what: str, most: int) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path, most)
     except OSError as error:
         raise ShardError(f"{path}: {what} cannot be read ({error.strerror}); build the shards again") from error
+    except DocumentError as error:
+        raise _damaged(str(path), what, error) from error
 
 
-def _parse(data: bytes, where: str, what: str) -> Any:
-    try:
-        content = json.loads(data)
-    except ValueError as error:
-        raise ShardError(f"{where}: {what} is damaged ({error}); build the shards again") from error
+def _damaged(where: str, what: str, reason: object) -> ShardError:
+    return ShardError(f"{where}: {what} is damaged ({reason}); build the shards again")
+
+
+def _check_version(content: Any, where: str) -> None:
     version = content.get("schema") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
-        raise ShardError(f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}; {REBUILD}")
-    return content
+        raise ShardError(f"{where}: schema version {brief(version)}, this program reads {SCHEMA_VERSION}; {REBUILD}")
 
 
-def read_index(shard: Path) -> list[SampleEntry]:
+def read_index(path: Path, shard: ShardEntry | None = None) -> list[SampleEntry]:
     """The samples of a shard, in tar order.
 
+    Args:
+        path: of the shard.
+        shard: its entry in a manifest, which the index must fit; None: the index is taken as it is.
+
     Raises:
-        ShardError: the index is missing, damaged or of another version, or belongs to another shard.
+        ShardError: the index is missing, damaged or of another version, or is not that of the manifest.
     """
-    path = index_path(shard)
-    return parse_index(_read(path, "index"), shard.name, str(path))
+    limit = schema.INDEX_BYTES if shard is None else schema.index_limit(shard.samples)
+    where = index_path(path)
+    return parse_index(_read(where, "index", limit), path.name, str(where), shard)
 
 
-def parse_index(data: bytes, shard: str, where: str) -> list[SampleEntry]:
+def parse_index(data: bytes, name: str, where: str, shard: ShardEntry | None = None) -> list[SampleEntry]:
     """The samples of a shard, from the bytes of its index.
 
     Args:
-        shard: the shard's file name.
+        name: the shard's file name.
         where: names the index in errors.
+        shard: its entry in a manifest, which the index must fit.
 
     Raises:
         ShardError: see `read_index`.
     """
-    content = _parse(data, where, "index")
-    if content.get("shard") != shard:
-        raise ShardError(f"{where}: is the index of {content.get('shard')}, not of {shard}; build the shards again")
+    # What the manifest's hash ties to it is as it was written, without keys that stand twice; orjson is faster.
     try:
-        samples = [SampleEntry(**sample) for sample in content["samples"]]
-        for sample in samples:
-            # Larger than any shard, and small enough for the system to seek to.
-            possible = 0 <= sample.offset < 1 << 60 and 0 <= sample.core < sample.size < 1 << 40
-            if not (possible and isinstance(sample.counts, dict)):
-                raise TypeError(f"sample {sample.key} cannot lie at byte {sample.offset} with {sample.size} bytes")
-            int(sample.xxh3, 16), int(sample.core_xxh3, 16)
-        return samples
-    except (KeyError, TypeError, ValueError) as error:
-        raise ShardError(f"{where}: index is damaged ({error}); build the shards again") from error
+        content = orjson.loads(data)
+    except ValueError as error:
+        raise _damaged(where, "index", error) from error
+    _check_version(content, where)
+    if content.get("shard") != name:
+        raise ShardError(
+            f"{where}: is the index of {brief(content.get('shard'))}, not of {name}; build the shards again"
+        )
+    if shard is not None and xxhash.xxh3_64_hexdigest(data) != shard.index:
+        raise _damaged(where, "index", "it differs from its checksum in the manifest")
+    try:
+        schema.check_samples(content.get("samples"), None if shard is None else shard.bytes)
+    except DocumentError as error:
+        raise _damaged(where, "index", error) from error
+    samples = [SampleEntry(**sample) for sample in content["samples"]]
+    if shard is not None and len(samples) != shard.samples:
+        raise ShardError(f"{where}: lists {len(samples)} samples, the manifest {shard.samples}; build the shards again")
+    return samples
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -268,9 +286,9 @@ def read_manifest(folder: Path) -> Manifest:
         ShardError: the folder or its manifest is missing, damaged or of another version.
     """
     path = folder / MANIFEST
-    if not path.is_file():
+    if not path.exists():
         raise ShardError(f"{folder}: holds no {MANIFEST}; give a folder that `arcticseg shards build` has finished")
-    return parse_manifest(_read(path, "manifest"), str(path))
+    return parse_manifest(_read(path, "manifest", schema.MANIFEST_BYTES), str(path))
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
@@ -282,20 +300,17 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     Raises:
         ShardError: see `read_manifest`.
     """
-    content = _parse(data, where, "manifest")
     try:
-        if missing := [field.name for field in fields(Manifest) if field.name not in content]:
-            raise KeyError(", ".join(missing))
-        content["splits"] = {
-            name: tuple(ShardEntry(**shard) for shard in shards) for name, shards in content["splits"].items()
-        }
-        content["factors"] = tuple(content["factors"])
-        for name, facts in content["scenes"].items():
-            if facts["split"] not in SPLITS:
-                raise KeyError(f"split of {name}")
-        manifest = Manifest(**content)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ShardError(f"{where}: manifest is damaged ({error}); build the shards again") from error
+        content = parse_json(data, schema.MANIFEST_CONTAINERS)
+        _check_version(content, where)
+        schema.check_manifest(content)
+    except DocumentError as error:
+        raise _damaged(where, "manifest", error) from error
+    content["splits"] = {
+        name: tuple(ShardEntry(**shard) for shard in shards) for name, shards in content["splits"].items()
+    }
+    content["factors"] = tuple(content["factors"])
+    manifest = Manifest(**content)
     if manifest.channels != describe_channels() or manifest.classes != describe_classes():
         raise ShardError(f"{where}: its channels or classes are not those of this program; build the shards again")
     return manifest

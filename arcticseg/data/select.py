@@ -18,9 +18,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from arcticseg.data import manifest as manifests
+from arcticseg.data import schema
 from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
 from arcticseg.data.source import Folder, Patience, Source, is_remote, open_source
 from arcticseg.errors import ConfigError, ShardError
+from arcticseg.shown import brief
 
 _INDICES_AT_A_TIME = 8
 
@@ -40,11 +42,14 @@ class ShardSet:
         """
         name = manifests.index_path(Path(shard.name)).name
         where = f"{self.source.address}/{name}"
-        entries = manifests.parse_index(self.source.read(name), shard.name, where)
-        if len(entries) != shard.samples:
-            raise ShardError(
-                f"{where}: lists {len(entries)} samples, the manifest {shard.samples}; build the shards again"
-            )
+        data = self.source.read(name, schema.index_limit(shard.samples))
+        entries = manifests.parse_index(data, shard.name, where, shard)
+        scenes, factors = {entry.scene for entry in entries}, {entry.factor for entry in entries}
+        for surplus in (scenes - self.manifest.scenes.keys(), factors - set(self.manifest.factors)):
+            if surplus:
+                raise ShardError(
+                    f"{where}: lists {brief(min(surplus))}, which the manifest does not; build the shards again"
+                )
         return entries
 
 
@@ -59,7 +64,7 @@ def open_set(place: str, patience: Patience = Patience()) -> ShardSet:
     if not is_remote(place):
         return ShardSet(source, manifests.read_manifest(Path(place)))
     where = f"{source.address}/{manifests.MANIFEST}"
-    return ShardSet(source, manifests.parse_manifest(source.read(manifests.MANIFEST), where))
+    return ShardSet(source, manifests.parse_manifest(source.read(manifests.MANIFEST, schema.MANIFEST_BYTES), where))
 
 
 @dataclass(frozen=True, eq=False)

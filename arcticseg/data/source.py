@@ -19,6 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from arcticseg.documents import DocumentError, read_bytes
 from arcticseg.errors import ConfigError, ShardError
 
 _SCHEMES = ("http://", "https://", "s3://")
@@ -39,11 +40,11 @@ class Source(Protocol):
 
     address: str
 
-    def read(self, name: str) -> bytes:
-        """A whole file.
+    def read(self, name: str, most: int) -> bytes:
+        """A whole file of at most so many bytes.
 
         Raises:
-            ShardError: it cannot be read; the message names its address.
+            ShardError: it cannot be read, or is larger; the message names its address.
         """
         ...
 
@@ -117,11 +118,13 @@ class Folder:
         self._files.move_to_end(name)
         return self._files[name]
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int) -> bytes:
         try:
-            return Path(self.address, name).read_bytes()
+            return read_bytes(Path(self.address, name), most)
         except OSError as error:
             raise self._error(name, error) from error
+        except DocumentError as error:
+            raise ShardError(f"{self.address}/{name}: {error}; build the shards again") from error
 
     def expect(self, name: str, start: int, size: int) -> None:
         """Let the disk begin with what `read_range` will read; errors are left to `read_range`."""
@@ -202,7 +205,7 @@ class Remote:
             wait = min(2 * wait, _LONGEST_WAIT)
         raise AssertionError("unreachable")
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int) -> bytes:
         return self._retried(name, lambda store: bytes(store.get(name).bytes()))
 
     def read_range(self, name: str, start: int, size: int) -> bytes:

@@ -1,12 +1,13 @@
 """Polygon codes to SIC, SOD and FLOE of each polygon, under two rule sets.
 
-`autoice` reproduces the labels released with the AutoICE challenge, faults included; `corrected` repairs
-two of these faults (see `polygon_classes`). The tables are in `sigrid`.
+`autoice` reproduces the labels released with the AutoICE challenge, faults included; `corrected` repairs these faults
+(see `polygon_classes`). The tables are in `sigrid`.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,28 +15,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
+from arcticseg.ice.cells import ENDLESS, number
 from arcticseg.ice.sigrid import (
     CODE_COLUMNS,
     DOMINANT_SHARE,
     EMPTY,
     FLOE_CLASS,
     FLOE_UNKNOWN,
+    GARBLED,
     IGNORE_INDEX,
+    N_CLASSES,
     SIC_CLASS,
     SOD_CLASS,
+    STANDARD_CODES,
 )
 
 RULES = ("autoice", "corrected")
 
-# The code of cells that do not hold a number; no table lists it.
-_GARBLED = -999
-
-# The raster of ids is float32, which is exact for whole numbers below this.
-_ENDLESS_ID = 1 << 24
-
 _CONCENTRATIONS = ("CT", "CA", "CB", "CC")
 _STAGES = ("SA", "SB", "SC")
 _FLOES = ("FA", "FB", "FC")
+# First letter of a column -> its table.
+_TABLES = {"C": SIC_CLASS, "S": SOD_CLASS, "F": FLOE_CLASS}
+
+Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -45,25 +48,16 @@ class PolygonCodes:
     Attributes:
         ids: int64 [P], polygon ids as in the raster `polygon_icechart`.
         codes: column name -> int64 [P]; -9 = empty.
-        poly_type: P letters, such as `I` ice, `W` water, `L` land.
+        poly_type: P capital letters, such as `I` ice, `W` water, `L` land.
     """
 
-    ids: NDArray[np.int64]
-    codes: Mapping[str, NDArray[np.int64]]
+    ids: Numbers
+    codes: Mapping[str, Numbers]
     poly_type: tuple[str, ...]
 
 
-def _number(cell: str) -> int:
-    """A code cell as a number; other text becomes a code that no table lists."""
-    try:
-        code = int(cell)
-    except ValueError:
-        return EMPTY if not cell.strip() else _GARBLED
-    return code if abs(code) <= _ENDLESS_ID else _GARBLED
-
-
 def parse_polygon_codes(rows: Sequence[str], source: str) -> PolygonCodes:
-    """Read the strings of `polygon_codes`.
+    """Read the strings of `polygon_codes`; `cells.number` says how cells are read.
 
     Args:
         rows: the header, then a row for each polygon, cells separated by semicolons.
@@ -74,8 +68,8 @@ def parse_polygon_codes(rows: Sequence[str], source: str) -> PolygonCodes:
     """
     if not len(rows):
         raise SceneError(f"{source}: polygon_codes is empty; its first element must be the header")
-    header = rows[0].split(";")
-    missing = [column for column in CODE_COLUMNS if column not in header]
+    header = [cell.strip().upper() for cell in rows[0].split(";")]
+    missing = [column for column in CODE_COLUMNS if column.upper() not in header]
     if missing:
         raise SceneError(
             f"{source}: polygon_codes header {rows[0]!r} lacks {', '.join(missing)}; "
@@ -88,52 +82,13 @@ def parse_polygon_codes(rows: Sequence[str], source: str) -> PolygonCodes:
                 f"{source}: polygon_codes row {row!r} has {len(cells)} cells, the header {len(header)}; "
                 "get the file again"
             )
-    column = {name: [cells[header.index(name)] for cells in table] for name in CODE_COLUMNS}
-    ids = np.array([_number(cell) for cell in column["poly_id"]], np.int64)
-    if (ids < 0).any() or (ids >= _ENDLESS_ID).any() or len(np.unique(ids)) != len(ids):
+    column = {name: [cells[header.index(name.upper())] for cells in table] for name in CODE_COLUMNS}
+    ids = np.array([number(cell) for cell in column["poly_id"]], np.int64)
+    if (ids < 0).any() or (ids >= ENDLESS).any() or len(np.unique(ids)) != len(ids):
         raise SceneError(f"{source}: polygon_codes has a repeated or malformed poly_id; get the file again")
     names = (*_CONCENTRATIONS, *_STAGES, *_FLOES)
-    codes = {name: np.array([_number(cell) for cell in column[name]], np.int64) for name in names}
-    return PolygonCodes(ids, codes, tuple(cell.strip() for cell in column["POLY_TYPE"]))
-
-
-def _lookup(codes: NDArray[np.int64], table: Mapping[int, int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Classes of codes [P] (-9 stays -9) and which codes the table does not list, int64 and bool [P]."""
-    classes = np.array([table.get(int(code), EMPTY) for code in codes], np.int64)
-    unlisted = np.array([code != EMPTY and int(code) not in table for code in codes], bool)
-    return classes, unlisted
-
-
-def _dominant(
-    classes: NDArray[np.int64], partials: NDArray[np.int64], total: NDArray[np.int64], rules: str
-) -> NDArray[np.int64]:
-    """The class of each polygon that reaches the dominant share of the total concentration, else 255.
-
-    Args:
-        classes: [3, P] classes of the partials A, B, C; -9 = empty, which merges with nothing.
-        partials: [3, P] concentrations in SIC classes.
-        total: [P] total concentration in SIC classes.
-
-    Returns:
-        int64 [P].
-    """
-    a, b, c = partials
-    class_a, class_b, class_c = classes
-    same_ab = (class_a == class_b) & (class_a != EMPTY)
-    same_ac = (class_a == class_c) & (class_a != EMPTY)
-    same_bc = (class_b == class_c) & (class_b != EMPTY)
-    if rules == "autoice":
-        # Each addition starts from the plain partial, so A + C replaces A + B where all three are equal.
-        sum_a = np.where(same_ac, a + c, np.where(same_ab, a + b, a))
-    else:
-        sum_a = a + np.where(same_ab, b, 0) + np.where(same_ac, c, 0)
-    sums = np.stack([sum_a, b + np.where(same_bc, c, 0), c])
-    first = sums.argmax(axis=0)
-    polygons = np.arange(len(total))
-    result = classes[first, polygons]
-    # 0.65 of 1 to 10 is never a whole number, so rounding decides nothing.
-    reaches = sums[first, polygons] >= DOMINANT_SHARE * total
-    return np.where(reaches & (result != EMPTY), result, IGNORE_INDEX)
+    codes = {name: np.array([number(cell) for cell in column[name]], np.int64) for name in names}
+    return PolygonCodes(ids, codes, tuple(cell.strip().upper() for cell in column["POLY_TYPE"]))
 
 
 def polygon_classes(
@@ -141,16 +96,27 @@ def polygon_classes(
 ) -> NDArray[np.uint8]:
     """SIC, SOD and FLOE class of each polygon.
 
-    The rules of the AutoICE labels: all arithmetic is on SIC classes 0..10. CA empty and CT above 0: CA takes CT
-    (`corrected`: only where SB and SC are empty too, else SOD and FLOE are masked). Partials of equal class are added
-    (`autoice`: where all three are equal, C replaces B's addition to A). The largest, on a tie the first, must reach
-    0.65 of CT. POLY_TYPE `W` is SIC 0; SIC 0 forces SOD and FLOE to 0. A partial floe code of class 255 masks FLOE,
-    except 99 (unknown), which masks only as the result. Polygons with null codes are not part of the chart.
+    Both rule sets: all arithmetic is on SIC classes 0..10, of partial concentrations too. Partials of equal class (SOD
+    or FLOE) are added; the largest sum, on a tie the first, must reach 0.65 of CT. POLY_TYPE `W` is SIC 0; SIC 0 forces
+    SOD and FLOE to 0. A partial floe code of class 255 masks FLOE, except 99 (unknown), which masks only as the result.
+    Polygons with null codes are not part of the chart.
+
+    `autoice`: where all three partials are equal, C replaces B's addition to A. CA empty and CT above 0: CA takes CT. A
+    code that its table does not list counts as its number, in concentrations (CC 99 wins) as in classes; an empty
+    concentration counts as -9 and is added, too, where its class equals another's. What wins and is no class is masked.
+
+    `corrected`: all three equal partials are added. CA takes CT only where SB and SC are empty, too, else SOD and FLOE
+    are masked. A partial whose concentration or class is empty or not listed is unknown: it neither adds nor wins. An
+    unlisted CT masks all three charts, since SOD and FLOE are shares of it.
+
+    These are the rules of the design. Our reading, where it says nothing: under `autoice` a raw number that wins and
+    happens to be the number of a class (SA 3) is that class, as in the labels, and a polygon with stages but no
+    concentration at all has the stage of A; a cell without a number never wins.
 
     Args:
         table: the codes of P polygons.
         rules: `autoice` or `corrected`.
-        strict: an unlisted code is an error; else a warning, and the polygon is masked.
+        strict: an unlisted code is an error; else a warning.
         source: file name for messages.
 
     Returns:
@@ -161,40 +127,99 @@ def polygon_classes(
     """
     if rules not in RULES:
         raise ValueError(f"rules must be one of {RULES}, not {rules!r}")
-    codes = table.codes
-    looked_up = {name: _lookup(codes[name], SIC_CLASS) for name in _CONCENTRATIONS}
-    looked_up |= {name: _lookup(codes[name], SOD_CLASS) for name in _STAGES}
-    looked_up |= {name: _lookup(codes[name], FLOE_CLASS) for name in _FLOES}
-    classes = {name: of_polygons for name, (of_polygons, _) in looked_up.items()}
+    _tell_unlisted(table, strict, source)
     is_water = np.array([letter == "W" for letter in table.poly_type], bool)
-    is_chart = is_water | (codes["CT"] != EMPTY)
-    unlisted = np.any([lost for _, lost in looked_up.values()], axis=0)
-    if unlisted.any():
-        listing = sorted(
-            {f"{name} {codes[name][i]}" for name, (_, lost) in looked_up.items() for i in np.flatnonzero(lost)}
-        )
-        message = (
-            f"{source}: {int(unlisted.sum())} of {len(table.ids)} polygons have codes that the SIGRID-3 tables do not "
-            f"list ({', '.join(listing).replace(str(_GARBLED), 'garbled')})"
-        )
-        if strict:
-            raise SceneError(f"{message}; correct the chart, or leave out --strict to mask these polygons")
-        warnings.warn(f"{message}; they are masked", stacklevel=2)
+    listed = {name: _listed(codes, _TABLES[name[0]]) for name, codes in table.codes.items()}
+    values = {name: _values(codes, _TABLES[name[0]]) for name, codes in table.codes.items()}
+    total = values["CT"]
+    takes_total = (table.codes["CA"] == EMPTY) & (total > 0)
+    shares = np.stack([np.where(takes_total, total, values["CA"]), values["CB"], values["CC"]])
+    share_known = np.stack([takes_total | listed["CA"], listed["CB"], listed["CC"]])
 
-    sic = np.where(is_water, 0, classes["CT"])
-    total = np.maximum(sic, 0)
-    ca_empty = (codes["CA"] == EMPTY) & (total > 0)
-    ca = np.where(ca_empty, total, np.maximum(classes["CA"], 0))
-    partials = np.stack([ca, np.maximum(classes["CB"], 0), np.maximum(classes["CC"], 0)])
-    sod = _dominant(np.stack([classes[name] for name in _STAGES]), partials, total, rules)
-    floe_classes = np.stack([classes[name] for name in _FLOES])
-    floe = _dominant(floe_classes, partials, total, rules)
-    floe_codes = np.stack([codes[name] for name in _FLOES])
-    floe[((floe_classes == IGNORE_INDEX) & (floe_codes != FLOE_UNKNOWN)).any(axis=0)] = IGNORE_INDEX
+    results = [np.where(is_water, 0, total)]
+    for names in (_STAGES, _FLOES):
+        kinds = np.stack([values[name] for name in names])
+        if rules == "autoice":
+            sums = _sums_as_released(kinds, shares)
+        else:
+            sums = _sums(kinds, shares, share_known & np.stack([listed[name] for name in names]))
+        results.append(_dominant(kinds, sums, total))
+    sic, sod, floe = results
+    for name in _FLOES:
+        no_size = (values[name] == IGNORE_INDEX) & (table.codes[name] != FLOE_UNKNOWN)
+        floe[no_size & (listed[name] | (rules == "autoice"))] = IGNORE_INDEX
     if rules == "corrected":
-        ambiguous = ca_empty & ((codes["SB"] != EMPTY) | (codes["SC"] != EMPTY))
-        sod[ambiguous] = floe[ambiguous] = IGNORE_INDEX
+        ambiguous = takes_total & ((table.codes["SB"] != EMPTY) | (table.codes["SC"] != EMPTY))
+        sod[ambiguous | ~listed["CT"]] = floe[ambiguous | ~listed["CT"]] = IGNORE_INDEX
+        sic[~listed["CT"] & ~is_water] = IGNORE_INDEX
     out = np.stack([sic, sod, floe], axis=1)
+    out[(out < 0) | (out >= [N_CLASSES[chart] for chart in ("SIC", "SOD", "FLOE")])] = IGNORE_INDEX
     out[sic == 0] = 0
-    out[~is_chart | unlisted] = IGNORE_INDEX
     return out.astype(np.uint8)
+
+
+def _listed(codes: Numbers, table: Mapping[int, int]) -> NDArray[np.bool_]:
+    return np.array([int(code) in table for code in codes], bool)
+
+
+def _values(codes: Numbers, table: Mapping[int, int]) -> Numbers:
+    """Classes of the listed codes [P]; other codes stand for themselves, as in the challenge's own converter."""
+    return np.array([table.get(int(code), int(code)) for code in codes], np.int64)
+
+
+def _sums_as_released(kinds: Numbers, shares: Numbers) -> Numbers:
+    """Concentrations [3, P] after those of equal class are added, as in the released labels.
+
+    Args:
+        kinds: [3, P] classes, or unlisted codes, of the partials A, B, C; -9 = empty, which equals nothing.
+        shares: [3, P] their concentrations; -9 = empty.
+    """
+    a, b, c = shares
+    kind_a, kind_b, kind_c = np.where(kinds == EMPTY, [[-1001], [-1002], [-1003]], kinds)
+    # Each addition starts from the plain partial, so A + C replaces A + B where all three are equal.
+    sum_a = np.where(kind_a == kind_c, a + c, np.where(kind_a == kind_b, a + b, a))
+    return np.stack([sum_a, np.where(kind_b == kind_c, b + c, b), c])
+
+
+def _sums(kinds: Numbers, shares: Numbers, known: NDArray[np.bool_]) -> Numbers:
+    """Concentrations [3, P] after those of equal class are added; -1 where the partial is not `known` [3, P]."""
+    sums = shares.copy()
+    for i in range(3):
+        for j in range(i + 1, 3):
+            sums[i] += np.where(known[j] & (kinds[i] == kinds[j]), shares[j], 0)
+    return np.where(known, sums, -1)
+
+
+def _dominant(kinds: Numbers, sums: Numbers, total: Numbers) -> Numbers:
+    """The class of the largest sum, on a tie the first, where it reaches the dominant share of the total, else 255.
+
+    Args:
+        kinds, sums: [3, P].
+        total: [P]; where it is 0, the result means nothing.
+    """
+    first = sums.argmax(axis=0)
+    polygons = np.arange(len(total))
+    result = kinds[first, polygons]
+    # The share is compared in whole numbers; of an empty total (-9) it is a quotient of two negative numbers.
+    largest, least = 100 * sums[first, polygons], round(100 * DOMINANT_SHARE) * total
+    reaches = np.where(total > 0, largest >= least, (largest <= least) & (total != GARBLED))
+    return np.where(reaches & (result != EMPTY), result, IGNORE_INDEX)
+
+
+def _tell_unlisted(table: PolygonCodes, strict: bool, source: str) -> None:
+    """Warn of codes that have no class, or refuse them; those that SIGRID-3 does not know either are marked."""
+    counts: Counter[str] = Counter()
+    polygons = np.zeros(len(table.ids), bool)
+    for name, codes in table.codes.items():
+        unlisted = (codes != EMPTY) & ~_listed(codes, _TABLES[name[0]])
+        polygons |= unlisted
+        for code in codes[unlisted].tolist():
+            text = "garbled" if code == GARBLED else str(code)
+            counts[f"{name} {text}{'' if code in STANDARD_CODES[name[0]] else ' (not of SIGRID-3)'}"] += 1
+    if not polygons.any():
+        return
+    listing = ", ".join(f"{text} x {n}" if n > 1 else text for text, n in sorted(counts.items()))
+    message = f"{source}: {int(polygons.sum())} of {len(table.ids)} polygons have codes without a class ({listing})"
+    if strict:
+        raise SceneError(f"{message}; correct the chart, or leave out --strict")
+    warnings.warn(f"{message}; what depends on them is masked or as the rules say", stacklevel=3)

@@ -39,7 +39,8 @@ class GeoGrid:
         incidence: float64 [n, m], degrees; NaN where unknown.
 
     Raises:
-        SceneError: coordinates do not increase, shapes do not fit, or a position is not a place on the Earth.
+        SceneError: coordinates do not increase, shapes do not fit, a position is not a place on the Earth, or an
+            incidence angle is not one.
     """
 
     lines: Float
@@ -70,6 +71,32 @@ class GeoGrid:
                 f"(latitude {np.min(self.latitude)}..{np.max(self.latitude)}, "
                 f"longitude {np.min(self.longitude)}..{np.max(self.longitude)}); use a file with positions in degrees"
             )
+        angles = self.incidence[~np.isnan(self.incidence)]
+        if not ((angles >= 0) & (angles <= 90)).all():
+            raise SceneError(
+                f"geolocation grid: incidence is {angles.min():g} to {angles.max():g}; use a file with angles from the "
+                "vertical in degrees, 0 to 90"
+            )
+
+
+# Share of the raster's edge by which the geolocation grid may end before or beyond it.
+_MAX_OVERHANG = 0.1
+
+
+def check_extent(geo: GeoGrid, shape: tuple[int, int]) -> GeoGrid:
+    """The grid, if it is one of a raster of this shape: positions far beyond a grid mean nothing.
+
+    Raises:
+        SceneError: it ends more than a tenth of an edge before the raster's edge, or beyond it.
+    """
+    for name, knots, n in (("lines", geo.lines, shape[0]), ("samples", geo.samples, shape[1])):
+        slack = _MAX_OVERHANG * n + 1
+        if abs(knots[0]) > slack or abs(knots[-1] - (n - 1)) > slack:
+            raise SceneError(
+                f"geolocation grid: covers {name} {knots[0]:g} to {knots[-1]:g} of a raster of {n}; "
+                "use a file whose grid is cut as its raster is"
+            )
+    return geo
 
 
 def unit_vectors(latitude: ArrayLike, longitude: ArrayLike) -> Float:

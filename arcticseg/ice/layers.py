@@ -6,6 +6,7 @@ file, at 80 m, has no odd factors).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,7 @@ from arcticseg.ice import resample
 from arcticseg.ice.channels import COARSE, RAW_SPACING
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.indexed import IndexedChart
+from arcticseg.ice.scenes import backscatter
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import IGNORE_INDEX
 
@@ -153,20 +155,32 @@ def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = Laye
 
 def _sar(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[str, dict[int, NDArray[np.float32]]]:
     """Polarisation -> step -> backscatter in dB; a polarisation that the scene lacks is all NaN."""
-    backscatter: dict[str, dict[int, NDArray[np.float32]]] = {}
+    by_name: dict[str, dict[int, NDArray[np.float32]]] = {}
     has_data = False
     for name in ("hh", "hv"):
         if name in scene.polarisations:
             values = scene.sar(name)
             # The largest value is NaN only where all are; -inf everywhere, no power at all, is not an image.
             has_data = has_data or bool(np.isfinite(np.fmax.reduce(values, axis=None)))
+            _check_backscatter(scene, name, values)
             means = resample.block_means_db(values, steps, config.min_valid, config.sar_average, scene.threads)
         else:
             means = {step: np.full(resample.coarse_shape(scene.shape, step), np.nan, np.float32) for step in steps}
-        backscatter[name] = means
+        by_name[name] = means
     if not has_data:
         raise SceneError(f"{scene.path}: no valid pixel in {', '.join(scene.polarisations)}; leave the file out")
-    return backscatter
+    return by_name
+
+
+def _check_backscatter(scene: Scene, polarisation: str, values: NDArray[np.float32]) -> None:
+    """Refuse what is no backscatter; warn of what is odd about it, and note it for the scene's products."""
+    try:
+        odd = backscatter.check(values, polarisation.upper())
+    except SceneError as error:
+        raise SceneError(f"{scene.path}: {error}") from error
+    if odd is not None:
+        warnings.warn(f"{scene.path}: {odd}", stacklevel=2)
+        scene.notes = tuple(dict.fromkeys((*scene.notes, odd)))
 
 
 def _charts(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[int, IndexedChart] | None:

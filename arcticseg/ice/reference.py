@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
-from arcticseg.ice.scenes.scene import service_of, time_of
+from arcticseg.ice.scenes.names import service_of, time_of
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 
 _SUFFIXES = ("_reference", "_prep")

@@ -1,7 +1,8 @@
 """SIGRID-3 codes, the classes that they mean, and the thresholds: the only such tables in the project.
 
-Codes follow SIGRID-3 (WMO JCOMM Technical Report 23); classes and thresholds follow the AutoICE
-challenge. A class of `IGNORE_INDEX` is masked: no loss, no score.
+Codes follow SIGRID-3 (JCOMM Technical Report 23, WMO/TD-No. 1214, 2004, version 3.0 of 2014, appendix A); classes and
+thresholds follow the AutoICE challenge, whose tables list fewer codes. A class of `IGNORE_INDEX` is masked: no loss, no
+score.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ CHARTS = ("SIC", "SOD", "FLOE")
 
 # The code of an empty cell, in scene files and here.
 EMPTY = -9
+
+# Stands for a cell that holds no number; no table lists it.
+GARBLED = -999
 
 # The columns of `polygon_codes` in AI4Arctic scenes, in file order.
 CODE_COLUMNS = (
@@ -54,6 +58,19 @@ FLOE_CLASS = {
 }  # fmt: skip
 
 FLOE_UNKNOWN = 99
+
+# Unknown, in every column of SIGRID-3; ice free, in columns of concentration since version 3.0.
+UNKNOWN = 99
+ICE_FREE = 98
+
+# All codes of SIGRID-3 by the first letter of their column. Without a class here: 98 (ice free) and 99 (unknown) of
+# concentrations, and their ranges; 70 (brash), 90, 92 and 94 (for later use, residual ice) of stages; strips and
+# patches of 1/10 to 10/10 (11 to 20; 91 is 9/10 to 10/10) of forms.
+STANDARD_CODES = {
+    "C": frozenset({*SIC_CLASS, *SIC_RANGES, ICE_FREE, UNKNOWN}),
+    "S": frozenset({*SOD_CLASS, 70, 90, 92, 94}),
+    "F": frozenset({*FLOE_CLASS, *range(11, 21), 91}),
+}
 
 CLASS_NAMES = {
     "SIC": tuple(f"{10 * tenth} %" for tenth in range(11)),

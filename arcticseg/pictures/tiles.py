@@ -104,7 +104,7 @@ def _choose(folder: Path, manifest: Manifest, number: int, seed: int) -> list[tu
     by_factor: dict[int, list[tuple[str, str, SampleEntry]]] = defaultdict(list)
     for split in SPLITS:
         for shard in manifest.splits.get(split, ()):
-            for entry in read_index(folder / shard.name):
+            for entry in read_index(folder / shard.name, shard):
                 by_factor[entry.factor].append((split, shard.name, entry))
     random = np.random.default_rng(seed)
     queues = [

@@ -11,7 +11,7 @@ import numpy as np
 from arcticseg.files import atomic_path
 from arcticseg.ice import simulated
 from arcticseg.ice.sigrid import CHARTS, CLASS_NAMES, IGNORE_INDEX, N_CLASSES
-from arcticseg.products.product import SIMULATED, Drawn, Product
+from arcticseg.products.product import SIMULATED, Drawn, Product, comment
 
 _LONG_NAMES = {
     "SIC": "sea ice concentration class",
@@ -76,8 +76,8 @@ def _attributes(drawn: Drawn) -> dict[str, str]:
         "pixel_spacing": str(drawn.layers.pixel_spacing),
         "trained_on_simulated_scenes": str(network.simulated),
     }
-    if drawn.comment:
-        attributes["comment"] = drawn.comment
+    if scene.notes:
+        attributes["comment"] = comment(scene)
     if scene.simulated:
         attributes[simulated.ATTRIBUTE] = SIMULATED
     return attributes

@@ -20,6 +20,11 @@ from arcticseg.products.charts import Float, chart_positions
 SIMULATED = statement("the scene is simulated")
 
 
+def comment(scene: Scene) -> str:
+    """The notes of a scene as one text, which products carry as their attribute `comment` (CF conventions)."""
+    return "; ".join(scene.notes)
+
+
 @dataclass(frozen=True)
 class Network:
     """Facts of the network that draws.
@@ -63,11 +68,6 @@ class Drawn:
     def positions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Latitude and longitude of the pixels at 80 m, float64 [H, W]."""
         return chart_positions(self.scene)
-
-    @property
-    def comment(self) -> str:
-        """The notes of the scene as one text, which files carry as attribute `comment` (CF); empty: there are none."""
-        return "; ".join(self.scene.notes)
 
 
 class Product(ABC):

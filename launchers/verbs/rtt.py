@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-error", choices=("stop", "skip"), default="stop", help="at a scene that cannot be read (default stop)"
     )
-    parser.add_argument("--strict", action="store_true", help="an unlisted ice code is an error, not a masked polygon")
+    parser.add_argument(
+        "--strict", action="store_true", help="an ice code that no table lists is an error, not a warning"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -81,7 +81,9 @@ def _add_layers(build: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)"
     )
-    build.add_argument("--strict", action="store_true", help="an unlisted ice code is an error, not a masked polygon")
+    build.add_argument(
+        "--strict", action="store_true", help="an ice code that no table lists is an error, not a warning"
+    )
     build.add_argument(
         "--sar-average", choices=("linear", "db"), default="linear", help="average power or dB (default linear)"
     )
@@ -211,7 +213,7 @@ def run_build(arguments: argparse.Namespace) -> None:
         time_limit=60 * arguments.time_limit,
     )
     paths = list_scenes(arguments.scenes)
-    splits = assign(paths, _lists(arguments, [path.stem for path in paths]))
+    splits = assign(paths, _lists(arguments, paths))
     manifest = build(
         splits, arguments.out, config, machine, arguments.on_error, arguments.extend, report=note, progress=progress
     )
@@ -223,16 +225,19 @@ def run_build(arguments: argparse.Namespace) -> None:
     print(f"fingerprint {manifest.fingerprint}")
 
 
-def _lists(arguments: argparse.Namespace, names: list[str]) -> dict[str, list[str]]:
+def _lists(arguments: argparse.Namespace, paths: list[Path]) -> dict[str, list[str]]:
     """Scene names by split: from lists, else drawn, or as it suits the shards that are to be extended."""
     from arcticseg.data.manifest import MANIFEST, read_manifest
+    from launchers.terminal import plain_warnings
     from shards import extend, lists, split
 
+    names = [path.stem for path in paths]
     if arguments.lists:
         return lists.read_lists(arguments.lists)
     if arguments.extend and (arguments.out / MANIFEST).exists():
         return extend.default_splits(read_manifest(arguments.out), names)
-    return split.default(names, arguments.seed)
+    with plain_warnings():
+        return split.default(names, arguments.seed, lists.facts_in_files(paths))
 
 
 def run_check(arguments: argparse.Namespace) -> int:

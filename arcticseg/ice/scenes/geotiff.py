@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from arcticseg.errors import SceneError
 from arcticseg.ice.channels import RAW_SPACING
 from arcticseg.ice.geo import EARTH_RADIUS, Frame, GeoGrid, positions, unit_vectors
-from arcticseg.ice.scenes.scene import GEO_POINTS, Scene, time_of
+from arcticseg.ice.scenes.names import facts_of
+from arcticseg.ice.scenes.scene import GEO_POINTS, Scene
 from arcticseg.ice.simulated import is_simulated
 
 Float = NDArray[np.float64]
@@ -39,7 +39,6 @@ _MAX_OBLONG = 1.25
 # HH or HV as a word: sigma0_HV and s1a-ew-grd-hv-... contain it, 1SDH does not.
 _POLARISATION = re.compile(r"(?<![A-Za-z0-9])(HH|HV|VV|VH)(?![A-Za-z0-9])", re.IGNORECASE)
 _POLARISATION_TAGS = ("polarization", "polarisation", "name", "NETCDF_VARNAME", "long_name", "suffix")
-_START_TAGS = ("time_coverage_start", "ACQUISITION_START_TIME", "start_time")
 
 
 class GeoTiffScene(Scene):
@@ -65,7 +64,7 @@ class GeoTiffScene(Scene):
                 raise SceneError(f"{path}: has {self.shape[0]} x {self.shape[1]} pixels; give a larger file")
             tags = source.tags()
             self.simulated = is_simulated(tags)
-            self.time = time_of(path.name) or _start(tags)
+            self.take_facts(facts_of(path.name, tags))
             self._bands = _bands(source, path, polarisation)
             self._decibels = {name: _in_decibels(source, band, units) for name, band in self._bands.items()}
             for band in self._bands.values():
@@ -154,17 +153,6 @@ def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
     except RasterioError as error:
         reason = " ".join(str(error).split())
         raise SceneError(f"{path}: cannot be read as a GeoTIFF ({reason}); get the file again") from error
-
-
-def _start(tags: Mapping[str, str]) -> datetime | None:
-    """Start of acquisition, UTC, from the file's tags; None where they do not say it."""
-    for tag in _START_TAGS:
-        try:
-            start = datetime.fromisoformat(tags[tag])
-        except (KeyError, ValueError):
-            continue
-        return start.astimezone(UTC) if start.tzinfo else start.replace(tzinfo=UTC)
-    return None
 
 
 def _said(text: str) -> str | None:

@@ -8,6 +8,7 @@ included, is left to the netCDF library, so that a single library decides what a
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,6 +19,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from arcticseg.errors import SceneError
 from arcticseg.ice import threads
 
 _DEFLATE, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
@@ -42,6 +44,36 @@ class _Chunks:
     places: list[tuple[int, ...]]
 
 
+def check_self_contained(path: Path) -> None:
+    """Refuse an HDF5 file that leads to other files: its reader would read them as the scene, private ones too.
+
+    Raises:
+        SceneError: a link, a dataset's storage or a virtual dataset is in another file.
+        Exception: the file is damaged.
+    """
+    if not h5py.is_hdf5(os.path.abspath(path)):
+        return
+    with h5py.File(os.path.abspath(path), "r") as file:
+
+        def check_link(name: str, link: object) -> None:
+            if isinstance(link, h5py.ExternalLink):
+                raise _leads_out(path, name, link.filename)
+
+        def check_storage(name: str, item: object) -> None:
+            if isinstance(item, h5py.Dataset):
+                for elsewhere, *_ in item.external or ():
+                    raise _leads_out(path, name, elsewhere)
+                if item.is_virtual:
+                    raise _leads_out(path, name, "another dataset")
+
+        file.visititems_links(check_link)
+        file.visititems(check_storage)
+
+
+def _leads_out(path: Path, name: str, target: str) -> SceneError:
+    return SceneError(f"{path}: {name} lies in {target}, not in the file itself; copy the values into one file")
+
+
 def read_chunked(path: Path, name: str, n_threads: int, memory: NDArray[Any] | None = None) -> NDArray[Any] | None:
     """A numeric dataset of an HDF5 (netCDF-4) file, as stored: no fill value, scale or offset is applied.
 
@@ -56,7 +88,7 @@ def read_chunked(path: Path, name: str, n_threads: int, memory: NDArray[Any] | N
         shuffled: then the netCDF library must read the dataset, or say why it cannot be read.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(os.path.abspath(path), "r") as file:
             chunks = _layout(file, name)
             if chunks is None:
                 return None

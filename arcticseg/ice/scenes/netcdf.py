@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,28 +16,49 @@ from arcticseg.errors import SceneError
 from arcticseg.ice import chart as charts
 from arcticseg.ice import indexed
 from arcticseg.ice.channels import CHANNELS, COARSE, RAW_SPACING, RTT_SPACING, SAR
-from arcticseg.ice.geo import GeoGrid
+from arcticseg.ice.geo import GeoGrid, check_extent
 from arcticseg.ice.scenes import hdf5
-from arcticseg.ice.scenes.scene import Float, Scene, coarse_cells, service_of, time_of
+from arcticseg.ice.scenes.access import reading
+from arcticseg.ice.scenes.names import facts_of, service_of
+from arcticseg.ice.scenes.numbers import Meaning, meaning
+from arcticseg.ice.scenes.scene import DENOISING, Float, Scene, coarse_cells
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from arcticseg.ice.simulated import is_simulated
 
 # The last zone of the distance map.
 LAST_ZONE = 41
 
-# Larger numbers mean no data.
-_LARGEST = 1e30
+# More pixels than any scene of Sentinel-1 has, grid points or polygons: sizes that a damaged or hostile file declares.
+_MOST_PIXELS = 1 << 30
+_MOST_POINTS = 1 << 20
+
+# Unit of the variables that are no channel; positions of both kinds of file have the same last word.
+_UNITS = {
+    "polygon_icechart": "polygon",
+    "sar_grid_line": "pixel",
+    "sar_grid_sample": "pixel",
+    "sar_grid_incidenceangle": "degree",
+} | {f"{grid}_{name}": name for grid in ("sar_grid", "sar_grid2d") for name in ("latitude", "longitude")}
+_UNITS |= dict.fromkeys(CHARTS, "class")
 
 
 class _NetcdfScene(Scene):
     """The common part of raw and ready-to-train files: the dataset, its checks and its reading."""
+
+    # Channels that the file holds as z-scores.
+    scored: frozenset[str] = frozenset()
 
     def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int, pixel_spacing: float) -> None:
         self.path, self.name, self._dataset = path, path.stem, dataset
         self.threads, self.pixel_spacing = n_threads, pixel_spacing
         self._reuses = False
         self._memory: NDArray[Any] | None = None
-        self.time, self.ice_service = time_of(path.name), service_of(path.name)
+        product = {"upstream_id": dataset[SAR["hh"]].attrs.get("upstream_id", "")} if SAR["hh"] in dataset else {}
+        self.take_facts(facts_of(path.name, dataset.attrs | product))
+        self.ice_service = service_of(path.name)
+        # The archive's scenes are NERSC's, and do not say it; `arcticseg chart` writes what it is for others.
+        method = str(dataset.attrs.get("denoising", "nersc"))
+        self.denoising = method if method in DENOISING else None
         self.simulated = is_simulated(dataset.attrs)
         self._need([*SAR.values()])
         self.polarisations = tuple(SAR)
@@ -44,6 +66,8 @@ class _NetcdfScene(Scene):
         if len(shape) != 2 or min(shape) < 2:
             raise SceneError(f"{path}: {SAR['hh']} has shape {shape}; expected lines x samples; get the file again")
         self.shape = (int(shape[0]), int(shape[1]))
+        if shape[0] * shape[1] > _MOST_PIXELS:
+            raise SceneError(f"{path}: declares {shape[0]} x {shape[1]} pixels; cut the scene, or get the file again")
         self._check_shape(SAR["hv"], self.shape)
         if "distance_map" in dataset:
             self._check_shape("distance_map", self.shape)
@@ -70,25 +94,35 @@ class _NetcdfScene(Scene):
         if shape != expected:
             raise SceneError(f"{self.path}: {name} has shape {shape}, expected {expected}; get the file again")
 
-    def _read(self, name: str) -> NDArray[Any]:
-        """The numbers of a variable, as stored."""
+    def _points(self, name: str, dims: int) -> NDArray[np.float64]:
+        """A variable of the geolocation grid, float64 [points] or [samples, lines], in pixels or degrees."""
+        shape = self._dataset[name].shape
+        if len(shape) != dims or not 4 <= self._dataset[name].size <= _MOST_POINTS:
+            raise SceneError(f"{self.path}: {name} has shape {shape}, not that of a grid; get the file again")
+        values, how = self._stored(name)
+        return how.decode(values, np.float64)
+
+    def _stored(self, name: str) -> tuple[NDArray[Any], Meaning]:
+        """The numbers of a variable, as stored, and what they mean."""
+        variable = self._dataset[name]
+        if variable.dtype.kind not in "fiu":
+            raise SceneError(f"{self.path}: {name} has dtype {variable.dtype}, expected numbers; get the file again")
+        unit = _UNITS[name] if name in _UNITS else CHANNELS[name].unit
+        with _naming(self.path):
+            how = meaning(name, variable.attrs, variable.dtype, unit, name in self.scored)
         values = hdf5.read_chunked(self.path, name, self.threads, self._memory)
         if values is not None and self._reuses and values.shape == self.shape:
             self._memory = values
         if values is None:
-            with _reading(self.path):
-                values = np.asarray(self._dataset[name].values)
-        if values.dtype.kind not in "fiu":
-            raise SceneError(f"{self.path}: {name} has dtype {values.dtype}, expected numbers; get the file again")
-        return values
+            with reading(self.path):
+                values = np.asarray(variable.values)
+        return values, how
 
     def _float(self, name: str) -> Float:
-        """A variable as float32; NaN where there is no data."""
-        values = self._read(name).astype(np.float32, copy=False)
-        # Infinity and the fill value of missing chunks (9.97e36) mean no data; -inf (zero power) is a value.
-        if values.size and np.fmax.reduce(values, axis=None) > _LARGEST:
-            values = np.where(values > _LARGEST, np.float32(np.nan), values)
-        return values
+        """A variable as float32 in its unit; NaN where there is no data; -inf (zero power) is a value."""
+        values, how = self._stored(name)
+        with _naming(self.path, name):
+            return how.decode(values)
 
     def _zones(self, values: Float) -> Float:
         """Distance zones, checked; means of zones may be beyond the first and last zone by their rounding."""
@@ -124,7 +158,9 @@ class RawScene(_NetcdfScene):
         self.geo = self._geolocation()
 
     def _geolocation(self) -> GeoGrid:
-        line, sample = self._read("sar_grid_line"), self._read("sar_grid_sample")
+        line, sample = self._points("sar_grid_line", 1), self._points("sar_grid_sample", 1)
+        if not (np.isfinite(line).all() and np.isfinite(sample).all()):
+            raise SceneError(f"{self.path}: sar_grid_line or sar_grid_sample lacks a number; get the file again")
         lines, samples = np.unique(line), np.unique(sample)
         if line.shape != sample.shape or lines.size * samples.size != line.size:
             raise SceneError(
@@ -133,21 +169,21 @@ class RawScene(_NetcdfScene):
             )
         order = np.lexsort((sample, line))
         mesh = np.meshgrid(lines, samples, indexing="ij")
-        if line.ndim != 1 or any((a[order] != b.ravel()).any() for a, b in zip((line, sample), mesh, strict=True)):
+        if any((a[order] != b.ravel()).any() for a, b in zip((line, sample), mesh, strict=True)):
             raise SceneError(
                 f"{self.path}: sar_grid_line and sar_grid_sample hold a point twice and lack another; "
                 "get the file again"
             )
         fields = []
         for part in ("latitude", "longitude", "incidenceangle"):
-            values = self._read(f"sar_grid_{part}")
+            values = self._points(f"sar_grid_{part}", 1)
             if values.shape != line.shape:
                 raise SceneError(
                     f"{self.path}: sar_grid_{part} has shape {values.shape}, expected {line.shape}; get the file again"
                 )
-            fields.append(values[order].reshape(lines.size, samples.size).astype(np.float64))
+            fields.append(values[order].reshape(lines.size, samples.size))
         with _naming(self.path):
-            return GeoGrid(lines.astype(np.float64), samples.astype(np.float64), *fields)
+            return check_extent(GeoGrid(lines, samples, *fields), self.shape)
 
     def sar(self, polarisation: str) -> Float:
         return self._float(SAR[polarisation])
@@ -164,7 +200,10 @@ class RawScene(_NetcdfScene):
         Raises:
             SceneError: the table is malformed.
         """
-        with _reading(self.path):
+        size = self._dataset["polygon_codes"].size
+        if size > _MOST_POINTS:
+            raise SceneError(f"{self.path}: polygon_codes declares {size} rows; get the file again")
+        with reading(self.path):
             rows = [_text(row) for row in np.atleast_1d(self._dataset["polygon_codes"].values)]
         return charts.parse_polygon_codes(rows, str(self.path))
 
@@ -187,6 +226,8 @@ class RawScene(_NetcdfScene):
 class RttScene(_NetcdfScene):
     """A ready-to-train AI4Arctic scene: 80 m, z-scored with the published statistics, fill 0, charts as classes."""
 
+    scored = frozenset(CHANNELS)
+
     def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int = 1) -> None:
         super().__init__(path, dataset, n_threads, RTT_SPACING)
         self._need(["sar_grid2d_latitude", "sar_grid2d_longitude", "sar_incidenceangle"])
@@ -196,8 +237,6 @@ class RttScene(_NetcdfScene):
             self._need(list(CHARTS))
             for name in CHARTS:
                 self._check_shape(name, self.shape)
-        original = str(dataset.attrs.get("original_id", ""))
-        self.time = time_of(original) or self.time
         self.ice_service = str(dataset.attrs.get("ice_service", "")) or self.ice_service
         self.geo = self._geolocation()
 
@@ -210,8 +249,8 @@ class RttScene(_NetcdfScene):
 
     def _geolocation(self) -> GeoGrid:
         # The file's dimensions are (sample, line); it has no pixel coordinates: the points span the scene evenly.
-        latitude, longitude = (self._read(f"sar_grid2d_{part}").T for part in ("latitude", "longitude"))
-        if latitude.shape != longitude.shape or latitude.ndim != 2:
+        latitude, longitude = (self._points(f"sar_grid2d_{part}", 2).T for part in ("latitude", "longitude"))
+        if latitude.shape != longitude.shape:
             raise SceneError(
                 f"{self.path}: sar_grid2d_latitude has shape {latitude.T.shape}, sar_grid2d_longitude "
                 f"{longitude.T.shape}; get the file again"
@@ -230,7 +269,7 @@ class RttScene(_NetcdfScene):
             parabola = np.polynomial.Polynomial.fit(columns[counts > 0], profile[counts > 0], 2)
             incidence = np.where(valid, incidence, parabola(samples))
         with _naming(self.path):
-            return GeoGrid(lines, samples, latitude.astype(np.float64), longitude.astype(np.float64), incidence)
+            return GeoGrid(lines, samples, latitude, longitude, incidence)
 
     def sar(self, polarisation: str) -> Float:
         return self._physical(SAR[polarisation])
@@ -255,8 +294,12 @@ class RttScene(_NetcdfScene):
             )
         planes = np.empty((len(CHARTS), *self.shape), np.uint8)
         for plane, name in zip(planes, CHARTS, strict=True):
-            values = self._read(name)
+            values, how = self._stored(name)
+            if not (how.plain and values.dtype == np.uint8):
+                values = np.nan_to_num(how.decode(values), nan=IGNORE_INDEX)
             wrong = ~((values >= 0) & (values < N_CLASSES[name])) & (values != IGNORE_INDEX)
+            if values.dtype.kind == "f":
+                wrong |= values != np.rint(values)
             if wrong.any():
                 raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, not a class; get the file again")
             plane[...] = values
@@ -268,26 +311,12 @@ def _text(value: object) -> str:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn an error of the netCDF library into a SceneError that names the file and the remedy."""
-    try:
-        yield
-    except SceneError:
-        raise
-    except MemoryError as error:
-        raise SceneError(f"{path}: too large for the memory of this machine; use a larger one") from error
-    except Exception as error:  # the library's own errors have no common type; damage can raise any error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SceneError(f"{path}: cannot be read ({reason}); it is damaged or cut; get the file again") from error
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the file in front of an error that does not know it."""
+def _naming(path: Path, variable: str = "") -> Iterator[None]:
+    """Put the file, and the variable, in front of an error that does not know it."""
     try:
         yield
     except SceneError as error:
-        raise SceneError(f"{path}: {error}") from error
+        raise SceneError(f"{path}: {f'{variable}: ' if variable else ''}{error}") from error
 
 
 def open_netcdf(path: Path, n_threads: int = 1) -> Scene:
@@ -296,13 +325,20 @@ def open_netcdf(path: Path, n_threads: int = 1) -> Scene:
     Raises:
         SceneError: the file is not netCDF, or a variable is missing or of the wrong shape.
     """
-    with _reading(path):
+    with reading(path):
+        hdf5.check_self_contained(path)
+        # An absolute path is never taken for the address of a server.
         dataset = xr.open_dataset(
-            path, engine="netcdf4", mask_and_scale=False, decode_times=False, decode_coords=False, cache=False
+            os.path.abspath(path),
+            engine="netcdf4",
+            mask_and_scale=False,
+            decode_times=False,
+            decode_coords=False,
+            cache=False,
         )
     try:
         ready = "sar_grid2d_latitude" in dataset.variables
-        with _reading(path):
+        with reading(path):
             return RttScene(path, dataset, n_threads) if ready else RawScene(path, dataset, n_threads)
     except BaseException:
         dataset.close()

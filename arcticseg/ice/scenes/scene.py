@@ -1,16 +1,16 @@
 """A scene file: opened lazily, checked against its schema, read layer by layer.
 
-`open.open_scene` takes raw AI4Arctic netCDF (40 m), ready-to-train netCDF (80 m) and SAR GeoTIFFs. All three give the
-same layers in the same units, NaN where there is no data; the scene file's own variable names stay in the readers.
+`open.open_scene` takes raw AI4Arctic netCDF (40 m), ready-to-train netCDF (80 m), SAR GeoTIFFs and Sentinel-1 SAFE
+products. All give the same layers in the same units, NaN where there is no data; the scene file's own variable names
+stay in the readers.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,27 +19,14 @@ from numpy.typing import NDArray
 from arcticseg.ice.channels import COARSE_SPACING
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.indexed import IndexedChart
+from arcticseg.ice.scenes.names import Facts
 
 Float = NDArray[np.float32]
 
 GEO_POINTS = 21
-_TIME = re.compile(r"(\d{8}T\d{6})")
-_SERVICE = re.compile(r"_(dmi|cis)(?:_|\b)")
-
-
-def time_of(name: str) -> datetime | None:
-    """Start of acquisition, UTC, from the first `YYYYMMDDThhmmss` in a file name; None where there is none."""
-    match = _TIME.search(name)
-    try:
-        return datetime.strptime(match.group(1), "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if match else None
-    except ValueError:
-        return None
-
-
-def service_of(name: str) -> str | None:
-    """Ice service (`dmi` or `cis`) from a file name; None where it has neither."""
-    match = _SERVICE.search(name)
-    return match.group(1) if match else None
+# Methods of removing thermal noise: that of NERSC (Park et al. 2018, doi:10.1109/TGRS.2017.2765248; AI4Arctic), that of
+# ESA by the vectors of the product, none.
+DENOISING = ("nersc", "esa", "none")
 
 
 def coarse_cells(pixels: int, pixel_spacing: float) -> int:
@@ -56,13 +43,16 @@ class Scene(ABC):
         shape: lines and samples of the SAR raster.
         pixel_spacing: metres, nominal (40 raw, 80 ready-to-train).
         time: start of acquisition, UTC, or None.
+        satellite: `S1A` to `S1D`, or None.
+        orbit: absolute orbit number, or None.
+        denoising: whose thermal noise removal the backscatter has seen: one of `DENOISING`, or None: not known.
         ice_service: `dmi`, `cis` or None.
         simulated: whether the file says that it is simulated.
         polarisations: which of `hh`, `hv` it holds.
         geo: geolocation and incidence angle on a grid of pixels.
         has_chart: whether there is an ice chart.
         notes: what was done to the file's values, or is odd about them, and whoever uses a product must know: a clause
-            each, such as "resampled from 50 m to 40 m"; products carry them.
+            each, such as "resampled from 50 m to 40 m"; products carry them. See `note`.
         threads: number of threads that may work on the scene at a time; only speed depends on it.
     """
 
@@ -71,6 +61,9 @@ class Scene(ABC):
     shape: tuple[int, int]
     pixel_spacing: float
     time: datetime | None
+    satellite: str | None = None
+    orbit: int | None = None
+    denoising: str | None = None
     ice_service: str | None
     simulated: bool
     polarisations: tuple[str, ...]
@@ -120,6 +113,11 @@ class Scene(ABC):
         indexed = self.indexed_chart(rules, strict)
         return None if indexed is None else indexed.planes()
 
+    def note(self, clause: str) -> None:
+        """Add a clause to the notes, once."""
+        if clause not in self.notes:
+            self.notes = (*self.notes, clause)
+
     @contextmanager
     def reusing_memory(self) -> Iterator[None]:
         """In this block each raster of the file's own size may overwrite the raster read before.
@@ -127,6 +125,10 @@ class Scene(ABC):
         Fresh memory of that size costs more time than filling it.
         """
         yield
+
+    def take_facts(self, facts: Facts) -> None:
+        """Set time, satellite and orbit."""
+        self.time, self.satellite, self.orbit = facts.time, facts.satellite, facts.orbit
 
     def close(self) -> None:  # noqa: B027  a scene without an open file has nothing to do
         """Close the file."""

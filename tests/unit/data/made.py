@@ -15,6 +15,7 @@ from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
 from arcticseg.data.sample import encode
 from arcticseg.data.tile import Tile, tile_key
 from arcticseg.ice.channels import COARSE
+from tests.archive import BUILDER, SCENE_FACTS
 
 SIZE = 16
 
@@ -84,16 +85,16 @@ def write(folder: Path, tiles: list[Tile], split: str = "train", per_shard: int 
             )
             for (key, item), start, end in zip(items.items(), starts, ends, strict=True)
         ]
-        manifests.write_index(path, entries)
-        shards.append(ShardEntry(path.name, len(data), manifests.hash_file(path), len(entries)))
+        index = manifests.write_index(path, entries)
+        shards.append(ShardEntry(path.name, len(data), manifests.hash_file(path), len(entries), index))
         all_entries += entries
     manifest = Manifest(
         tile=tiles[0].hh.shape[0],
         factors=tuple(sorted({item.factor for item in tiles})),
         splits={split: tuple(shards)},
-        scenes={item.scene: {"split": split} for item in tiles},
+        scenes={item.scene: SCENE_FACTS | {"split": split} for item in tiles},
         statistics={},
-        builder={},
+        builder=BUILDER,
         simulated=False,
         fingerprint=manifests.fingerprint(all_entries),
     )

@@ -57,7 +57,7 @@ def source(tmp_path: Path) -> Counting:
 
 def entry(source: Folder, number: int) -> ShardEntry:
     path = Path(source.address) / f"{number}.tar"
-    return ShardEntry(path.name, SIZE, hash_file(path), 1)
+    return ShardEntry(path.name, SIZE, hash_file(path), 1, "0" * 16)
 
 
 def content(source: Folder, number: int) -> bytes:

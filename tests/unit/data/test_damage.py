@@ -33,6 +33,7 @@ from arcticseg.data.source import Folder, Patience
 from arcticseg.data.validation import ValidationLoader
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import expand
+from tests.archive import tie
 from tests.served import Server, serve, serve_s3
 
 SIZE, SAMPLES, PER_SHARD, STEPS, RANKS = 96, 30, 6, 5, 2
@@ -267,10 +268,13 @@ def test_a_missing_shard_stops_all_ranks(folder: Path, make_world: Callable[...,
 def test_the_index_of_another_shard(folder: Path, pristine: Path, make_world: Callable[..., World]) -> None:
     index, other = folder / "train-000000.json", folder / "train-000001.json"
     shutil.copy(other, index)
-    with pytest.raises(ShardError, match=r"train-000000\.json: .* train-000001\.tar, not of train-000000"):
+    with pytest.raises(ShardError, match=r"train-000000\.json: .* 'train-000001\.tar', not of train-000000"):
         make_world()
     # An index that names the wrong shard has the checksums of other samples.
     index.write_text(other.read_text().replace("train-000001.tar", FIRST))
+    with pytest.raises(ShardError, match=r"train-000000\.json: index is damaged .*checksum in the manifest"):
+        make_world()
+    tie(folder)
     _, news = make_world().train()
     assert {damage.number for damage in news} == set(range(PER_SHARD))
     with pytest.raises(ShardError, match=r"6 samples .* data\.max_damaged \(5\)"):

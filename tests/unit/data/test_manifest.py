@@ -10,7 +10,8 @@ from arcticseg.data import manifest as manifests
 from arcticseg.data.manifest import SampleEntry
 from arcticseg.errors import ShardError
 
-ENTRY = SampleEntry("key", "scene", 4, 0, 1024, "ab" * 8, 512, "cd" * 8, True, {"SIC": [1, 2]})
+COUNTS = {"SIC": [1] * 12, "SOD": [2] * 7, "FLOE": [3] * 8}
+ENTRY = SampleEntry("key", "scene", 4, 0, 1024, "ab" * 8, 512, "cd" * 8, True, COUNTS)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

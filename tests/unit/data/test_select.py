@@ -158,7 +158,7 @@ def test_an_index_that_lacks_samples_is_refused(tmp_path: Path, tiles: list[Tile
     made.write(tmp_path, tiles[:3])
     path = tmp_path / "train-000000.tar"
     write_index(path, read_index(path)[:2])
-    with pytest.raises(ShardError, match=r"train-000000\.json: .* 2 samples, the manifest 3"):
+    with pytest.raises(ShardError, match=r"train-000000\.json: .*checksum in the manifest"):
         select(tmp_path, read_manifest(tmp_path), "train")
 
 

@@ -48,7 +48,7 @@ def place(request: pytest.FixtureRequest, folder: Path) -> str:
 
 def test_all_sources_give_the_same_bytes(place: str) -> None:
     source = open_source(place, HASTE)
-    assert source.read("a.tar") == DATA
+    assert source.read("a.tar", 1 << 30) == DATA
     assert source.read_range("a.tar", 0, 10) == DATA[:10]
     assert source.read_range("a.tar", 1234, 5678) == DATA[1234 : 1234 + 5678]
     # At the end of the file there are fewer bytes, and beyond it none: a shard that was cut.
@@ -65,7 +65,11 @@ def test_all_sources_give_the_same_bytes(place: str) -> None:
 
 def test_a_file_that_is_not_there(place: str) -> None:
     source = open_source(place, HASTE)
-    for read in (source.read, lambda name: source.read_range(name, 0, 5), lambda name: list(source.stream(name))):
+    for read in (
+        lambda name: source.read(name, 99),
+        lambda name: source.read_range(name, 0, 5),
+        lambda name: list(source.stream(name)),
+    ):
         with pytest.raises(ShardError, match=rf"^{place}/b\.tar: ") as caught:
             read("b.tar")
         assert "\n" not in str(caught.value)
@@ -89,7 +93,7 @@ def test_a_passing_fault_is_waited_out(server: Server, fault: str) -> None:
         assert source.read_range("a.tar", 10, 500) == DATA[10:510]
     server.faults["a.tar"] = (fault, 1)
     with pytest.warns(UserWarning, match=r"a\.tar: .*trying again"):
-        assert source.read("a.tar") == DATA
+        assert source.read("a.tar", 1 << 30) == DATA
 
 
 @pytest.mark.filterwarnings("ignore:.*trying again")
@@ -111,7 +115,7 @@ def test_a_server_that_does_not_answer(folder: Path) -> None:
     with serve(folder) as server:
         source = open_source(server.address, Patience(0.4, 0))
     with pytest.raises(ShardError, match=r"a\.tar: .* 1 attempts"):
-        source.read("a.tar")
+        source.read("a.tar", 1 << 30)
 
 
 @pytest.mark.parametrize("status", ["401", "403"])
@@ -130,7 +134,7 @@ def test_s3_without_keys(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for skip in ("false", "true"):
         monkeypatch.setenv("AWS_SKIP_SIGNATURE", skip)
         with pytest.raises(ShardError, match=r"a\.tar: .*AWS_ACCESS_KEY_ID .*AWS_SKIP_SIGNATURE=true"):
-            open_source(s3, HASTE).read("a.tar")
+            open_source(s3, HASTE).read("a.tar", 1 << 30)
 
 
 def test_a_server_without_ranges_is_named(server: Server) -> None:

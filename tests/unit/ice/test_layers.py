@@ -159,11 +159,11 @@ def test_averaging_lowers_white_noise_as_it_must(average: str) -> None:
     random = np.random.default_rng(11)
     drawn = random.standard_normal((1650, 1700), np.float32)
     # Power must be positive: a mean of 20 puts zero twenty deviations away.
-    scene = MadeScene(drawn if average == "db" else 10 * np.log10(20 + drawn))
+    scene = MadeScene(drawn - 15 if average == "db" else 10 * np.log10((20 + drawn) / 1000))
     five, ten = read_layers(scene, [5, 10], LayerConfig(sar_average=average))
     for layers, expected, tolerance in ((five, 0.2, 0.002), (ten, 0.1, 0.002)):
         averaged = layers.sar["hh"].astype(np.float64)
-        averaged = averaged if average == "db" else 10 ** (averaged / 10)
+        averaged = averaged if average == "db" else 1000 * 10 ** (averaged / 10)
         assert averaged.std() == pytest.approx(expected, abs=tolerance)
 
 

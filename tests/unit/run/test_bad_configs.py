@@ -13,6 +13,7 @@ from arcticseg import config
 from arcticseg.data.manifest import Manifest, write_manifest
 from arcticseg.engine.config import HookConfig
 from launchers.cli import main
+from tests.archive import BUILDER
 from tests.outside import forgotten
 
 # Without it the network is not built.
@@ -221,7 +222,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "HookConfig.table['mean'] = MeanConfig\n"
     )
     (tmp_path / "tiny").mkdir()
-    write_manifest(tmp_path / "tiny", Manifest(32, (4,), {"train": ()}, {}, {}, {}, True, "f"))
+    write_manifest(tmp_path / "tiny", Manifest(32, (4,), {"train": ()}, {}, {}, BUILDER, True, "f" * 32))
     with forgotten(tmp_path, HookConfig):
         yield tmp_path
 

@@ -85,7 +85,7 @@ def test_a_geotiff_becomes_a_raw_scene(tmp_path: Path, chart: Path) -> None:
 def test_ranges_are_masked_unless_they_are_resolved(tmp_path: Path, chart: Path) -> None:
     made = chart_scene(geotiff(tmp_path / f"{NAME}.tif"), chart, tmp_path)
     assert "range: CT 46, 4/10 to 6/10, in 1 polygons: masked" in made.notes
-    assert any("do not list (CT 46); they are masked" in note for note in made.notes)
+    assert any("codes without a class (CT 46)" in note for note in made.notes)
     with warnings.catch_warnings(), open_scene(made.path) as scene:
         warnings.simplefilter("ignore")
         labels = scene.chart()

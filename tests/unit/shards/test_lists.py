@@ -153,3 +153,25 @@ def test_scenes_by_list(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("c\n")
     with pytest.raises(ConfigError, match=rf"^{tmp_path / 'list.txt'}: .* c, .*{tmp_path}"):
         pick_scenes(tmp_path, tmp_path / "list.txt")
+
+
+def test_lists_claim_whole_passes_only_where_the_passes_are_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, (file, original) in enumerate(zip("abcde", [*SCENES[1:3], "", SCENES[4], SCENES[6]], strict=True)):
+        attributes = {"original_id": f"{original}.nc"}
+        scenes.write(tmp_path / "scenes" / f"{file}.nc", scenes.raw(60, 60, number, chart=False), attributes)
+    command = ["shards", "split", str(tmp_path / "scenes"), "--out", str(tmp_path / "lists"), "--val", "0.3"]
+    assert main(command) == 0
+    assert "neither name nor file of 1 scenes, such as c," in capsys.readouterr().err
+    for part in ("train", "val"):
+        head = (tmp_path / "lists" / f"{part}.txt").read_text().splitlines()[0]
+        assert "whole" not in head
+        assert "nothing tells the satellite pass of 1 of 5 scenes" in head
+    # The files of a and b say that they are of one pass.
+    parts = [listed(path) for path in (tmp_path / "lists").glob("*.txt")]
+    assert [{"a", "b"} <= set(names) for names in parts].count(True) == 1
+    (tmp_path / "scenes" / "c.nc").unlink()
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
+    assert "whole satellite passes" in (tmp_path / "lists" / "train.txt").read_text()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcticseg.errors import ConfigError
+from arcticseg.ice.scenes.names import facts_of
 from shards import split
 from tests.archive import NAMES, scene_name
 
@@ -190,3 +191,45 @@ def test_every_official_scene_has_an_orbit(real_data: Path) -> None:
     by_time = split.passes_of(short.values())
     pairs = {(by_orbit[name], by_time[short[name]]) for name in names}
     assert len(pairs) == 484 == len(set(by_time.values()))
+
+
+START, STOP = "20200123T120618", "20200123T120718"
+ONE_PASS = [
+    f"S1B_EW_GRDM_1SDH_{START}_{STOP}_019937_025B5E_1234",
+    f"S1B_EW_GRDM_1SDH_{STOP}_20200123T120818_019937_025B5E_ABCD_icechart_dmi_202001231205_North_RIC",
+    "s1b-ew-grd-hh-20200123t120818-20200123t120918-019937-025b5e-001",
+    "s1b-ew-grd-hv-20200123t120918-20200123t121018-019937-025b5e-002",
+    "sigma0_S1B_EW_GRDM_1SDH_20200123T121018",
+    "20200123T121118_dmi_prep",
+]
+
+
+def test_names_of_one_pass_in_every_dialect_are_one_group() -> None:
+    others = [f"s1b-ew-grd-hh-202002{day:02d}t080000-202002{day:02d}t080100-0201{day:02d}-025b5e-001" for day in (3, 5)]
+    passes = split.passes_of([*ONE_PASS, *others])
+    assert {passes[name] for name in ONE_PASS} == {"S1B-019937"}
+    assert len(set(passes.values())) == 3
+    assert split.untold(ONE_PASS) == []
+
+
+def test_two_orbits_are_two_passes_whatever_lies_between() -> None:
+    first = f"S1B_EW_GRDM_1SDH_{START}_{STOP}_019937_025B5E_1234"
+    second = f"S1A_EW_GRDM_1SDH_{STOP}_{STOP}_030930_025B5E_1234"
+    between = "20200123T120640_dmi_prep"
+    passes = split.passes_of([first, second, between])
+    assert passes == {first: "S1B-019937", between: "S1B-019937", second: "S1A-030930"}
+    # Of another satellite, it is not of that pass.
+    other = "S1A_EW_GRDM_1SDH_20200123T120640"
+    assert split.passes_of([first, other])[other] == other
+
+
+def test_what_a_file_says_counts_where_its_name_says_nothing() -> None:
+    known = {"a": facts_of(ONE_PASS[0]), "b": facts_of(ONE_PASS[1]), "c": facts_of("")}
+    assert split.passes_of("abc", known) == {"a": "S1B-019937", "b": "S1B-019937", "c": "c"}
+    assert split.untold("abc", known) == ["c"]
+    assert {"a", "b"} in [set(part) for part in split.split("abc", {"val": 0.3}, 0, known).values()]
+
+
+def test_scenes_of_which_nothing_tells_the_pass_are_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r"neither name nor file of 3 scenes, such as a,"):
+        split.default("abc")

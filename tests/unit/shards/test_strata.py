@@ -15,7 +15,7 @@ from arcticseg.errors import ConfigError
 from arcticseg.ice.scenes.open import open_scene
 from shards import split, strata
 from shards.strata import Counts
-from tests.archive import NAMES, InThisProcess, scene_name
+from tests.archive import BUILDER, NAMES, SCENE_FACTS, InThisProcess, scene_name
 
 PERCENTS = (20, 40, 60, 80, 100)
 SIZES = {"SIC": 11, "SOD": 6, "FLOE": 7}
@@ -26,7 +26,7 @@ def made(n: int, seed: int = 0) -> tuple[list[str], dict[str, Counts]]:
     draw = random.Random(seed)
     names: list[str] = []
     counts: dict[str, Counts] = {}
-    for orbit in range(n):
+    for orbit in range(1, n + 1):
         day, service = draw.randrange(28), draw.choice(["dmi", "dmi", "cis"])
         month = draw.randrange(12)
         for frame in range(draw.choice([1, 1, 1, 2, 3])):
@@ -162,9 +162,10 @@ def test_counts_of_charts_are_those_of_their_pixels(archive: list[Path], monkeyp
 
 def test_counts_of_shards_are_those_of_the_manifest(tmp_path: Path) -> None:
     names, counts = made(4)
-    scenes = {name: {"split": "train", "counts": counts[name]} for name in names[:3]}
-    scenes |= {"without chart": {"split": "train", "counts": {}}, "damaged": {"split": "train", "error": "cut"}}
-    write_manifest(tmp_path, Manifest(64, (2,), {}, scenes, {}, {}, True, ""))
+    facts = SCENE_FACTS | {"split": "train"}
+    scenes = {name: facts | {"counts": {"10": counts[names[3]], "2": counts[name]}} for name in names[:3]}
+    scenes |= {"without chart": facts, "damaged": {"split": "train", "error": "cut"}}
+    write_manifest(tmp_path, Manifest(64, (2, 10), {}, scenes, {}, BUILDER, True, "f" * 32))
     by_scene = strata.read_counts(tmp_path, [*names, "without chart", "damaged"])
     assert by_scene == {name: counts[name] for name in names[:3]}
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from arcticseg.ice.scenes.scene import coarse_cells, service_of, time_of
+from arcticseg.ice.scenes.names import service_of, time_of
+from arcticseg.ice.scenes.scene import coarse_cells
 from tests import scenes
 
 

@@ -17,6 +17,7 @@ from arcticseg.errors import ConfigError, ShardError
 from launchers.sweep import ray, study
 from launchers.sweep import sweep as sweeps
 from launchers.sweep.sweep import sweep
+from tests.archive import BUILDER
 
 STUDY = """
 out: st
@@ -35,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def shards(folder: Path, *splits: str, simulated: bool = False) -> None:
     folder.mkdir()
-    write_manifest(folder, Manifest(32, (4,), dict.fromkeys(splits, ()), {}, {}, {}, simulated, "f"))
+    write_manifest(folder, Manifest(32, (4,), dict.fromkeys(splits, ()), {}, {}, BUILDER, simulated, "f" * 32))
 
 
 def test_dry_run_prints_every_trial_and_its_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

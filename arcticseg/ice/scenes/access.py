@@ -1,0 +1,100 @@
+"""Why a file cannot be read: locked, not permitted, cut, or damaged, each with what to do."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+from arcticseg.errors import ArcticSegError, SceneError
+
+_LOCKED = "another program has it open for writing and has locked it", "wait until that ends"
+_AGAIN = "the disk or the file server fails", "try again, or get the file again"
+
+# Error number of the system -> reason and remedy.
+_REASONS = {
+    errno.EACCES: ("you may not read it", "ask its owner for permission to read"),
+    errno.EPERM: ("you may not read it", "ask its owner for permission to read"),
+    errno.EAGAIN: _LOCKED,
+    errno.EBUSY: _LOCKED,
+    errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n) or use fewer workers"),
+    errno.ENFILE: ("too many files are open on this machine", "end other programs or use fewer workers"),
+    errno.ENOENT: ("it is not there any more", "give a file that stays"),
+    errno.ENOMEM: ("the memory of this machine is used up", "use a larger machine or fewer workers"),
+    errno.EIO: _AGAIN,
+    errno.ESTALE: _AGAIN,
+    errno.ETIMEDOUT: _AGAIN,
+    errno.EFBIG: ("it is larger than this system can read", "use a 64-bit system"),
+    errno.EOVERFLOW: ("it is larger than this system can read", "use a 64-bit system"),
+    errno.ELOOP: ("its links lead in a circle", "give the file itself"),
+    errno.ENAMETOOLONG: ("its name is too long", "give it a shorter name"),
+    errno.EISDIR: ("it is a folder", "give a file"),
+}
+# What HDF5 says of a file that ends too early, and of one whose writer has not closed it.
+_CUT = re.compile(r"truncated file: eof = (\d+), sblock->base_addr = \d+, stored_eof = (\d+)")
+_UNCLOSED = re.compile(r"already open for write|file consistency flags|SWMR", re.IGNORECASE)
+
+
+@contextmanager
+def reading(path: Path, variable: str = "") -> Iterator[None]:
+    """Turn an error of a library that reads a file into a SceneError: the file (and variable), the reason, the remedy.
+
+    Raises:
+        SceneError: the block raised an error of another kind than `ArcticSegError`.
+    """
+    try:
+        yield
+    except ArcticSegError:
+        raise
+    except MemoryError as error:
+        raise SceneError(
+            f"{path}: too large for the memory of this machine; use a larger one, or fewer workers"
+        ) from error
+    except Exception as error:  # the libraries' own errors have no common type; damage can raise any error
+        reason, remedy = _diagnosis(path, error)
+        what = f"{variable} cannot" if variable else "cannot"
+        raise SceneError(f"{path}: {what} be read ({reason}); {remedy}") from error
+
+
+def _diagnosis(path: Path, error: Exception) -> tuple[str, str]:
+    """Reason and remedy of a failure to read a file."""
+    # netCDF and HDF5 give numbers of their own, below zero, or none; so ask the system for the file.
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _REASONS:
+        return _REASONS[number]
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as refusal:
+        if refusal.errno in _REASONS:
+            return _REASONS[refusal.errno]
+    else:
+        if not size:
+            return "it is empty", "wait until it is written, or get it again"
+    said = f"{error} {_hdf5_error(path)}"
+    cut = _CUT.search(said)
+    if cut:
+        return (
+            f"it ends after {cut.group(1)} of {cut.group(2)} bytes",
+            "it is cut, or still being copied; wait until that ends, or get it again",
+        )
+    if _UNCLOSED.search(said):
+        return "its writer has not closed it", "wait until that ends, or get the file again"
+    first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return first_line, "it is damaged or cut; get the file again"
+
+
+def _hdf5_error(path: Path) -> str:
+    """What HDF5 says when it opens the file; empty: nothing."""
+    try:
+        with h5py.File(os.path.abspath(path), "r"):
+            return ""
+    except Exception as error:  # damage can raise any error
+        return str(error)
