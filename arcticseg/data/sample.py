@@ -37,7 +37,7 @@ from arcticseg.ice.sigrid import CHARTS
 SCHEMA_VERSION = 3
 
 # What replaces shards of another version.
-REBUILD = "build them again from the scenes: arcticseg shards build SCENES --out NEW_FOLDER"
+REBUILD = "build the shards again: arcticseg shards build SCENES --out NEW_FOLDER"
 
 # The first of the members that hold SAR, metadata and labels, which are a single range: to the sample's end.
 CORE = "hh.b2"

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +82,7 @@ class Layers:
         """Rows and columns."""
         return self.distance.shape[0], self.distance.shape[1]
 
-    @property
+    @cached_property
     def labels(self) -> NDArray[np.uint8] | None:
         """uint8 [3, H, W], SIC, SOD, FLOE; 255 = masked; None: the scene has no chart."""
         return None if self.chart is None else self.chart.planes()

@@ -207,7 +207,7 @@ def test_odd_codes_stand_in_rows_as_the_page_says(tmp_path: Path) -> None:
         "11;-9;-9;-9;-9;-9;-9;-9;-9;-9;-9;-9;-9;-9;L",
     )
     path = scenes.write_raw(tmp_path / f"{scenes.RAW_NAME}.nc", rows=rows)
-    with pytest.warns(UserWarning, match="do not list"):
+    with pytest.warns(UserWarning, match="without a class"):
         tiles = tiles_of(path, 2, LayerConfig(labels="nearest"))
     found = {json.dumps(row.to_json()["partials"]): row for tile in tiles for row in tile.polygons}
     empty = "[null, null, null]"
