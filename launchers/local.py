@@ -21,7 +21,7 @@ from arcticseg.errors import ConfigError
 from arcticseg.processes import ending_with
 from arcticseg.ranks import free_port, without_rank_variables
 from launchers import train
-from launchers.command import command
+from launchers.command import command, without_credentials
 from launchers.status import DONE, INTERRUPTED, STOPPED, guarded
 from launchers.terminal import note
 
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     train.add_arguments(parser)
     add_ranks_argument(parser)
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(without_credentials(argv))
     return guarded(lambda: start(arguments))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.errors import ConfigError, SceneError
-from arcticseg.ice import resample
+from arcticseg.ice import land, resample
 from arcticseg.ice.channels import COARSE, RAW_SPACING
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.indexed import IndexedChart
@@ -57,7 +57,7 @@ class Layers:
         ice_service: `dmi`, `cis` or None.
         simulated: whether the scene is simulated.
         sar: polarisation -> float32 [H, W] dB, NaN = no data; a missing polarisation is all NaN.
-        distance: uint8 [H, W] zone ids; 255 = none.
+        distance: uint8 [H, W] zone ids, of a coastline where the file has no distance map; 255 = none.
         chart: of H x W pixels, with nothing where there is no SAR data; None: the scene has none.
         coarse: float32 [20, h, w] on the 2 km grid in the order of `COARSE`, NaN = no data; h = w = 0 where the scene
             has no such channel.
@@ -203,10 +203,11 @@ def _seen(chart: IndexedChart, sar: Mapping[str, NDArray[np.float32]]) -> Indexe
 
 
 def _distance(scene: Scene, steps: Collection[int]) -> dict[int, NDArray[np.uint8]]:
-    """Step -> distance zones; 255 where the scene has none."""
+    """Step -> distance zones, from a coastline where the scene has none; 255: no data."""
     zones = scene.distance()
     if zones is None:
-        return {step: np.full(resample.coarse_shape(scene.shape, step), IGNORE_INDEX, np.uint8) for step in steps}
+        scene.note(land.NOTE)
+        return land.distance_zones(scene.geo, scene.shape, scene.pixel_spacing, steps, scene.threads)
     return resample.block_zones(zones, steps, scene.threads)
 
 

@@ -32,6 +32,7 @@ from arcticseg.run.change import CHANGES, Change, applied, as_json, from_json, g
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import CONFIG, forget_checkpoint, held, holds_run
 from arcticseg.run.migrate import stored
+from arcticseg.shown import shown
 from arcticseg.tasks.task import Objective, Task
 from arcticseg.tracking import restore_metrics
 
@@ -172,7 +173,7 @@ def _run_folder(cfg: RunConfig, resume: bool, changed: Sequence[str], ranks: Ran
 
 
 def _warn(text: str) -> None:
-    print(f"arcticseg: warning: {text}", file=sys.stderr, flush=True)
+    print(f"arcticseg: warning: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def _start_of(cfg: RunConfig, resume: bool, changed: Sequence[str]) -> Start:

@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Chart."""
-    from launchers.terminal import plain_warnings
+    from launchers.terminal import plain_warnings, show
     from shards.chart import chart_scene
 
     with plain_warnings():
         made = chart_scene(arguments.scene, arguments.chart, arguments.out, arguments.ct_ranges, arguments.polarisation)
     for note in made.notes:
-        print(note)
-    print(made.path)
+        show(note)
+    show(made.path)

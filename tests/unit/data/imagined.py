@@ -43,7 +43,7 @@ def layers_of(shape: tuple[int, int] = (400, 420), factor: int = 3, seed: int = 
         distance=random.integers(0, 42, (rows, columns)).astype(np.uint8),
         chart=index_planes(np.stack([random.integers(0, n, (rows, columns)) for n in (11, 6, 7)]).astype(np.uint8)),
         coarse=coarse.astype(np.float32),
-        geo=GeoGrid(lines, samples, latitude, longitude, np.tile(20 + 25 * samples / samples[-1], (21, 1))),
+        geo=GeoGrid(lines, samples, latitude, longitude, np.tile(20 + samples / 400, (21, 1))),
     )
 
 
