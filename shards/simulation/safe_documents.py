@@ -232,7 +232,7 @@ def manifest(place: Path, product: Product) -> ElementTree.Element:
         "@textInfo": f"Sentinel-1 {product.form.mode} Level-1 GRD Product",
         "xfdu:contentUnit": units,
     }
-    metadata = [
+    metadata: list[dict[str, Any]] = [
         {"@ID": name, "metadataWrap": {"@mimeType": "text/xml", "xmlData": content}}
         for name, content in _about(product).items()
     ]
