@@ -77,5 +77,5 @@ def lonlat(
     x = (np.asarray(sample) + 0.5) * sides[1] - sides[1] * shape[1] / 2
     y = sides[0] * shape[0] / 2 - (np.asarray(line) + 0.5) * sides[0]
     back = pyproj.Transformer.from_crs(projection(*place), "EPSG:4326", always_xy=True)
-    longitude, latitude = back.transform(x, y)
+    longitude, latitude = back.transform(*np.broadcast_arrays(x, y))
     return longitude, latitude
