@@ -7,6 +7,7 @@ from pathlib import Path
 
 from arcticseg.errors import SceneError
 from arcticseg.ice import threads
+from arcticseg.ice.scenes.access import reading
 from arcticseg.ice.scenes.netcdf import open_netcdf
 from arcticseg.ice.scenes.resampled import at_network_spacing
 from arcticseg.ice.scenes.scene import Scene
@@ -47,7 +48,9 @@ def open_scene(path: Path | str, polarisation: str | None = None, n_threads: int
             its pixels are not squares, not alike or too few.
     """
     path = Path(path)
-    if not path.is_file():
+    with reading(path):
+        is_there = path.is_file()
+    if not is_there:
         raise SceneError(f"{path}: no such file; give a netCDF or GeoTIFF scene")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
