@@ -1,4 +1,4 @@
-"""Scenes whose pixels are not of the spacing that their reader assumes, against loops over pixels and true positions."""
+"""Scenes whose pixels are not of the spacing that their reader assumes, against loops and true positions."""
 
 from __future__ import annotations
 
