@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from arcticseg.shown import redacted, visible
+
 # Without a terminal: seconds between lines.
 _LINE_SECONDS = 20.0
 
@@ -82,14 +84,16 @@ class ProgressBar:
         """Move the bar; the first call says where the work begins. `shown` is text behind the numbers."""
         now = time.monotonic()
         self._pace.tell(done, total, now)
-        self._bar.update(self._task, completed=done, total=total, shown=shown)
+        self._bar.update(self._task, completed=done, total=total, shown=visible(shown))
         if not self._console.is_terminal and (now - self._last_line > _LINE_SECONDS or done == total):
             self._last_line = now
             self.print(", ".join(filter(None, (f"{self._unit}{done}/{total}", shown, self._pace.text(now)))))
 
     def print(self, text: str) -> None:
         """Print a line under the name of the work, above the bar."""
-        self._console.print(f"{self._name}: {text}", emoji=False, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(
+            visible(redacted(f"{self._name}: {text}")), emoji=False, highlight=False, markup=False, soft_wrap=True
+        )
 
     def close(self) -> None:
         """Remove the bar."""

@@ -25,6 +25,7 @@ import yaml
 
 from arcticseg.choice import Choice
 from arcticseg.errors import BadValueError, ConfigError
+from arcticseg.shown import hidden
 
 T = TypeVar("T")
 
@@ -80,11 +81,20 @@ def _parse(text: str, source: str) -> Any:
     loader = _Loader(text)
     loader.name = source
     try:
-        return loader.get_single_data()
+        return _hidden(loader.get_single_data())
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: is not YAML ({' '.join(str(error).split())}); repair it") from error
     finally:
         loader.dispose()
+
+
+def _hidden(value: Any) -> Any:
+    """A value with the credentials of addresses in it hidden, and remembered: no config keeps them."""
+    if isinstance(value, str):
+        return hidden(value) if "://" in value else value
+    if isinstance(value, dict):
+        return {key: _hidden(item) for key, item in value.items()}
+    return [_hidden(item) for item in value] if isinstance(value, list) else value
 
 
 def read(name: str | Path) -> dict[str, Any]:

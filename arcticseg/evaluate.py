@@ -17,13 +17,14 @@ from arcticseg.baselines import LOGISTIC, MAJORITY, LogisticBaseline, fit_logist
 from arcticseg.data.manifest import read_manifest
 from arcticseg.errors import SceneError
 from arcticseg.files import make_folder, write_text
+from arcticseg.ice import land
 from arcticseg.ice.channels import RAW_SPACING
 from arcticseg.ice.layers import LayerConfig, official_labels
 from arcticseg.ice.reference import check_reference, find_references, read_reference, reference_of
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.score import Confusion, confusion, empty_confusions, majority, scores
-from arcticseg.ice.sigrid import CHARTS, N_CLASSES
+from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from arcticseg.pictures.results import EVALUATION_FILE, FORMAT
 from arcticseg.products.charts import PRODUCT_FACTOR, chart_shape, fields_to_charts
 from arcticseg.products.outcome import Failure, Outcome
@@ -149,11 +150,15 @@ class Scoring:
     def scores(self, drawn: Drawn) -> dict[str, float | None]:
         """Scores of a scene."""
         assert drawn.labels is not None
-        self._counts = count(drawn.labels, drawn.charts, drawn.network.charts)
+        labels = drawn.labels
+        if land.NOTE in drawn.scene.notes:
+            # Products mask land; a coastline that is wrong by a kilometre must not count as a wrong chart.
+            labels = np.where(drawn.layers.distance == 0, np.uint8(IGNORE_INDEX), labels)
+        self._counts = count(labels, drawn.charts, drawn.network.charts)
         if self._baseline is not None:
             fields = self._baseline.fields(drawn.seen)
             charts = fields_to_charts(fields, self._baseline.classes, self._baseline.factor, drawn.layers)
-            self._logistic_counts = count(drawn.labels, charts, drawn.network.charts)
+            self._logistic_counts = count(labels, charts, drawn.network.charts)
         return scores(self._counts)
 
     def written(self, drawn: Drawn, files: Mapping[str, Path]) -> dict[str, Any]:

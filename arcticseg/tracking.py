@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 from arcticseg.errors import need
 from arcticseg.files import output_errors, write_text
 from arcticseg.run.folder import METRICS
+from arcticseg.shown import redacted, visible
 
 _PROJECT = "arcticseg"
 
@@ -142,14 +143,15 @@ class Wandb:
         server = environment.get("WANDB_BASE_URL", _SERVER)
         online = wandb_mode(cfg) == "online"
         if online and not _answers(server, _ANSWER):
-            _note(f"wandb's server {server} does not answer; the run is logged offline, send it later by `wandb sync`")
+            where = redacted(server)
+            _note(f"wandb's server {where} does not answer; the run is logged offline, send it later by `wandb sync`")
             online = False
         if online:
             try:
                 self._run = wandb.init(mode="online", **arguments)
                 return
             except (wandb.Error, OSError, TimeoutError) as error:
-                reason = " ".join(str(error).split())[:200]
+                reason = visible(redacted(" ".join(str(error).split())))[:200]
                 _note(f"wandb does not begin online ({reason}); the run is logged offline")
         self._run = wandb.init(mode="offline", **arguments)
 

@@ -7,7 +7,7 @@ tables: `codes`, what is ready to be sent to the device, as each library can giv
 full-resolution tensors on the CPU. A number is samples a second, the median over the rounds; a ratio is the median of
 the rounds' own ratios, each against the round of ArcticSeg just before. Then the shards are read cold.
 
-`--peers` names the Python of an environment with litdata and mosaicml-streaming, which bring another torch:
+`--peers` names the Python of an environment with the peers, some of which bring another torch:
 `benchmarks/README.md` says how to make it. The last line is a summary; the status is 1 where a goal is missed.
 """
 
@@ -31,12 +31,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 OURS = "arcticseg"
-PEERS = ("joblib", "webdataset", "litdata", "mosaicml")
+PEERS = ("joblib", "webdataset", "litdata", "mosaicml", "grain", "spdl")
 FLOORS = ("copy, reused memory", "copy, fresh memory")
 WORKERS = (0, 2)
 # How many times as fast as each peer ArcticSeg must be.
 GOALS = {
-    "codes": {"joblib": 40.0, "webdataset": 3.0, "litdata": 1.0, "mosaicml": 1.0},
+    "codes": {"joblib": 40.0, "webdataset": 3.0} | dict.fromkeys(("litdata", "mosaicml", "grain", "spdl"), 1.0),
     "floats": dict.fromkeys(PEERS, 2.5),
 }
 COLD_SHARE = 0.7
@@ -95,7 +95,7 @@ def prepare(python: str, folder: Path, scenes: int, size: int) -> None:
         simulate_archive(folder / "scenes", scenes, 0, (size, size))
         config = BuildConfig(tile=384, factors=(2, 4, 10), shard_bytes=64 << 20)
         build({"train": list_scenes(folder / "scenes")}, folder / "shards", config)
-    for name, place in (("joblib", "pickles"), ("litdata", "litdata"), ("mosaicml", "mds")):
+    for name, place in (("joblib", "pickles"), ("litdata",) * 2, ("mosaicml", "mds"), ("grain",) * 2, ("spdl",) * 2):
         if not (folder / f"{place}.done").exists():
             print(f"writing the files of {name}", flush=True)
             shutil.rmtree(folder / place, ignore_errors=True)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from launchers.command import without_credentials
 from launchers.status import PATIENCE, guarded
 
 # Verb -> what it does; the module of the same name in `launchers.verbs` does it.
@@ -61,7 +62,7 @@ class _Version(argparse.Action):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `arcticseg` command; returns the exit status."""
-    arguments = make_parser().parse_args(argv)
+    arguments = make_parser().parse_args(without_credentials(argv))
     return guarded(lambda: arguments.main(arguments), PATIENCE if arguments.verb == "train" else 0.0)
 
 

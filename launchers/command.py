@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
+from arcticseg.shown import hidden
 from launchers.imports import absolute
+
+
+def without_credentials(argv: Sequence[str] | None) -> list[str]:
+    """The arguments of this process, addresses in them without credentials, which the environment takes.
+
+    A command line is seen by everybody on the machine, and wandb keeps it: so a process that was started with
+    credentials in it starts itself again without.
+
+    Args:
+        argv: arguments that are given instead of the process's own.
+    """
+    if argv is not None:
+        return [hidden(argument) for argument in argv]
+    line = [hidden(argument) for argument in sys.orig_argv]
+    if line != sys.orig_argv:
+        os.execv(sys.executable, [sys.executable, *line[1:]])
+    return sys.argv[1:]
 
 
 def command(

@@ -17,7 +17,7 @@ from arcticseg.files import make_folder
 from arcticseg.ice.simulated import marked
 from arcticseg.run.folder import last_weights
 from launchers.status import DONE
-from launchers.terminal import note
+from launchers.terminal import note, show
 
 
 @dataclass(frozen=True)
@@ -127,5 +127,5 @@ def demo(out: Path, seed: int = 0, tiny: bool = False, run: Callable[[Sequence[s
             step.done.touch()
         note(f"   {time.monotonic() - started:.0f} s")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
-    print(f"All on {marked('scenes', True)}. {time.monotonic() - began:.0f} s; largest process {peak:.1f} GiB.")
-    print(f"Look at {out / 'report.html'}, and at the maps in {out / 'evaluation' / 'vit' / 'maps'}.")
+    show(f"All on {marked('scenes', True)}. {time.monotonic() - began:.0f} s; largest process {peak:.1f} GiB.")
+    show(f"Look at {out / 'report.html'}, and at the maps in {out / 'evaluation' / 'vit' / 'maps'}.")

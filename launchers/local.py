@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from arcticseg.errors import ConfigError
+from arcticseg.processes import ending_with
 from arcticseg.ranks import free_port, without_rank_variables
 from launchers import train
-from launchers.command import command
+from launchers.command import command, without_credentials
 from launchers.status import DONE, INTERRUPTED, STOPPED, guarded
 from launchers.terminal import note
 
@@ -36,7 +36,6 @@ _FORWARDED = {
 # that an error of all is told once.
 _AFTER_FIRST = 2.5
 _POLL = 0.05
-_PR_SET_PDEATHSIG = 1
 
 Process = subprocess.Popen[bytes]
 
@@ -93,20 +92,8 @@ def _environment(ranks: int) -> dict[str, str]:
 
 def _start(command_line: Sequence[str], environment: Mapping[str, str]) -> Process:
     return subprocess.Popen(
-        command_line, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_ends_with(os.getpid())
+        command_line, env=environment, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=ending_with(os.getpid())
     )
-
-
-def _ends_with(parent: int) -> Callable[[], None]:
-    """What a child calls before it runs its command, so that the kernel kills it when its parent ends."""
-    library = ctypes.CDLL(None)
-
-    def call() -> None:
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return call
 
 
 def _watch(processes: Sequence[Process], asked: Sequence[int]) -> int:
@@ -162,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     train.add_arguments(parser)
     add_ranks_argument(parser)
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(without_credentials(argv))
     return guarded(lambda: start(arguments))
 
 

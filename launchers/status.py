@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from arcticseg.errors import ERROR_PREFIX, ArcticSegError
 from arcticseg.ranks import is_main_rank, lost_peer, rank, several_ranks
+from arcticseg.shown import shown
 
 # Exit statuses of all commands.
 DONE = 0
@@ -74,4 +75,4 @@ def _tell(error: ArcticSegError, patience: float) -> None:
         return
     if error.met_by is None and not is_main_rank():
         time.sleep(patience)
-    print(f"{ERROR_PREFIX}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    print(f"{ERROR_PREFIX}{shown(' '.join(str(error).split()))}", file=sys.stderr, flush=True)

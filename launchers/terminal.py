@@ -11,6 +11,7 @@ from typing import TextIO
 
 from arcticseg.bar import ProgressBar
 from arcticseg.ranks import is_main_rank
+from arcticseg.shown import shown
 
 _OURS = ("arcticseg", "launchers", "shards")
 
@@ -35,7 +36,7 @@ def progress(name: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Show a warning of ours as a line on stderr, once, on rank 0, without the place in the code that gave it."""
-    shown: set[str] = set()
+    told: set[str] = set()
     theirs = warnings.showwarning
 
     def show(
@@ -48,9 +49,9 @@ def plain_warnings() -> Iterator[None]:
     ) -> None:
         if _foreign(filename):
             theirs(message, category, filename, lineno, file, line)
-        elif str(message) not in shown and is_main_rank():
-            print(f"arcticseg: warning: {message}", file=sys.stderr, flush=True)
-        shown.add(str(message))
+        elif str(message) not in told and is_main_rank():
+            note(f"arcticseg: warning: {message}")
+        told.add(str(message))
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -58,5 +59,10 @@ def plain_warnings() -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """Print a line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print lines on stderr."""
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def show(text: object, end: str = "\n") -> None:
+    """Print what a command was asked for, on stdout."""
+    print(shown(text), end=end, flush=True)

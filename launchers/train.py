@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from launchers import orphan
+from launchers.command import without_credentials
 from launchers.imports import add_import_argument
 from launchers.status import DONE, PATIENCE, STOPPED, guarded
 from launchers.terminal import plain_warnings
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     # DeepSpeed's launcher adds this to the arguments unless told --no_local_rank; the environment says it, too.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(without_credentials(argv))
     orphan.watch()
     return guarded(lambda: start(arguments), PATIENCE)
 

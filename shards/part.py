@@ -126,7 +126,7 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int
                 "leave it out or lower min_valid"
             )
     facts |= {"tiles": {str(factor): n for factor, n in Counter(entry.factor for entry in entries).items()}}
-    facts |= {"statistics": tallies.to_dict()}
+    facts |= {"statistics": tallies.to_dict(), "notes": list(scene.notes)}
     # The facts do not depend on where the scenes lie.
     texts = [str(item.message).replace(str(scene_path), scene_path.name) for item in caught]
     facts |= {"warnings": texts, "samples": [asdict(entry) for entry in entries]}

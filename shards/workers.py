@@ -7,10 +7,8 @@ message, does not block the others; pools that share a queue and its lock do not
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import multiprocessing
-import os
 import pickle
 import signal
 import time
@@ -23,10 +21,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from arcticseg.errors import ArcticSegError
+from arcticseg.processes import ending_with
 
 # Not forked: the fork of a process that holds threads of HDF5, blosc2 or torch can hang.
 _CONTEXT = multiprocessing.get_context("spawn")
-_PR_SET_PDEATHSIG = 1
 # A process that was killed, and is not gone after so many seconds, waits for a disk that does not answer: leave it.
 _PATIENCE = 10
 
@@ -66,11 +64,9 @@ class Outcome:
 
 
 def _end_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends; a thread could not, while a decoder holds the GIL."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Let the kernel kill this process when its parent ends."""
     parent = multiprocessing.parent_process()
-    if parent is None or os.getppid() != parent.pid:
-        os._exit(1)
+    ending_with(parent.pid if parent is not None and parent.pid else 0)()
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.server
 import logging
 import re
@@ -12,13 +13,21 @@ from pathlib import Path
 
 import pytest
 
+# Zeros, compressed a thousand times.
+_BOMB = gzip.compress(bytes(10_000_000))
+
 
 class Server(http.server.ThreadingHTTPServer):
     """Serves a folder.
 
     Attributes:
         faults: file name -> (fault, number of answers that have it). Faults: a status such as "500"; "hang": no
-            answer; "half": the connection ends half-way through the body; "whole": no byte ranges.
+            answer; "half": the connection ends half-way through the body; "whole": no byte ranges; "drip": 20 bytes
+            a second; "head": so slow a head; "terabyte": so many bytes are said; "more": a hundred times the bytes
+            asked for; "endless": no end, in chunks; "gzip": zeros without end, compressed; "elsewhere", "file": sent
+            on to `elsewhere`, or to a file.
+        elsewhere: another server's address.
+        said: of each request, path with query, and headers.
         contents: file name -> bytes that are served instead of the file.
         requests: (file name, range) of each request.
     """
@@ -32,6 +41,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.faults: dict[str, tuple[str, float]] = {}
         self.contents: dict[str, bytes] = {}
         self.requests: list[tuple[str, str | None]] = []
+        self.elsewhere = ""
+        self.said: list[str] = []
         self.closing = threading.Event()
         self.lock = threading.Lock()
 
@@ -59,13 +70,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        name = self.path.lstrip("/")
+        name = self.path.partition("?")[0].lstrip("/").removeprefix("set/")
+        self.server.said.append(f"{self.path}\n{self.headers}")
         wanted = self.headers.get("Range")
         self.server.requests.append((name, wanted))
         fault = self.server.fault(name)
         if fault == "hang":
             self.server.closing.wait(60)
             self.close_connection = True
+            return
+        if fault in _HOSTILE:
+            self.close_connection = True
+            _HOSTILE[fault](self)
             return
         data = self.server.contents.get(name)
         if data is None and (self.server.folder / name).is_file():
@@ -95,6 +111,64 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if half:
             self.wfile.flush()
             self.close_connection = True
+
+    def _begin(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def _slowly(self, data: bytes) -> None:
+        for byte in data:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            if self.server.closing.wait(0.05):
+                return
+
+    def drip(self) -> None:
+        self._begin(200, Content_Length="1000")
+        self._slowly(bytes(1000))
+
+    def head(self) -> None:
+        self._slowly(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 1000)
+
+    def terabyte(self) -> None:
+        self._begin(200, Content_Length=str(10**12))
+        while not self.server.closing.is_set():
+            self.wfile.write(bytes(1 << 16))
+
+    def more(self) -> None:
+        first, last = re.findall(r"\d+", self.headers["Range"])
+        size = 100 * (int(last) - int(first) + 1)
+        self._begin(206, Content_Range=f"bytes {first}-{last}/1000000", Content_Length=str(size))
+        self.wfile.write(bytes(size))
+
+    def endless(self) -> None:
+        self._begin(200, Transfer_Encoding="chunked")
+        while not self.server.closing.is_set():
+            self.wfile.write(b"8000\r\n" + bytes(0x8000) + b"\r\n")
+
+    def gzip(self) -> None:
+        self._begin(200, Content_Encoding="gzip", Content_Length=str(len(_BOMB)))
+        self.wfile.write(_BOMB)
+
+    def onwards(self) -> None:
+        self._begin(302, Location=f"{self.server.elsewhere}{self.path.partition('?')[0]}", Content_Length="0")
+
+    def to_a_file(self) -> None:
+        self._begin(302, Location="file:///etc/passwd", Content_Length="0")
+
+
+_HOSTILE = {
+    "drip": _Handler.drip,
+    "head": _Handler.head,
+    "terabyte": _Handler.terabyte,
+    "more": _Handler.more,
+    "endless": _Handler.endless,
+    "gzip": _Handler.gzip,
+    "elsewhere": _Handler.onwards,
+    "file": _Handler.to_a_file,
+}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import errno
 import fcntl
 import math
 import os
+import stat
 import threading
 import time
 import warnings
@@ -158,11 +159,11 @@ class Cache:
             raise NoRoomError(f"data.cache_bytes is {self.limit}, the shard has {shard.bytes}")
         with _locked(self.folder / "lock"), _disk_errors():
             others = [
-                (stat.st_mtime, stat.st_size, path)
+                (facts.st_mtime, facts.st_size, path)
                 for path in self.folder.iterdir()
                 if path.suffix in (".tar", ".part")
-                and (stat := _stat(path)) is not None
-                and not os.path.samestat(stat, os.fstat(file))
+                and (facts := _stat(path)) is not None
+                and not os.path.samestat(facts, os.fstat(file))
             ]
             total = sum(size for _, size, _ in others)
             since = time.time() - _LATELY
@@ -176,6 +177,10 @@ class Cache:
                 if size is None:
                     raise NoRoomError(f"data.cache_bytes is {self.limit}, and {total} bytes are in use")
                 total -= size
+            # What no removal makes room for shall push nothing out.
+            disk = os.statvfs(self.folder)
+            if shard.bytes > disk.f_bavail * disk.f_frsize + total:
+                raise NoRoomError(f"data.cache: {os.strerror(errno.ENOSPC)} for {shard.bytes} bytes")
             # A full disk shows now and not after minutes; and other processes count these bytes as taken.
             while True:
                 try:
@@ -219,6 +224,8 @@ def _fill(file: int, source: Source, shard: ShardEntry) -> None:
         digest, place = xxhash.xxh3_64(), 0
         try:
             for piece in source.stream(shard.name):
+                if place + len(piece) > shard.bytes:
+                    raise _DiffersError(f"the server sends more than the {shard.bytes} bytes of the manifest")
                 digest.update(piece)
                 with _disk_errors():
                     os.pwrite(file, piece, place)
@@ -241,7 +248,7 @@ def _fill(file: int, source: Source, shard: ShardEntry) -> None:
 def _open_locked(path: Path) -> int | None:
     """Open a file and lock it against removal; None where there is no file."""
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = _opened(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
@@ -253,17 +260,35 @@ def _open_locked(path: Path) -> int | None:
         os.close(file)  # removed before we had the lock
         return None
     with contextlib.suppress(OSError):
-        os.utime(path)
+        os.utime(file)
+    return file
+
+
+def _opened(path: Path, flags: int) -> int:
+    """Open a file of the cache, which may be shared: a link or a pipe that somebody has put there is not one.
+
+    Raises:
+        NoRoomError: it is none, or cannot be opened.
+        FileNotFoundError: there is no file, and none is to be made.
+    """
+    try:
+        file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise NoRoomError(f"{path}: {error.strerror}") from error
+    facts = os.fstat(file)
+    # Written through another name of it, a file elsewhere would change.
+    if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+        os.close(file)
+        raise NoRoomError(f"{path}: is not a file of the cache; remove it")
     return file
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
     """An open file, made where it is missing, under a lock that only one process holds at a time."""
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise NoRoomError(f"{path}: {error.strerror}") from error
+    file = _opened(path, os.O_RDWR | os.O_CREAT)
     try:
         with _disk_errors():
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -275,8 +300,8 @@ def _locked(path: Path) -> Iterator[int]:
 def _remove_unused(path: Path) -> bool:
     """Remove a file unless a process uses it; whether it is removed."""
     try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError:
+        file = _opened(path, os.O_RDONLY)
+    except (OSError, NoRoomError):
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -290,15 +315,15 @@ def _remove_unused(path: Path) -> bool:
 
 def _stat(path: Path) -> os.stat_result | None:
     try:
-        return path.stat()
+        return path.lstat()
     except OSError:
         return None
 
 
 def _is_at(file: int, path: Path) -> bool:
     """Whether an open file is still the file at a path."""
-    stat = _stat(path)
-    return stat is not None and os.path.samestat(stat, os.fstat(file))
+    facts = _stat(path)
+    return facts is not None and os.path.samestat(facts, os.fstat(file))
 
 
 class Prefetch:

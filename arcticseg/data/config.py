@@ -7,6 +7,7 @@ from typing import Literal
 
 from arcticseg.errors import BadValueError, need
 from arcticseg.ice.channels import GROUPS, expand
+from arcticseg.shown import HIDDEN
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class DataConfig:
             need(self.mix in ("auto", "none"), "mix", self.mix, "set none: the webdataset reader streams")
             s3 = any(place.startswith("s3://") for place in self.places)
             need(not s3, "reader", self.reader, "set index: webdataset reads no s3")
+            open_ = not any(HIDDEN in place for place in self.places)
+            need(open_, "reader", self.reader, "set index: webdataset reads no address with credentials")
             need(self.cache is None, "cache", self.cache, "set null: the webdataset reader keeps no shards")
 
 

@@ -9,21 +9,21 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
+from arcticseg.data import stores
+from arcticseg.data.stores import DeniedError, FinalError, MissingError, NoRangesError, Store, StoreError
 from arcticseg.documents import DocumentError, read_bytes
 from arcticseg.errors import ConfigError, ShardError
+from arcticseg.shown import ADDRESSES, redacted, revealed
 
 _SCHEMES = ("http://", "https://", "s3://")
-_CONNECT_SECONDS = 20.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _PIECE = 1 << 22
 _OPEN_FILES = 256
@@ -91,12 +91,19 @@ def open_source(place: str, patience: Patience = Patience()) -> Source:
     """The source of an address or folder.
 
     Raises:
-        ConfigError: the address is of another kind than http, https or s3.
+        ConfigError: the address is of another kind than http, https or s3, or its credentials are not known.
     """
     if is_remote(place):
-        return Remote(place, patience)
+        whole = revealed(place)
+        if whole is None:
+            raise ConfigError(
+                f"key 'data.shards' has {place}, whose credentials are not kept; give the whole address again by "
+                f"data.shards=..., or in the environment variable {ADDRESSES}"
+            )
+        return Remote(whole, patience)
     if "://" in place:
-        raise ConfigError(f"key 'data.shards' is '{place}'; give a folder or an address with {', '.join(_SCHEMES)}")
+        kinds = ", ".join(_SCHEMES)
+        raise ConfigError(f"key 'data.shards' is '{redacted(place)}'; give a folder or an address with {kinds}")
     return Folder(place)
 
 
@@ -156,128 +163,88 @@ class Folder:
 
 
 class Remote:
-    """A web server or S3, through obstore."""
+    """A web server or S3.
 
-    def __init__(self, address: str, patience: Patience = Patience()) -> None:
-        self.address = address.rstrip("/")
-        self.patience = patience
-        self._opened: Any = None
+    Attributes:
+        address: as it is shown, without credentials.
+    """
 
-    def _store(self) -> Any:
+    def __init__(self, place: str, patience: Patience = Patience()) -> None:
+        self._place = place.rstrip("/")
+        self.address, self.patience = redacted(self._place), patience
+        self._opened: Store | None = None
+
+    def _store(self) -> Store:
         if self._opened is None:
-            self._opened = _open_store(self.address, self.patience)
+            self._opened = stores.open_store(self._place, self.patience.seconds)
         return self._opened
 
-    def _retried(self, name: str, attempt: Callable[[Any], T]) -> T:
+    def _retried(self, name: str, attempt: Callable[[Store], T]) -> T:
         """Call `attempt` until it succeeds, with growing waits in between.
 
         Raises:
             ShardError: the last attempt fails, or more attempts would be in vain.
         """
-        store = self._store()
-        from obstore.exceptions import BaseError
-
-        where, wait = f"{self.address}/{name}", _FIRST_WAIT
+        store, where, wait = self._store(), f"{self.address}/{name}", _FIRST_WAIT
         for left in range(self.patience.retries, -1, -1):
             try:
                 return attempt(store)
-            except FileNotFoundError as error:
-                raise ShardError(f"{where}: is not there; restore it, or correct the address in data.shards") from error
-            except BaseError as error:
-                if _is_refusal(error):
-                    raise ShardError(
-                        f"{where}: access is refused ({_first_line(error)}); set AWS_ACCESS_KEY_ID and "
-                        "AWS_SECRET_ACCESS_KEY of an account that may read it, or AWS_SKIP_SIGNATURE=true if all may"
-                    ) from error
-                if _is_no_range(error):
-                    raise ShardError(
-                        f"{where}: the server gives no byte ranges; set data.cache, which needs none, or use another "
-                        "server"
-                    ) from error
+            except StoreError as error:
+                if isinstance(error, FinalError):
+                    raise ShardError(f"{where}: {_remedy(error)}") from error
                 if not left:
                     raise ShardError(
-                        f"{where}: cannot be read after {self.patience.retries + 1} attempts ({_first_line(error)}); "
+                        f"{where}: cannot be read after {self.patience.retries + 1} attempts ({error}); "
                         "repair the server, then go on with --resume"
                     ) from error
-                warnings.warn(f"{where}: {_first_line(error)}; trying again", stacklevel=3)
+                warnings.warn(f"{where}: {error}; trying again", stacklevel=3)
             # Many ranks fail at once; unequal waits keep them from coming back at once.
             time.sleep(wait * (0.5 + _JITTER.random()))
             wait = min(2 * wait, _LONGEST_WAIT)
         raise AssertionError("unreachable")
 
     def read(self, name: str, most: int) -> bytes:
-        return self._retried(name, lambda store: bytes(store.get(name).bytes()))
+        def attempt(store: Store) -> bytes:
+            size, pieces = store.get(name)
+            if size is not None and size > most:
+                raise FinalError(f"the server says {size:,} bytes, where {most:,} may come")
+            return b"".join(stores.limited(pieces, most, self.patience.seconds))
+
+        return self._retried(name, attempt)
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
-        def attempt(store: Any) -> bytes:
-            try:
-                return bytes(store.get_range(name, start=start, length=size))
-            except Exception as error:
-                if _is_beyond_end(error):
-                    return b""
-                raise
+        def attempt(store: Store) -> bytes:
+            _, pieces = store.get(name, (start, start + size))
+            return b"".join(stores.limited(pieces, size, self.patience.seconds))
 
         return self._retried(name, attempt)
 
     def stream(self, name: str) -> Iterator[bytes]:
-        answer = self._retried(name, lambda store: store.get(name))
-        from obstore.exceptions import BaseError
-
+        _, pieces = self._retried(name, lambda store: store.get(name))
         try:
-            for piece in answer.stream(min_chunk_size=_PIECE):
-                yield bytes(piece)
-        except BaseError as error:
-            raise BrokenOffError(
-                f"{self.address}/{name}: broke off ({_first_line(error)}); repair the server"
-            ) from error
+            yield from stores.limited(pieces, None, self.patience.seconds)
+        except StoreError as error:
+            raise BrokenOffError(f"{self.address}/{name}: broke off ({error}); repair the server") from error
 
     def __getstate__(self) -> dict[str, object]:
-        return {"address": self.address, "patience": self.patience, "_opened": None}
+        return {"_place": self._place, "address": self.address, "patience": self.patience, "_opened": None}
 
     def close(self) -> None:
         self._opened = None
 
 
+def _remedy(error: FinalError) -> str:
+    """Why a request would fail again, and what to do."""
+    if isinstance(error, MissingError):
+        return "is not there; restore it, or correct the address in data.shards"
+    if isinstance(error, DeniedError):
+        return (
+            f"access is refused ({error}); for S3 set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of an account that "
+            "may read it, or AWS_SKIP_SIGNATURE=true if all may; for a web server give user and password in the address"
+        )
+    if isinstance(error, NoRangesError):
+        return "the server gives no byte ranges; set data.cache, which needs none, or use another server"
+    return f"{error}; repair the server, or correct the address in data.shards"
+
+
 _JITTER = random.Random()
-
-
-def _open_store(address: str, patience: Patience) -> Any:
-    try:
-        from obstore.store import HTTPStore, S3Store
-    except ImportError as error:
-        raise ConfigError(
-            f"{address}: obstore is not installed, which reads it; pip install 'arcticseg[train]'"
-        ) from error
-    options: Any = {
-        "connect_timeout": timedelta(seconds=min(_CONNECT_SECONDS, patience.seconds)),
-        # Of a silence, not of the whole answer: a shard may take long as long as bytes come.
-        "read_timeout": timedelta(seconds=patience.seconds),
-        "timeout": timedelta(days=1),
-        "allow_http": True,
-    }
-    # The store's own retries know neither jitter nor our limit.
-    never: Any = {"max_retries": 0, "retry_timeout": timedelta(days=1)}
-    if not address.startswith("s3://"):
-        return HTTPStore(address, client_options=options, retry_config=never)
-    bucket, _, prefix = address.removeprefix("s3://").partition("/")
-    return S3Store(bucket, prefix=prefix or None, client_options=options, retry_config=never)
-
-
-def _first_line(error: Exception) -> str:
-    """The message of obstore without address, times and nested causes."""
-    text = re.sub(r"Error performing [A-Z]+ \S+ in \S+ - ", "", str(error).partition("Debug source:")[0])
-    return " ".join(text.split()).rstrip(":") or type(error).__name__
-
-
-def _is_beyond_end(error: Exception) -> bool:
-    return "416 Range Not Satisfiable" in str(error)
-
-
-def _is_refusal(error: Exception) -> bool:
-    # Without keys the store asks an address inside Amazon's network for the machine's role.
-    no_keys = "/latest/api/token" in str(error)
-    return no_keys or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError")
-
-
-def _is_no_range(error: Exception) -> bool:
-    return "Range request not supported" in str(error)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from arcticseg.engine.step import Step
 from arcticseg.engine.tensor_files import TensorFiles
 from arcticseg.engine.weights import check_finite
 from arcticseg.engine.whole import MODULE, OPTIMISER, numbers_of, whole_tensors
-from arcticseg.errors import ConfigError
+from arcticseg.errors import ConfigError, OutputError
 from arcticseg.files import write_text
 from arcticseg.run.folder import (
     CHECKPOINTS,
@@ -110,7 +111,7 @@ class Checkpoint:
         weights = self.tensors.below(f"{_prefix(part)}{MODULE}/")
         kept = module.state_dict()
         missing, surplus = sorted(kept.keys() - set(weights)), sorted(set(weights) - kept.keys())
-        differing = [name for name in weights if name in kept and weights[name].shape != kept[name].shape]
+        differing = [name for name in weights if name in kept and weights.shape(name) != kept[name].shape]
         if missing or surplus or differing:
             name = (missing + surplus + differing)[0]
             raise ConfigError(
@@ -188,9 +189,11 @@ def make_saver(run: Path, ranks: Ranks) -> Saver:
     """What writes the checkpoints of a run; beside the training where the device's memory is not the host's."""
 
     def done(whole: Path) -> None:
-        write_text(whole.parent / _LAST, f"{whole.name}\n")
         note_checkpoint(run)
+        # First, so that a disk that is full has room again.
         _remove_old(whole)
+        with suppress(OutputError):
+            write_text(whole.parent / _LAST, f"{whole.name}\n")
 
     return Saver(ranks, beside=ranks.device.type == "cuda", done=done)
 
@@ -216,10 +219,11 @@ def save(
     # Of all ranks: to gather its tensors a hook may need them.
     kept = {f"hook/{hook.name}/{key}": value for hook in hooks for key, value in hook.tensors().items()}
     check_finite(kept.values(), "tensors of hooks", position.step, ranks.device)
-    tensors = dict(kept) if ranks.is_main else {}
+    share = {name: saver.kept(value) for name, value in kept.items()} if ranks.is_main else {}
     parts = {}
     for part, engine in step.engines.items():
-        tensors |= {f"{_prefix(part)}{name}": value for name, value in whole_tensors(engine, ranks)}
+        # To the host as they come: all of them together need not fit beside the training on the device.
+        share |= {f"{_prefix(part)}{name}": saver.kept(value) for name, value in whole_tensors(engine, ranks)}
         parts[part] = {"numbers": numbers_of(engine), "scaler": reshard.scaler_state(engine)}
     state = {
         "position": asdict(position),
@@ -229,7 +233,7 @@ def save(
     }
     whole = run / CHECKPOINTS / f"step-{position.step:08d}"
     copies = {METRICS: run / METRICS} if (run / METRICS).is_file() else {}
-    saver.save(whole, tensors, state, copies)
+    saver.save(whole, share, state, copies)
 
 
 def _remove_old(newest: Path) -> None:

@@ -78,12 +78,12 @@ class Saver:
             self._store = dist.PrefixStore("save", dist.distributed_c10d._get_default_store())
 
     def save(
-        self, whole: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], copies: Mapping[str, Path]
+        self, whole: Path, share: Mapping[str, Tensor], state: Mapping[str, Any], copies: Mapping[str, Path]
     ) -> None:
         """Write a checkpoint to a folder; every rank must call it, after `settle`.
 
         Args:
-            tensors: this rank's share.
+            share: this rank's tensors, each as `kept` gave it.
             state: of rank 0, what JSON can hold.
             copies: file of the checkpoint -> file to copy, of rank 0.
         """
@@ -91,7 +91,6 @@ class Saver:
         self._prepare(half)
         self._begun = True
         serial = str(next(_SERIAL))
-        share = {name: self._kept(value.detach()) for name, value in tensors.items()}
 
         def write() -> None:
             try:
@@ -105,8 +104,9 @@ class Saver:
         else:
             write()
 
-    def _kept(self, value: Tensor) -> Tensor:
+    def kept(self, value: Tensor) -> Tensor:
         """A tensor of the CPU with a value, which stays what it is while it is written."""
+        value = value.detach()
         return value.cpu() if value.device.type != "cpu" or not self.beside else value.clone()
 
     def settle(self) -> ArcticSegError | None:

@@ -100,6 +100,10 @@ class TensorFiles(Mapping[str, Tensor]):
         value: Tensor = self._places[self._prefix + name].get_tensor(self._prefix + name)
         return value
 
+    def shape(self, name: str) -> torch.Size:
+        """A tensor's shape, by the file's header alone."""
+        return torch.Size(self._places[self._prefix + name].get_slice(self._prefix + name).get_shape())
+
     def __iter__(self) -> Iterator[str]:
         return (name.removeprefix(self._prefix) for name in self._places)
 

@@ -203,8 +203,11 @@ class Watchdog(threading.Thread):
                 message = _parse(self._plug.recv(4096))
             except OSError:
                 continue
-            known = self._messages.get(message.rank) if message else None
-            if message and message.token == self._token and (known is None or message.tick > known.tick):
+            # Anybody can send a datagram: nothing of it is used before the token is seen to be this training's.
+            if message is None or message.token != self._token:
+                continue
+            known = self._messages.get(message.rank)
+            if known is None or message.tick > known.tick:
                 self._messages[message.rank] = message
                 self._silence[message.rank] = 0.0
 

@@ -52,7 +52,8 @@ def full_state_dict(engine: Any, ranks: Ranks) -> dict[str, Tensor] | None:
 
     They are the masters, not the rounded copy that the network computes with.
     """
-    tensors = {name.partition("/")[2]: value for name, value in whole_tensors(engine, ranks, owner=0)}
+    # To the host as they come: all of them together need not fit beside the training on the device.
+    tensors = {name.partition("/")[2]: value.detach().cpu() for name, value in whole_tensors(engine, ranks, owner=0)}
     return network_weights(tensors) if ranks.is_main else None
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.errors import ConfigError, SceneError
-from arcticseg.ice import resample
-from arcticseg.ice.channels import COARSE, RAW_SPACING
+from arcticseg.ice import land, resample
+from arcticseg.ice.channels import COARSE
 from arcticseg.ice.geo import GeoGrid
-from arcticseg.ice.scenes import backscatter
+from arcticseg.ice.scenes import backscatter, spacing
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import IGNORE_INDEX
 
@@ -58,7 +58,7 @@ class Layers:
         ice_service: `dmi`, `cis` or None.
         simulated: whether the scene is simulated.
         sar: polarisation -> float32 [H, W] dB, NaN = no data; a missing polarisation is all NaN.
-        distance: uint8 [H, W] zone ids; 255 = none.
+        distance: uint8 [H, W] zone ids, of a coastline where the file has no distance map; 255 = none.
         labels: uint8 [3, H, W], SIC, SOD, FLOE; 255 = masked; None: the scene has no chart.
         coarse: float32 [20, h, w] on the 2 km grid in the order of `COARSE`, NaN = no data; h = w = 0 where the scene
             has no such channel.
@@ -95,8 +95,8 @@ def step_of(scene: Scene, factor: int) -> int:
     Raises:
         ConfigError: the file's spacing does not divide factor x 40 m.
     """
-    # A GeoTIFF's spacing is measured (such as 40.7 m), and means the nearest multiple of 40 m.
-    native = max(1, round(scene.pixel_spacing / RAW_SPACING))
+    # `open_scene` brings every scene to within 2 % of a multiple of 40 m (a GeoTIFF may have 40.7 m).
+    native = spacing.multiple(scene.pixel_spacing)
     if factor % native:
         raise ConfigError(
             f"factor {factor} cannot be made from {scene.path} at {scene.pixel_spacing:g} m; set a multiple of {native}"
@@ -188,10 +188,11 @@ def _labels(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[i
 
 
 def _distance(scene: Scene, steps: Collection[int]) -> dict[int, NDArray[np.uint8]]:
-    """Step -> distance zones; 255 where the scene has none."""
+    """Step -> distance zones, from a coastline where the scene has none; 255: no data."""
     zones = scene.distance()
     if zones is None:
-        return {step: np.full(resample.coarse_shape(scene.shape, step), IGNORE_INDEX, np.uint8) for step in steps}
+        scene.note(land.NOTE)
+        return land.distance_zones(scene.geo, scene.shape, scene.pixel_spacing, steps, scene.threads)
     return resample.block_zones(zones, steps, scene.threads)
 
 

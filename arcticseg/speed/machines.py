@@ -41,7 +41,8 @@ class Speeds:
 
     Attributes:
         matmul, attention: of the product.
-        convolution: of the product, with `wide` channels or more; with fewer, in proportion.
+        convolution: of the product, with `wide` channels or more; with fewer, in proportion; compiled or not, since
+            compiled networks keep their channels last.
         moved: of the copy, by all else.
         fused: share of the bytes of all else that a compiled network still moves.
         tf32: of the bf16 product, where a network computes in float32; the vendor's.
@@ -50,7 +51,7 @@ class Speeds:
 
     matmul: float = 0.85
     attention: float = 0.15
-    convolution: float = 0.26
+    convolution: tuple[float, float] = (0.26, 0.50)
     wide: int = 128
     moved: float = 0.39
     fused: float = 0.57
@@ -66,10 +67,10 @@ LOADER: Mapping[int, float] = {4: 6500.0, 8: 10100.0, 14: 13600.0}
 
 @cache
 def measured() -> list[dict[str, Any]]:
-    """The rows: GPU, source, config, overrides, batch, loop (`bare` or `trainer`), compiled, samples_per_s, memory_gb.
+    """The rows: GPU, source, config, overrides, batch, loop (`bare` or `trainer`), compiled, samples_per_s.
 
-    `held_gb`: what the loop held besides network, optimiser and today's inputs. `optimiser_bytes`: of a parameter, for
-    weights and optimiser, the gradient apart.
+    Where memory was measured, too, `memory_gb`; `held_gb`: what the loop held besides network, optimiser and today's
+    inputs. `optimiser_bytes`: of a parameter, for weights and optimiser, the gradient apart.
     """
     text = (files(__package__) / "rows.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]

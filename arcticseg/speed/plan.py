@@ -144,7 +144,7 @@ def _seconds(operation: Operation, gpu: Gpu, compiled: bool) -> float:
     share = {
         MATMUL: SPEEDS.matmul,
         ATTENTION: SPEEDS.attention,
-        CONVOLUTION: SPEEDS.convolution * min(1.0, operation.width / SPEEDS.wide),
+        CONVOLUTION: SPEEDS.convolution[compiled] * min(1.0, operation.width / SPEEDS.wide),
     }.get(operation.kind)
     if share is not None:
         return max(operation.flops / (share * gpu.product), operation.moved / gpu.copy)

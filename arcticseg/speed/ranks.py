@@ -12,9 +12,11 @@ from typing import Any
 
 from arcticseg import config
 from arcticseg.errors import ArcticSegError
+from arcticseg.processes import ending_with
 from arcticseg.ranks import free_port, without_rank_variables
 from arcticseg.run.config import RunConfig, load
 from arcticseg.speed.clock import Phases
+from arcticseg.speed.turns import VARIABLE, TurnOnTheClock
 
 # Seconds in which two ranks must be done.
 _PATIENCE = 600
@@ -34,6 +36,10 @@ def communication(cfg: RunConfig, phases: Phases, ranks: int = 2) -> dict[str, A
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
         address |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
         environment = without_rank_variables(os.environ) | address
+        # Ranks that waited for one another's turn would wait for ever: it is taken once, for all of them.
+        environment.pop(VARIABLE, None)
+        turn = TurnOnTheClock()
+        turn.take()
         processes = [
             subprocess.Popen(
                 command,
@@ -41,6 +47,7 @@ def communication(cfg: RunConfig, phases: Phases, ranks: int = 2) -> dict[str, A
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
+                preexec_fn=ending_with(os.getpid()),
             )
             for rank in range(ranks)
         ]
@@ -49,6 +56,7 @@ def communication(cfg: RunConfig, phases: Phases, ranks: int = 2) -> dict[str, A
         finally:
             for process in processes:
                 process.kill()
+            turn.give()
         if not result.exists():
             raise ArcticSegError(f"the training on {ranks} ranks failed: {errors[0].strip()[-600:]}")
         row: dict[str, Any] = json.loads(result.read_text())

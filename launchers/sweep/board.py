@@ -13,7 +13,7 @@ from launchers.sweep import standings
 from launchers.sweep.standings import Standing
 from launchers.sweep.study import Phase, Trial
 from launchers.sweep.trial import FAILURE
-from launchers.terminal import note
+from launchers.terminal import note, show
 
 
 class Board:
@@ -76,8 +76,8 @@ class Board:
         """Print the table and what went wrong; the exit status."""
         self.write()
         all_standings = list(self.standings.values())
-        print(standings.table(all_standings, self.simulated))
-        print(self.out / standings.TABLE)
+        show(standings.table(all_standings, self.simulated))
+        show(self.out / standings.TABLE)
         for standing in all_standings:
             if standing.status == "failed":
                 note(f"{standing.trial.key}: failed: {standing.reason}")

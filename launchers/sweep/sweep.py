@@ -19,7 +19,7 @@ from launchers.status import DONE
 from launchers.sweep import ray, standings, study
 from launchers.sweep.board import Board
 from launchers.sweep.study import SweepConfig, Trial, config_path
-from launchers.terminal import plain_warnings
+from launchers.terminal import plain_warnings, show
 
 _STUDY = "study.yaml"
 
@@ -51,7 +51,7 @@ def sweep(
     with plain_warnings():
         cfg, trials = study.load(name, overrides, imports)
     if dry_run:
-        print(_described(trials), end="")
+        show(_described(trials), end="")
         return DONE
     simulated = _check_inputs(trials)
     out = Path(os.path.abspath(cfg.out))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launchers.imports import add_import_argument
+from launchers.terminal import plain_warnings, show
 
 if TYPE_CHECKING:
     from arcticseg.run.config import RunConfig
@@ -35,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Measure and tell."""
     from arcticseg.run.config import load
-    from launchers.terminal import plain_warnings
 
     with plain_warnings(), tempfile.TemporaryDirectory(prefix="arcticseg-bench-") as folder:
         cfg = load(arguments.config, arguments.overrides, arguments.imports)
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
         cuda = torch.cuda.is_available()
         shards, text = _shards(cfg, Path(folder), cuda)
         if text:
-            print(text)
+            show(text)
         _measure(arguments, cfg, [*arguments.overrides, *shards], cuda)
 
 
@@ -55,20 +55,20 @@ def _measure(arguments: argparse.Namespace, cfg: RunConfig, given: list[str], cu
 
     small = [] if cuda else standin.on_cpu(cfg)
     if small:
-        print(f"no GPU: a stand-in of {arguments.config} is measured, with {' '.join(standin.sizes(small))}")
+        show(f"no GPU: a stand-in of {arguments.config} is measured, with {' '.join(standin.sizes(small))}")
     sized = load(arguments.config, [*given, *(standin.on_gpu(cfg) if cuda else small)], arguments.imports)
     of_ranks = None if cuda else load(arguments.config, [*given, *standin.on_cpu(cfg, 2)], arguments.imports)
-    print(
+    show(
         f"micro batch {accumulation_steps(sized.engine, 1)[0]}, {sized.engine.precision}, {sized.data.workers} workers"
     )
     measured = {}
     for name, row in bench.rows(sized, _effort(arguments.steps, cuda), of_ranks):
         measured[name] = row
-        print(bench.line(name, row), flush=True)
+        show(bench.line(name, row))
         if arguments.out:
             with open(arguments.out, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"config": arguments.config, "what": name} | row) + "\n")
-    print(bench.verdict(measured))
+    show(bench.verdict(measured))
 
 
 def _effort(steps: int | None, cuda: bool) -> Effort:

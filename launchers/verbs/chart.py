@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Chart."""
-    from launchers.terminal import plain_warnings
+    from launchers.terminal import plain_warnings, show
     from shards.chart import chart_scene
 
     with plain_warnings():
@@ -51,5 +51,5 @@ def main(arguments: argparse.Namespace) -> None:
             arguments.max_lost,
         )
     for note in made.notes:
-        print(note)
-    print(made.path)
+        show(note)
+    show(made.path)

@@ -70,7 +70,7 @@ def _evaluate(arguments: argparse.Namespace, scenes: Sequence[Path], outcome: Ou
     from arcticseg.products.predictor import load_predictor
     from arcticseg.products.table import DEFAULT, PRODUCTS
     from arcticseg.products.write import Options
-    from launchers.terminal import note, plain_warnings
+    from launchers.terminal import note, plain_warnings, show
 
     names = [name for name in DEFAULT if not (arguments.no_maps if name == "map" else arguments.no_products)]
     rules = LayerConfig(rules=arguments.rules)
@@ -91,5 +91,5 @@ def _evaluate(arguments: argparse.Namespace, scenes: Sequence[Path], outcome: Ou
             imports=contents(arguments.imports),
             again=arguments.again,
         )
-    print(score_table([path]))
-    print(path)
+    show(score_table([path]))
+    show(path)

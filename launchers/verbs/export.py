@@ -8,8 +8,9 @@ Such as `weights/last.safetensors` is, of a run that has not ended. Needs no Dee
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+
+from launchers.terminal import note, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def main(arguments: argparse.Namespace) -> int:
     from arcticseg.run.folder import weights_path
 
     def report(text: str) -> None:
-        print(f"arcticseg: warning: {text}", file=sys.stderr)
+        note(f"arcticseg: warning: {text}")
 
     folder = checkpoint.newest(arguments.run, report)
     if folder is None:
@@ -37,5 +38,5 @@ def main(arguments: argparse.Namespace) -> int:
     saved = Checkpoint.open(folder)
     path = arguments.out or weights_path(arguments.run, folder.name)
     write_weights(path, network_weights(saved.tensors.below("module/")), saved.metadata)
-    print(path)
+    show(path)
     return 0

@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
     from arcticseg.speed.machines import GPUS
     from arcticseg.speed.network import work_of
     from arcticseg.speed.plan import Cluster, make_plan, sized
-    from launchers.terminal import plain_warnings
+    from launchers.terminal import plain_warnings, show
 
     if arguments.gpu not in GPUS:
         raise ConfigError(f"--gpu is '{arguments.gpu}'; set one of {', '.join(GPUS)}: others were not measured")
@@ -64,8 +64,8 @@ def main(arguments: argparse.Namespace) -> None:
         micro = engine.micro_batch_size or engine.global_batch_size // cluster.ranks
         work = work_of(replace(cfg, engine=engine), tile, micro)
         data, said = _data(cfg, tile, arguments.samples)
-    print("\n".join(_lines(arguments.config, cfg, work, cluster, make_plan(cfg, work, cluster, data))))
-    print(said)
+    show("\n".join(_lines(arguments.config, cfg, work, cluster, make_plan(cfg, work, cluster, data))))
+    show(said)
 
 
 def _data(cfg: RunConfig, tile: int, samples: int | None) -> tuple[Data, str]:

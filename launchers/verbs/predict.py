@@ -70,7 +70,7 @@ def _predict(
     from arcticseg.products.predictor import load_predictor
     from arcticseg.products.records import Records
     from arcticseg.products.write import Options, SceneHooks, made_with, write_scenes
-    from launchers.terminal import plain_warnings, progress
+    from launchers.terminal import plain_warnings, progress, show
 
     with plain_warnings():
         predictor = load_predictor(arguments.run, arguments.factor, arguments.device)
@@ -79,9 +79,9 @@ def _predict(
     out: Path = arguments.out
     hooks = SceneHooks(
         progress=lambda scene: progress(scene.name),
-        missing=lambda scene, groups: print(f"{scene.name}: the scene has no {', '.join(groups)}"),
-        written=lambda drawn, files: print(next(iter(files.values()))),
-        kept=lambda path, finished: print(next(iter(finished.files.values()))),
+        missing=lambda scene, groups: show(f"{scene.name}: the scene has no {', '.join(groups)}"),
+        written=lambda drawn, files: show(next(iter(files.values()))),
+        kept=lambda path, finished: show(next(iter(finished.files.values()))),
         failed=left_out,
     )
     with plain_warnings():

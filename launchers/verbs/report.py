@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from launchers.terminal import show
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg report`."""
@@ -29,5 +31,5 @@ def main(arguments: argparse.Namespace) -> None:
     from arcticseg.pictures.report import score_table, write_report
 
     written = write_report(arguments.evaluations, arguments.out, arguments.run)
-    print(score_table(arguments.evaluations))
-    print(written)
+    show(score_table(arguments.evaluations))
+    show(written)

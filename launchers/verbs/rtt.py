@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Make them; PROBLEMS when a scene was skipped."""
-    from launchers.terminal import note, progress
+    from launchers.terminal import note, progress, show
     from shards.lists import pick_scenes
     from shards.rtt import make_ready
 
@@ -36,5 +36,5 @@ def main(arguments: argparse.Namespace) -> int:
         made, skipped = make_ready(
             scenes, arguments.out, arguments.workers, arguments.on_error, arguments.strict, note, bar
         )
-    print(f"{len(made)} ready-to-train scenes in {arguments.out}, {len(skipped)} skipped")
+    show(f"{len(made)} ready-to-train scenes in {arguments.out}, {len(skipped)} skipped")
     return PROBLEMS if skipped else DONE

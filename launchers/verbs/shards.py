@@ -16,6 +16,7 @@ from pathlib import Path
 
 from arcticseg.errors import ConfigError
 from launchers.status import DONE, PROBLEMS
+from launchers.terminal import note, plain_warnings, progress, show
 
 Actions = argparse._SubParsersAction  # type of what `add_subparsers` returns, which argparse does not publish
 
@@ -185,7 +186,6 @@ def run_build(arguments: argparse.Namespace) -> None:
     from arcticseg.data.manifest import SPLITS
     from arcticseg.ice.layers import LayerConfig
     from arcticseg.ice.scenes.open import list_scenes
-    from launchers.terminal import note, progress
     from shards import resources
     from shards.build import Machine, build
     from shards.lists import assign
@@ -221,14 +221,13 @@ def run_build(arguments: argparse.Namespace) -> None:
         shards = manifest.splits[part]
         samples, size = sum(shard.samples for shard in shards), sum(shard.bytes for shard in shards)
         scenes = sum(facts["split"] == part for facts in manifest.scenes.values())
-        print(f"{part:5} {scenes:5} scenes {samples:8} samples {len(shards):5} shards {size / 1e6:10.1f} MB")
-    print(f"fingerprint {manifest.fingerprint}")
+        show(f"{part:5} {scenes:5} scenes {samples:8} samples {len(shards):5} shards {size / 1e6:10.1f} MB")
+    show(f"fingerprint {manifest.fingerprint}")
 
 
 def _lists(arguments: argparse.Namespace, paths: list[Path]) -> dict[str, list[str]]:
     """Scene names by split: from lists, else drawn, or as it suits the shards that are to be extended."""
     from arcticseg.data.manifest import MANIFEST, read_manifest
-    from launchers.terminal import plain_warnings
     from shards import extend, lists, split
 
     names = [path.stem for path in paths]
@@ -242,15 +241,14 @@ def _lists(arguments: argparse.Namespace, paths: list[Path]) -> dict[str, list[s
 
 def run_check(arguments: argparse.Namespace) -> int:
     """`arcticseg shards check`; status 1 when something is wrong."""
-    from launchers.terminal import progress
     from shards.check import check
     from shards.resources import cores
 
     with progress("check") as on_progress:
         problems = check(arguments.shards, cores() if arguments.workers is None else arguments.workers, on_progress)
     for problem in problems:
-        print(problem)
-    print(f"{arguments.shards}: {len(problems)} problems" if problems else f"{arguments.shards}: whole")
+        show(problem)
+    show(f"{arguments.shards}: {len(problems)} problems" if problems else f"{arguments.shards}: whole")
     return PROBLEMS if problems else DONE
 
 
@@ -258,17 +256,16 @@ def run_info(arguments: argparse.Namespace) -> None:
     """`arcticseg shards info`."""
     from shards.info import summary
 
-    print(summary(arguments.shards))
+    show(summary(arguments.shards))
     if arguments.picture:
         from arcticseg.pictures.tiles import draw_tiles
 
         draw_tiles(arguments.shards, arguments.picture, arguments.tiles, arguments.seed)
-        print(f"\n{arguments.picture}")
+        show(f"\n{arguments.picture}")
 
 
 def run_split(arguments: argparse.Namespace) -> None:
     """`arcticseg shards split`."""
-    from launchers.terminal import plain_warnings, progress
     from shards.lists import Fractions, make_lists
 
     fractions = None
@@ -288,7 +285,7 @@ def run_split(arguments: argparse.Namespace) -> None:
     for made in written:
         shares = ", ".join(f"{group} {100 * share:.1f}" for group, share in made.differences.items())
         shown = f"  largest difference of shares, points: {shares}" if shares else ""
-        print(f"{made.name:11} {len(made.scenes):5} scenes  {made.path}{shown}")
+        show(f"{made.name:11} {len(made.scenes):5} scenes  {made.path}{shown}")
 
 
 def run_stats(arguments: argparse.Namespace) -> None:
@@ -298,11 +295,11 @@ def run_stats(arguments: argparse.Namespace) -> None:
 
     manifest = read_manifest(arguments.shards)
     rows = stats.rows(manifest.statistics, arguments.factor)
-    print(stats.table(rows, published=any(map(split.is_ai4arctic, manifest.scenes))))
+    show(stats.table(rows, published=any(map(split.is_ai4arctic, manifest.scenes))))
     if manifest.simulated:
-        print("The scenes are SIMULATED; published statistics are those of the real archive.")
+        show("The scenes are SIMULATED; published statistics are those of the real archive.")
     if arguments.picture:
         from arcticseg.pictures.histograms import draw_histograms
 
         draw_histograms(rows, arguments.picture, manifest.simulated)
-        print(arguments.picture)
+        show(arguments.picture)

@@ -70,7 +70,7 @@ def _center(text: str) -> tuple[float, float]:
 
 def main(arguments: argparse.Namespace) -> None:
     """Simulate."""
-    from launchers.terminal import plain_warnings, progress
+    from launchers.terminal import plain_warnings, progress, show
     from shards.simulate import simulate_archive
 
     if arguments.n < 1:
@@ -89,4 +89,4 @@ def main(arguments: argparse.Namespace) -> None:
             progress=on_progress,
             ct_ranges=arguments.ct_ranges,
         )
-    print(f"{len(written)} simulated scenes in {arguments.out}")
+    show(f"{len(written)} simulated scenes in {arguments.out}")

@@ -100,8 +100,3 @@ FOOTPRINT_KM = {
     "6_9": (35, 62), "7_3": (34, 58), "10_7": (24, 42), "18_7": (14, 22), "23_8": (15, 26), "36_5": (7, 12),
     "89_0": (3, 5),
 }  # fmt: skip
-
-# Upper ends of distance zones 1..40 in km; zone 0 is land, 41 has no end.
-ZONE_ENDS_KM = (
-    0.5, *range(1, 21), *range(25, 51, 5), *range(60, 101, 10), *range(125, 301, 25),
-)  # fmt: skip

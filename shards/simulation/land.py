@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from shards.simulation.facts import ZONE_ENDS_KM
+from arcticseg.ice.land import ZONE_ENDS_KM
 from shards.simulation.noise import Array, Extent, Fractal, generator, low_discrepancy, octaves_down_to, upsample
 from shards.simulation.place import PIXEL_KM, coarse_places
 

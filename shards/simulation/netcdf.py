@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.ice.geo import GeoGrid
+from arcticseg.ice.land import ZONE_ENDS_KM
 from arcticseg.ice.simulated import ATTRIBUTE, marked
-from shards.simulation.facts import ZONE_ENDS_KM
 from shards.simulation.noise import Array
 from shards.simulation.passive import Passive
 

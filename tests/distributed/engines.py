@@ -20,7 +20,6 @@ from arcticseg.engine.config import EngineConfig, OptimConfig
 from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
 from arcticseg.engine.process_group import Ranks
 from arcticseg.engine.skip import Guard
-from arcticseg.engine.step import Step
 
 BATCH = 8
 DEFAULTS: dict[str, Any] = {
@@ -54,7 +53,7 @@ class Net(nn.Module):
         return out
 
 
-class Several(Step):
+class Several:
     """Optimisers that step one after the other, each on a network of its own."""
 
     def __init__(self, engines: dict[str, Any], clip: float, dtype: torch.dtype, ranks: Ranks) -> None:
@@ -80,11 +79,6 @@ class Several(Step):
                 engine.step()
             losses.append(float(total) / len(share))
         return losses
-
-    def __call__(self, *_: Any) -> Tensor:
-        raise NotImplementedError
-
-    forward = train = __call__  # type: ignore[assignment]
 
     @property
     def engines(self) -> dict[str, Any]:
@@ -134,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
             saved.load_module(net, part)
         initial[part] = {name: value.detach().clone() for name, value in net.named_parameters()}
         engines[part] = make_engine(net, cfg, optim, ranks)
-    step = Several(engines, optim.clip, DTYPES[cfg.precision], ranks)
+    step: Any = Several(engines, optim.clip, DTYPES[cfg.precision], ranks)
     if saved is not None:
         saved.load_step(step)
     exact = all(

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("deepspeed")
 
 from arcticseg import config
+from arcticseg.speed import turns
 from tests.forked import Forked
 
 SHIPPED = [name for name in config.shipped() if "base" not in name and "finetune" not in config.read(name)]
@@ -17,8 +18,12 @@ SHIPPED = [name for name in config.shipped() if "base" not in name and "finetune
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_config_is_measured_at_a_stand_in(name: str, tmp_path: Path) -> None:
+def test_every_shipped_config_is_measured_at_a_stand_in(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "rows.jsonl"
+    # As beside other measurements; the two ranks share one turn on the clock.
+    monkeypatch.setenv(turns.VARIABLE, str(tmp_path / "turn"))
     process = Forked(
         "launchers.cli", ["bench", name, "model.init_from=null", "--steps", "2", "--out", str(out)], merged=True
     )

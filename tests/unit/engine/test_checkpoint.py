@@ -162,6 +162,24 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before(
     assert steps(tmp_path) == ["step-00000003"]
 
 
+def test_a_disk_that_is_full_when_a_checkpoint_is_whole_frees_the_oldest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (3, 6):
+        save(tmp_path, step)
+    replace = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name == "last":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert begin(tmp_path, 9) is None
+    assert newest(tmp_path).name == "step-00000009"
+    assert steps(tmp_path) == ["step-00000006", "step-00000009"]
+
+
 def flip(path: Path) -> None:
     """Turn a bit in the middle."""
     data = bytearray(path.read_bytes())

@@ -29,7 +29,7 @@ def test_tensors_may_change_while_they_are_written(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(save, "write_tensors", slow)
     saver = Saver(ALONE, beside=True, done=written.append)
     value = torch.ones(3)
-    saver.save(whole, {"a": value}, {"position": {}}, {})
+    saver.save(whole, {"a": saver.kept(value)}, {"position": {}}, {})
     assert not whole.exists()
     value.zero_()
     go.set()
@@ -42,7 +42,7 @@ def test_tensors_may_change_while_they_are_written(tmp_path: Path, monkeypatch: 
 
 def test_an_error_beside_the_training_waits_until_it_is_asked_for(tmp_path: Path) -> None:
     saver = Saver(ALONE, beside=True, done=lambda whole: None)
-    saver.save(tmp_path / "step-1", {"a": torch.ones(1)}, {}, {"metrics.jsonl": tmp_path / "missing"})
+    saver.save(tmp_path / "step-1", {"a": saver.kept(torch.ones(1))}, {}, {"metrics.jsonl": tmp_path / "missing"})
     assert "missing" in str(saver.settle())
     assert saver.settle() is None
     assert not list(tmp_path.iterdir())

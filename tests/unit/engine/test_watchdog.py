@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
+from dataclasses import asdict
 
 import pytest
 
@@ -84,7 +86,9 @@ def test_messages_of_others_count_only_with_the_token_and_in_order(pair: list[Wa
     assert first._verdict() == [1]
     second._token = "of another training"
     second._tell()
-    first._plug.sendto(b"\xff{", first._plug.getsockname())
+    hostile = {**asdict(message(1, 5, True)), "token": "of nobody", "rank": [1], "tick": {}}
+    for data in (b"\xff{", json.dumps(hostile).encode()):
+        first._plug.sendto(data, first._plug.getsockname())
     first._listen(0.3)
     assert first._messages[1].tick == 2
 

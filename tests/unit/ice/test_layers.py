@@ -98,7 +98,8 @@ def test_a_layer_that_a_scene_lacks_has_no_data() -> None:
     (layers,) = read_layers(MadeScene(noise((20, 30))), [2])
     assert np.isnan(layers.sar["hv"]).all()
     assert layers.sar["hv"].shape == layers.shape == (10, 15)
-    assert (layers.distance == 255).all()
+    # All positions of this scene are one in the Greenland Sea, further than the last zone from a coast.
+    assert (layers.distance == 41).all()
     assert layers.labels is None
     assert layers.coarse.shape == (20, 0, 0)
     np.testing.assert_array_equal(layers.valid, np.isfinite(layers.sar["hh"]))

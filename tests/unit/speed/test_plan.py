@@ -35,8 +35,9 @@ CLUSTER = Cluster(GPUS["h200"], nodes=2, gpus=8, network=50e9)
 def test_memory_within_15_and_time_within_30_percent_of_what_was_measured(row: dict[str, Any]) -> None:
     cfg = load(row["config"], [*row["overrides"], "model.init_from=null"])
     work, gpu = work_of(cfg, 384, row["batch"]), GPUS[row["gpu"]]
-    memory = loop_bytes(work, row["optimiser_bytes"], 1e9 * row["held_gb"])
-    assert memory == pytest.approx(1e9 * row["memory_gb"], rel=0.15)
+    if "memory_gb" in row:
+        memory = loop_bytes(work, row["optimiser_bytes"], 1e9 * row["held_gb"])
+        assert memory == pytest.approx(1e9 * row["memory_gb"], rel=0.15)
     seconds = network_seconds(work, gpu, row["compiled"])
     assert seconds == pytest.approx(row["batch"] / row["samples_per_s"], rel=0.30)
 
