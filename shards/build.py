@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -257,8 +258,11 @@ def _measure_all(
 
 
 def _measure(path: Path) -> Extent:
-    """Lines, samples and pixel spacing of a scene."""
-    with open_scene(path) as scene:
+    """Lines, samples and pixel spacing of a scene; what it warns of is said when it is worked on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scene = open_scene(path)
+    with scene:
         return *scene.shape, scene.pixel_spacing
 
 

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice import vector
-from arcticseg.ice.channels import RAW_SPACING, SAR
+from arcticseg.ice.channels import SAR
 from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
 from arcticseg.ice.scenes.names import time_of
 from arcticseg.ice.scenes.netcdf import RttScene
 from arcticseg.ice.scenes.open import open_scene
+from arcticseg.ice.scenes.resampled import need_own_pixels
 from arcticseg.ice.scenes.scene import Scene
+from arcticseg.ice.scenes.spacing import multiple
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from arcticseg.ice.simulated import ATTRIBUTE, statement
 from shards.copying import copy_variables
@@ -60,6 +62,8 @@ def chart_scene(
     with open_scene(scene_path, polarisation) as scene:
         if isinstance(scene, RttScene):
             raise SceneError(f"{scene_path}: is ready-to-train; give the raw scene or a GeoTIFF")
+        if scene_path.suffix.lower() == ".nc":
+            need_own_pixels(scene)
         ids = vector.rasterise(chart, scene.geo, scene.shape)
         shown = set(np.unique(ids[np.isfinite(ids)]).astype(int).tolist())
         if not shown:
@@ -106,8 +110,9 @@ def _describe(ids: NDArray[np.float32], codes: list[str], name: str, scene: Scen
         classes = polygon_classes(table, source=name)
     pixels = np.bincount(ids[np.isfinite(ids)].astype(np.int64), minlength=int(table.ids.max()) + 1)[table.ids]
     notes = [f"{item.message}" for item in caught]
-    if abs(scene.pixel_spacing - RAW_SPACING) > 0.05 * RAW_SPACING:
-        notes.append(f"pixels of {scene.pixel_spacing:.1f} m are taken for {RAW_SPACING:g} m; resample the SAR first")
+    notes += scene.notes
+    if (native := multiple(scene.pixel_spacing)) > 1:
+        notes.append(f"pixels of {scene.pixel_spacing:.1f} m give no factors but multiples of {native}")
     notes.append(f"{len(table.ids)} polygons cover {pixels.sum() / ids.size:.1%} of the scene")
     for i, chart in enumerate(CHARTS):
         area = np.bincount(classes[:, i], weights=pixels, minlength=IGNORE_INDEX + 1)
@@ -126,6 +131,8 @@ def _image(
 def _write_scene(target: netCDF4.Dataset, scene: Scene) -> None:
     """Write SAR and geolocation as raw scenes have them; what the scene lacks is NaN."""
     target.title = f"Sentinel-1 SAR of {scene.path.name} with an ice chart, in the form of a raw AI4Arctic scene"
+    if scene.notes:
+        target.comment = "; ".join(scene.notes)
     if scene.simulated:
         target.setncattr(ATTRIBUTE, statement("the SAR is simulated"))
     for name, edge in zip(_IMAGE, scene.shape, strict=True):

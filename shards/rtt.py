@@ -28,6 +28,7 @@ from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scenes.netcdf import RawScene, RttScene
 from arcticseg.ice.scenes.numbers import descriptive
 from arcticseg.ice.scenes.open import open_scene
+from arcticseg.ice.scenes.resampled import need_own_pixels
 from arcticseg.ice.scenes.scene import GEO_POINTS
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from arcticseg.ice.simulated import ATTRIBUTE
@@ -164,6 +165,7 @@ def write_ready(
     """
     with warnings.catch_warnings(record=True) as caught, open_scene(scene_path, n_threads=n_threads) as scene:
         warnings.simplefilter("always")
+        need_own_pixels(scene)
         if not isinstance(scene, RawScene):
             raise SceneError(f"{scene_path}: is not a raw scene; give raw AI4Arctic scenes, or turn it into one first")
         path = out / ready_name(scene.name)

@@ -148,8 +148,20 @@ RTT_ATTRIBUTES = {
 }
 
 
-def write(path: Path, variables: Mapping[str, Variable], attributes: Mapping[str, Any] | None = None) -> Path:
-    """Write a scene file; dimensions take their length from the first variable that has them."""
+def write(
+    path: Path,
+    variables: Mapping[str, Variable],
+    attributes: Mapping[str, Any] | None = None,
+    attributes_of: Mapping[str, Mapping[str, Any]] | None = None,
+    chunked: bool = True,
+) -> Path:
+    """Write a scene file; dimensions take their length from the first variable that has them.
+
+    Args:
+        attributes: of the file.
+        attributes_of: name of a variable -> its attributes, `_FillValue` among them.
+        chunked: in compressed chunks; else whole, so that the netCDF library reads them alone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with netCDF4.Dataset(path, "w") as file:
         file.setncatts(dict(attributes or {}))
@@ -162,8 +174,20 @@ def write(path: Path, variables: Mapping[str, Variable], attributes: Mapping[str
                     file.createDimension(used[i], length)
             if values.dtype == object:
                 file.createVariable(name, str, used)[:] = values
-            else:
-                file.createVariable(name, values.dtype, used, zlib=True, complevel=1)[:] = values
+                continue
+            own = dict((attributes_of or {}).get(name, {}))
+            variable = file.createVariable(
+                name,
+                values.dtype,
+                used,
+                endian="big" if values.dtype.byteorder == ">" else "native",
+                fill_value=own.pop("_FillValue", None),
+                zlib=chunked,
+                complevel=1,
+            )
+            variable.set_auto_maskandscale(False)
+            variable.setncatts(own)
+            variable[:] = values
     return path
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice import land, resample
-from arcticseg.ice.channels import COARSE, RAW_SPACING
+from arcticseg.ice.channels import COARSE
 from arcticseg.ice.geo import GeoGrid
-from arcticseg.ice.scenes import backscatter
+from arcticseg.ice.scenes import backscatter, spacing
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import IGNORE_INDEX
 
@@ -95,8 +95,8 @@ def step_of(scene: Scene, factor: int) -> int:
     Raises:
         ConfigError: the file's spacing does not divide factor x 40 m.
     """
-    # A GeoTIFF's spacing is measured (such as 40.7 m), and means the nearest multiple of 40 m.
-    native = max(1, round(scene.pixel_spacing / RAW_SPACING))
+    # `open_scene` brings every scene to within 2 % of a multiple of 40 m (a GeoTIFF may have 40.7 m).
+    native = spacing.multiple(scene.pixel_spacing)
     if factor % native:
         raise ConfigError(
             f"factor {factor} cannot be made from {scene.path} at {scene.pixel_spacing:g} m; set a multiple of {native}"

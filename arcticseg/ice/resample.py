@@ -152,14 +152,14 @@ def block_means(
     return out
 
 
-def _power(decibels: NDArray) -> Float:
+def db_to_power(decibels: NDArray) -> Float:
     """Linear power of decibels; zero for -inf."""
     power = np.multiply(decibels, np.float32(math.log(10) / 10), dtype=np.float32)
     with np.errstate(over="ignore"):
         return np.exp(power, out=power)
 
 
-def _decibels(power: NDArray) -> Float:
+def power_to_db(power: NDArray) -> Float:
     """Decibels of linear power; -inf for zero."""
     with np.errstate(divide="ignore"):
         return np.log(power.astype(np.float32)) * np.float32(10 / math.log(10))
@@ -183,7 +183,7 @@ def block_means_db(
         return block_means(decibels, factors, min_valid, n_threads=n_threads)
     if average != "linear":
         raise ValueError(f"average must be 'linear' or 'db', not {average!r}")
-    return block_means(decibels, factors, min_valid, _power, _decibels, n_threads=n_threads)
+    return block_means(decibels, factors, min_valid, db_to_power, power_to_db, n_threads=n_threads)
 
 
 def block_zones(zones: NDArray, factors: Iterable[int], n_threads: int = 1) -> dict[int, UInt8]:

@@ -49,7 +49,7 @@ def check(values: Float, name: str) -> str | None:
     if not sample.size:
         return None
     number, share = _frequent(sample)
-    stands = f"{share:.1%} of {name} is exactly {number:g} dB"
+    stands = f"{share:.1%} of {name} is exactly {round(number, 3) + 0.0:g} dB"
     impossible = (sample < _POSSIBLE[0]) | (sample > _POSSIBLE[1])
     if share >= _FRAME and not _POSSIBLE[0] <= number <= _POSSIBLE[1]:
         raise SceneError(f"{stands}, which is no backscatter; {_REMEDY}")

@@ -1,4 +1,4 @@
-"""SAR GeoTIFFs as scenes: float backscatter with ground control points or a projection, and nothing else.
+"""SAR GeoTIFFs as scenes: backscatter with ground control points or a projection, and nothing else.
 
 The geolocation grid of such a scene spans it with 21 x 21 points, like that of an AI4Arctic scene. Control points may
 lie anywhere: a smooth polynomial is fitted to them, and the misfit is kept.
@@ -7,34 +7,30 @@ lie anywhere: a smooth polynomial is fitted to them, and the misfit is kept.
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyproj
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from arcticseg.errors import SceneError
-from arcticseg.ice.channels import RAW_SPACING
 from arcticseg.ice.geo import EARTH_RADIUS, Frame, GeoGrid, positions, unit_vectors
+from arcticseg.ice.scenes import spacing
+from arcticseg.ice.scenes.bands import UNITS, band_numbers
+from arcticseg.ice.scenes.gdal import check_beside, open_raster, read_band
 from arcticseg.ice.scenes.names import facts_of
 from arcticseg.ice.scenes.scene import GEO_POINTS, Scene
 from arcticseg.ice.simulated import is_simulated
 
 Float = NDArray[np.float64]
 
-UNITS = ("linear", "db")
-
 # (degree, control points for a polynomial of this degree): more than its 10, 6 and 3 terms.
 _POINTS_FOR_DEGREE = ((3, 20), (2, 9), (1, 4))
 # Root mean square misfit, in pixels, above which control points do not give a geolocation.
 _MAX_MISFIT = 2.0
-# Ratio of a pixel's sides above which it is not a square.
-_MAX_OBLONG = 1.25
+# Control points span at least this share of the lines and samples: a polynomial means nothing far outside them.
+_LEAST_SPAN = 0.5
 
 # HH or HV as a word: sigma0_HV and s1a-ew-grd-hv-... contain it, 1SDH does not.
 _POLARISATION = re.compile(r"(?<![A-Za-z0-9])(HH|HV|VV|VH)(?![A-Za-z0-9])", re.IGNORECASE)
@@ -60,7 +56,8 @@ class GeoTiffScene(Scene):
     def __init__(self, path: Path, polarisation: str | None, units: str | None) -> None:
         self.path, self.name = path, path.stem
         self.ice_service, self.has_chart = None, False
-        with _opened(path) as source:
+        check_beside(path)
+        with open_raster(path) as source:
             self.shape = (int(source.height), int(source.width))
             if min(self.shape) < 2:
                 raise SceneError(f"{path}: has {self.shape[0]} x {self.shape[1]} pixels; give a larger file")
@@ -68,13 +65,7 @@ class GeoTiffScene(Scene):
             self.simulated = is_simulated(tags)
             self.take_facts(facts_of(path.name, tags))
             self._bands = _bands(source, path, polarisation)
-            self._decibels = {name: _in_decibels(source, band, units) for name, band in self._bands.items()}
-            for band in self._bands.values():
-                if np.dtype(source.dtypes[band - 1]).kind != "f":
-                    raise SceneError(
-                        f"{path}: band {band} holds {source.dtypes[band - 1]}, not calibrated backscatter; "
-                        "calibrate it to sigma0 as float32 first"
-                    )
+            self._numbers = {name: band_numbers(source, band, path, units) for name, band in self._bands.items()}
             latitude, longitude, self.misfit = _geolocation(source, path)
         self.polarisations = tuple(name for name in ("hh", "hv") if name in self._bands)
         lines, samples = _grid_coordinates(self.shape)
@@ -82,18 +73,13 @@ class GeoTiffScene(Scene):
             self.geo = GeoGrid(lines, samples, latitude, longitude, np.full(latitude.shape, np.nan))
         except SceneError as error:
             raise SceneError(f"{path}: {error}") from error
-        down, across = _pixel_sides(self.geo)
-        self.pixel_spacing = (down + across) / 2
+        self.pixel_spacing = sum(spacing.medians(self.geo)) / 2
         if self.misfit > _MAX_MISFIT * self.pixel_spacing:
             raise SceneError(
                 f"{path}: ground control points miss a smooth geolocation by {self.misfit:.0f} m (rms) at pixels "
                 f"of {self.pixel_spacing:.1f} m; correct the points or project the file with gdalwarp"
             )
-        if min(down, across) <= 0 or max(down, across) > _MAX_OBLONG * min(down, across):
-            raise SceneError(
-                f"{path}: pixels of {down:.1f} x {across:.1f} m are not squares; resample the file in a polar "
-                f"projection with gdalwarp -tr {RAW_SPACING:g} {RAW_SPACING:g}"
-            )
+        spacing.sides(self.geo, path)
 
     def sar(self, polarisation: str) -> NDArray[np.float32]:
         """Backscatter in dB, float32 [H, W]; NaN where the file has no data or power that is not positive.
@@ -106,11 +92,10 @@ class GeoTiffScene(Scene):
                 f"{self.path}: no {polarisation.upper()} in it, only {', '.join(self.polarisations).upper()}; "
                 "use that or give another file"
             )
-        with _opened(self.path) as source:
-            values = source.read(self._bands[polarisation], masked=True).astype(np.float32, copy=False).filled(np.nan)
-        values[~np.isfinite(values)] = np.nan
-        if self._decibels[polarisation]:
-            return np.asarray(values)
+        numbers = self._numbers[polarisation]
+        values = numbers.values(*read_band(self.path, self._bands[polarisation]))
+        if numbers.decibels:
+            return values
         valid, negative = np.count_nonzero(np.isfinite(values)), np.count_nonzero(values < 0)
         # Noise subtraction leaves some power below zero, never most of it.
         if negative > 0.5 * valid:
@@ -141,20 +126,6 @@ def open_geotiff(path: str | Path, polarisation: str | None = None, units: str |
     if polarisation is not None and polarisation not in ("hh", "hv"):
         raise SceneError(f"{path}: unknown polarisation {polarisation!r}; give hh or hv")
     return GeoTiffScene(Path(path), polarisation, units)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[rasterio.DatasetReader]:
-    """The open file; rasterio's errors become a SceneError."""
-    try:
-        with warnings.catch_warnings():
-            # It warns that control points are not a transform.
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as source:
-                yield source
-    except RasterioError as error:
-        reason = " ".join(str(error).split())
-        raise SceneError(f"{path}: cannot be read as a GeoTIFF ({reason}); get the file again") from error
 
 
 def _said(text: str) -> str | None:
@@ -193,14 +164,6 @@ def _bands(source: rasterio.DatasetReader, path: Path, polarisation: str | None)
     return usable
 
 
-def _in_decibels(source: rasterio.DatasetReader, band: int, units: str | None) -> bool:
-    """Whether a band holds dB: as `units` says, else its tag."""
-    if units is not None:
-        return units == "db"
-    tag = str(source.units[band - 1] or source.tags(band).get("units", ""))
-    return tag.strip().lower() in ("db", "decibel", "decibels")
-
-
 def _grid_coordinates(shape: tuple[int, int]) -> tuple[Float, Float]:
     """Lines and samples of the geolocation grid."""
     return np.linspace(0, shape[0] - 1, GEO_POINTS), np.linspace(0, shape[1] - 1, GEO_POINTS)
@@ -217,9 +180,11 @@ def _geolocation(source: rasterio.DatasetReader, path: Path) -> tuple[Float, Flo
         rows, columns, x, y = (
             np.array([getattr(p, key) for p in points], np.float64) for key in ("row", "col", "x", "y")
         )
+        _check_span(rows, source.height, "lines", path)
+        _check_span(columns, source.width, "samples", path)
         longitude, latitude = _lonlat(points_crs.to_wkt(), x, y, path)
         return _fitted(rows - 0.5, columns - 0.5, unit_vectors(latitude, longitude), lines, samples, path)
-    if source.crs is None:
+    if source.crs is None or source.transform.is_identity:
         raise SceneError(
             f"{path}: neither ground control points nor a projection; add them with gdal_translate -gcp or -a_ullr and "
             "-a_srs"
@@ -229,6 +194,15 @@ def _geolocation(source: rasterio.DatasetReader, path: Path) -> tuple[Float, Flo
     y = affine.d * columns + affine.e * rows + affine.f
     longitude, latitude = _lonlat(source.crs.to_wkt(), x, y, path)
     return latitude, longitude, 0.0
+
+
+def _check_span(at: Float, pixels: int, name: str, path: Path) -> None:
+    """Refuse control points that leave most of the scene to extrapolation, or have no place in it."""
+    if not np.ptp(np.clip(at, 0, pixels)) >= _LEAST_SPAN * pixels:
+        raise SceneError(
+            f"{path}: the {at.size} ground control points do not span the scene: {np.min(at):g} to {np.max(at):g} of "
+            f"{pixels} {name}; add some"
+        )
 
 
 def _lonlat(crs: str, x: Float, y: Float, path: Path) -> tuple[Float, Float]:
@@ -273,12 +247,3 @@ def _fitted(
     misfit = float(np.sqrt(((design @ coefficients - plane) ** 2).sum(axis=1).mean()) * EARTH_RADIUS)
     latitude, longitude = positions(frame.unstereographic(terms(lines, samples) @ coefficients))
     return latitude, longitude, misfit
-
-
-def _pixel_sides(geo: GeoGrid) -> tuple[float, float]:
-    """Metres per pixel along a column and along a line: medians over the grid, on the ellipsoid."""
-    geod = pyproj.Geod(ellps="WGS84")
-    lat, lon = geo.latitude, geo.longitude
-    _, _, down = geod.inv(lon[:-1], lat[:-1], lon[1:], lat[1:])
-    _, _, across = geod.inv(lon[:, :-1], lat[:, :-1], lon[:, 1:], lat[:, 1:])
-    return float(np.median(down) / np.diff(geo.lines).mean()), float(np.median(across) / np.diff(geo.samples).mean())

@@ -53,25 +53,26 @@ def check_self_contained(path: Path) -> None:
     """
     if not h5py.is_hdf5(os.path.abspath(path)):
         return
+    # h5py cannot raise an error from within a visit; what a visitor returns ends it.
     with h5py.File(os.path.abspath(path), "r") as file:
-
-        def check_link(name: str, link: object) -> None:
-            if isinstance(link, h5py.ExternalLink):
-                raise _leads_out(path, name, link.filename)
-
-        def check_storage(name: str, item: object) -> None:
-            if isinstance(item, h5py.Dataset):
-                for elsewhere, *_ in item.external or ():
-                    raise _leads_out(path, name, elsewhere)
-                if item.is_virtual:
-                    raise _leads_out(path, name, "another dataset")
-
-        file.visititems_links(check_link)
-        file.visititems(check_storage)
+        elsewhere = file.visititems_links(_linked) or file.visititems(_stored)
+    if elsewhere is not None:
+        name, target = elsewhere
+        raise SceneError(f"{path}: {name} lies in {target}, not in the file itself; copy the values into one file")
 
 
-def _leads_out(path: Path, name: str, target: str) -> SceneError:
-    return SceneError(f"{path}: {name} lies in {target}, not in the file itself; copy the values into one file")
+def _linked(name: str, link: object) -> tuple[str, str] | None:
+    """Name and file of a link to another file."""
+    return (name, link.filename) if isinstance(link, h5py.ExternalLink) else None
+
+
+def _stored(name: str, item: object) -> tuple[str, str] | None:
+    """Name and place of a dataset whose values are stored elsewhere."""
+    if not isinstance(item, h5py.Dataset):
+        return None
+    if item.external:
+        return name, item.external[0][0]
+    return (name, "other datasets") if item.is_virtual else None
 
 
 def read_chunked(path: Path, name: str, n_threads: int, memory: NDArray[Any] | None = None) -> NDArray[Any] | None:

@@ -277,7 +277,7 @@ def _is_storable(given: np.number[Any], dtype: np.dtype[Any]) -> bool:
     """Whether a variable of a type can hold a number: integers exactly, floating numbers rounded."""
     number = _plain(given)
     if dtype.kind == "f":
-        return not np.isfinite(number) or abs(number) <= np.finfo(dtype).max
+        return not np.isfinite(number) or abs(number) <= float(np.finfo(dtype).max)
     limits = np.iinfo(dtype)
     return bool(np.isfinite(number) and number == int(number) and limits.min <= number <= limits.max)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from arcticseg.errors import SceneError
 from arcticseg.ice import threads
+from arcticseg.ice.scenes.access import reading
 from arcticseg.ice.scenes.netcdf import open_netcdf
+from arcticseg.ice.scenes.resampled import at_network_spacing
 from arcticseg.ice.scenes.scene import Scene
 
 
@@ -35,20 +37,30 @@ READERS: dict[str, Callable[[Path, str | None, int], Scene]] = {
 def open_scene(path: Path | str, polarisation: str | None = None, n_threads: int | None = None) -> Scene:
     """Open a scene file and check it against its schema; layers are read when they are asked for.
 
+    A scene whose pixels have another spacing than its reader assumes is resampled, see `resampled`; a warning says so.
+
     Args:
         polarisation: `hh` or `hv`, for a GeoTIFF that does not say it.
         n_threads: number of threads that may work on the scene at a time; None: as many as cores.
 
     Raises:
-        SceneError: there is no such file, it is not a scene file, or a variable is missing or of the wrong shape.
+        SceneError: there is no such file, it is not a scene file, a variable is missing or of the wrong shape, or
+            its pixels are not squares, not alike or too few.
     """
     path = Path(path)
-    if not path.is_file():
+    with reading(path):
+        is_there = path.is_file()
+    if not is_there:
         raise SceneError(f"{path}: no such file; give a netCDF or GeoTIFF scene")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise SceneError(f"{path}: is not a scene; expected one of {', '.join(sorted(READERS))}")
-    return reader(path, polarisation, n_threads or threads.available())
+    scene = reader(path, polarisation, n_threads or threads.available())
+    try:
+        return at_network_spacing(scene)
+    except BaseException:
+        scene.close()
+        raise
 
 
 def list_scenes(place: Path | str) -> list[Path]:

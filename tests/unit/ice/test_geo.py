@@ -3,7 +3,7 @@ import pyproj
 import pytest
 
 from arcticseg.errors import SceneError
-from arcticseg.ice.geo import GeoGrid, interpolate, pixel_of
+from arcticseg.ice.geo import GeoGrid, check_extent, interpolate, pixel_of
 
 
 def make_grid(lat0: float, lon0: float, pixels: int = 10_000, points: int = 21, turn: float = 0.4) -> GeoGrid:
@@ -87,6 +87,10 @@ def test_unknown_incidence_stays_unknown() -> None:
         ({"latitude": np.zeros((3, 2))}, r"latitude has shape \(3, 2\)"),
         ({"latitude": np.full((3, 3), np.nan)}, "latitude nan"),
         ({"longitude": np.full((3, 3), 1e20)}, r"longitude 1e\+20"),
+        ({"latitude": np.full((3, 3), 90.5)}, r"latitude 90\.5"),
+        ({"incidence": np.full((3, 3), 1e29)}, r"incidence is 1e\+29 .*0 to 90"),
+        ({"incidence": np.full((3, 3), -0.5)}, r"incidence is -0\.5 "),
+        ({"incidence": np.full((3, 3), np.inf)}, "incidence is inf"),
     ],
 )
 def test_impossible_grids_are_refused(change: dict[str, np.ndarray], message: str) -> None:
@@ -94,3 +98,16 @@ def test_impossible_grids_are_refused(change: dict[str, np.ndarray], message: st
     good |= {name: np.zeros((3, 3)) for name in ("latitude", "longitude", "incidence")}
     with pytest.raises(SceneError, match=message):
         GeoGrid(**(good | change))
+
+
+@pytest.mark.parametrize(
+    ("n", "is_right"), [(950, True), (999, True), (1090, True), (850, False), (1300, False), (5, False)]
+)
+def test_a_grid_must_be_one_of_the_raster(n: int, is_right: bool) -> None:
+    geo = make_grid(75, -60, pixels=1000)
+    if is_right:
+        assert check_extent(geo, (n, 1000)) is geo
+        return
+    for shape, name in (((n, 1000), "lines"), ((1000, n), "samples")):
+        with pytest.raises(SceneError, match=rf"covers {name} 0 to 999 of a raster of {n};"):
+            check_extent(geo, shape)

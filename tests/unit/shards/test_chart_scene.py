@@ -198,14 +198,15 @@ def test_the_command(tmp_path: Path, chart: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_projected_geotiff_and_a_projected_chart(tmp_path: Path) -> None:
+    # At 81 N, a metre of EPSG:3413 is 1.025 m: 39 m there are 40 m on the ground.
     tif, chart = tmp_path / "a_HV.tif", tmp_path / "chart.gpkg"
     with rasterio.open(
-        tif, "w", driver="GTiff", transform=from_origin(0, -1_000_000, 40, 40), height=60, width=80, count=1,
+        tif, "w", driver="GTiff", transform=from_origin(0, -1_000_000, 39, 39), height=60, width=80, count=1,
         dtype="float32", crs="EPSG:3413",
     ) as target:  # fmt: skip
         target.write(np.full((60, 80), 0.01, np.float32), 1)
     # The left half: 9/10 of old ice in vast floes.
-    left = shapely.box(0, -1_000_000 - 60 * 40, 40 * 40, -1_000_000)
+    left = shapely.box(0, -1_000_000 - 60 * 39, 40 * 39, -1_000_000)
     vector_chart(chart, [left], {"CT": "90", "CA": "90", "SA": "95", "FA": "06"}, crs="EPSG:3413")
     made = chart_scene(tif, chart, tmp_path / "scene.nc")
     with open_scene(made.path) as scene:

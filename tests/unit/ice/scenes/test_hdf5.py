@@ -181,6 +181,34 @@ def test_a_chunk_that_inflates_to_another_size_is_refused(tmp_path: Path) -> Non
         assert read_chunked(path, "x", 1) is None
 
 
+@pytest.mark.parametrize("kind", ["link", "group", "nested", "storage", "virtual"])
+def test_a_scene_that_leads_to_other_files_is_refused(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "a.nc", tmp_path / "other.h5"
+    values = numbers((100, 150), "f4")
+    with h5py.File(other, "w") as file:
+        file["x"] = values
+    (tmp_path / "secret.bin").write_bytes(values.tobytes())
+    variables = scenes.raw(100, 150)
+    del variables["distance_map"]
+    scenes.write(path, variables)
+    open_scene(path).close()
+    with h5py.File(path, "a") as file:
+        if kind == "link":
+            file["distance_map"] = h5py.ExternalLink(str(other), "x")
+        elif kind == "group":
+            file["more"] = h5py.ExternalLink(str(other), "/")
+        elif kind == "nested":
+            file.create_group("more")["x"] = h5py.ExternalLink("/etc/hostname", "/")
+        elif kind == "storage":
+            file.create_dataset("distance_map", (100, 150), "f4", external=[(str(tmp_path / "secret.bin"), 0, 60_000)])
+        else:
+            layout = h5py.VirtualLayout((100, 150), "f4")
+            layout[:] = h5py.VirtualSource(str(other), "x", shape=(100, 150))
+            file.create_virtual_dataset("distance_map", layout)
+    with pytest.raises(SceneError, match=rf"^{path}: (distance_map|more|more/x) lies in .*, not in the file itself; "):
+        open_scene(path)
+
+
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.nc", numbers((200, 200), "f8"), zlib=True, chunksizes=(50, 50))
     for size in (path.stat().st_size // 2, 100, 0):

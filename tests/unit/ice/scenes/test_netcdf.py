@@ -3,6 +3,7 @@ import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pytest
 
@@ -215,75 +216,70 @@ def test_an_rtt_value_that_is_not_a_class_is_an_error(tmp_path: Path) -> None:
         scene.chart()
 
 
-@pytest.mark.parametrize("name", ["nersc_sar_primary", "sar_grid_line", "sar_grid_incidenceangle", "t2m", "btemp_7_3v"])
-def test_a_missing_raw_variable_is_named(tmp_path: Path, name: str) -> None:
-    variables = scenes.raw(*SMALL)
-    del variables[name]
-    path = scenes.write(tmp_path / "a.nc", variables)
-    with pytest.raises(SceneError, match=rf"^{path}: variable {name} is missing;"):
-        open_scene(path)
-
-
-def test_polygons_without_codes_are_an_error(tmp_path: Path) -> None:
-    variables = scenes.raw(*SMALL)
-    del variables["polygon_codes"]
-    with pytest.raises(SceneError, match=r"a\.nc: variable polygon_codes"):
-        open_scene(scenes.write(tmp_path / "a.nc", variables))
-
-
-@pytest.mark.parametrize("name", ["sar_incidenceangle", "sar_grid2d_longitude", "SOD", "skt", "nersc_sar_secondary"])
-def test_a_missing_rtt_variable_is_named(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("masked", [-1, 255, 3000])
+def test_charts_may_be_stored_otherwise(tmp_path: Path, masked: int) -> None:
+    """int16 with a fill value, packed uint8 with unsigned bytes, float32 with NaN."""
     variables, _ = scenes.rtt(STATISTICS, *SMALL)
-    del variables[name]
+    expected = np.stack([variables[name][1] for name in ("SIC", "SOD", "FLOE")])
+    dims = scenes.SAR_DIMS
+    variables["SIC"] = (dims, np.where(expected[0] == 255, np.int16(masked), expected[0].astype(np.int16)))
+    variables["SOD"] = (dims, (10 * np.where(expected[1] == 255, 20, expected[1])).astype(np.uint8).view(np.int8))
+    variables["FLOE"] = (dims, np.where(expected[2] == 255, np.nan, expected[2]).astype(np.float32))
+    attributes = {
+        "SIC": {"_FillValue": np.int16(masked)},
+        "SOD": {"_Unsigned": "true", "scale_factor": 0.1, "missing_value": np.uint8(200).view(np.int8)},
+    }
+    with open_scene(scenes.write(tmp_path / "a.nc", variables, attributes_of=attributes)) as scene:
+        chart = scene.chart()
+    assert chart is not None
+    np.testing.assert_array_equal(chart, expected)
+
+
+def test_half_a_class_is_none(tmp_path: Path) -> None:
+    variables, _ = scenes.rtt(STATISTICS, *SMALL)
+    dims, values = variables["SOD"]
+    variables["SOD"] = (dims, values.astype(np.float32))
+    variables["SOD"][1][3, 4] = 2.5
+    with (
+        open_scene(scenes.write(tmp_path / "a.nc", variables)) as scene,
+        pytest.raises(SceneError, match=r"a\.nc: SOD holds 2\.5, not a class;"),
+    ):
+        scene.chart()
+
+
+@pytest.mark.parametrize("dtype", ["i2", "u1", "f8"])
+def test_polygon_ids_may_be_stored_otherwise(tmp_path: Path, dtype: str) -> None:
+    variables = scenes.raw(*SMALL)
+    dims, values = variables["polygon_icechart"]
+    with open_scene(scenes.write(tmp_path / "plain.nc", variables)) as scene:
+        expected = scene.chart()
+    variables["polygon_icechart"] = (dims, np.where(np.isnan(values), 99, 2 * values).astype(dtype))
+    attributes = {"polygon_icechart": {"scale_factor": 0.5, "_FillValue": np.array(99, dtype)[()]}}
+    with open_scene(scenes.write(tmp_path / "a.nc", variables, attributes_of=attributes)) as scene:
+        chart = scene.chart()
+    assert chart is not None
+    assert expected is not None
+    np.testing.assert_array_equal(chart, expected)
+
+
+def test_chunks_that_nobody_wrote_are_no_data_by_the_files_own_fill_value(tmp_path: Path) -> None:
+    variables = scenes.raw(200, 250)
+    names = ("nersc_sar_primary", "nersc_sar_secondary")
+    decibels = [variables.pop(name)[1] for name in names]
     path = scenes.write(tmp_path / "a.nc", variables)
-    with pytest.raises(SceneError, match=rf"^{path}: variable {name} is missing;"):
-        open_scene(path)
-
-
-@pytest.mark.parametrize(
-    "name", ["nersc_sar_secondary", "polygon_icechart", "distance_map", "t2m", "btemp_89_0v", "sar_grid_latitude"]
-)
-def test_a_wrong_shape_is_named(tmp_path: Path, name: str) -> None:
-    variables = scenes.raw(*SMALL)
-    dims, values = variables[name]
-    variables[name] = (dims, values[:-1])
-    path = scenes.write(tmp_path / "a.nc", variables)
-    expected = values.shape
-    pattern = rf"^{path}: {name} .*\({expected[0] - 1},.*\({expected[0]},"
-    with pytest.raises(SceneError, match=pattern):
-        open_scene(path)
-
-
-def test_sar_with_a_third_dimension_is_refused(tmp_path: Path) -> None:
-    variables = scenes.raw(*SMALL)
-    for name in ("nersc_sar_primary", "nersc_sar_secondary"):
-        variables[name] = (("time", *scenes.SAR_DIMS), variables[name][1][None])
-    with pytest.raises(SceneError, match=r"a\.nc: nersc_sar_primary .*\(1, 100, 150\)"):
-        open_scene(scenes.write(tmp_path / "a.nc", variables))
-
-
-def test_an_irregular_grid_is_refused(tmp_path: Path) -> None:
-    variables = scenes.raw(*SMALL)
-    variables["sar_grid_line"][1][7] += 0.5
-    with pytest.raises(SceneError, match=r"a\.nc: sar_grid_line and sar_grid_sample \(441 points\)"):
-        open_scene(scenes.write(tmp_path / "a.nc", variables))
-
-
-def test_points_without_a_sample_are_not_a_grid(tmp_path: Path) -> None:
-    variables = scenes.raw(*SMALL)
-    dims, values = variables["sar_grid_sample"]
-    variables["sar_grid_sample"] = (dims, values[:-1])
-    with pytest.raises(SceneError, match=r"a\.nc: sar_grid_line and sar_grid_sample \(441 points\)"):
-        open_scene(scenes.write(tmp_path / "a.nc", variables))
-
-
-@pytest.mark.parametrize(("name", "value"), [("sar_grid_latitude", np.nan), ("sar_grid_longitude", 1e30)])
-def test_impossible_positions_are_refused(tmp_path: Path, name: str, value: float) -> None:
-    variables = scenes.raw(*SMALL)
-    variables[name][1][3] = value
-    path = scenes.write(tmp_path / "a.nc", variables)
-    with pytest.raises(SceneError, match=rf"^{path}: geolocation grid: latitude or longitude"):
-        open_scene(path)
+    with netCDF4.Dataset(path, "a") as file:
+        for name, fill in zip(names, (-5, None), strict=True):
+            variable = file.createVariable(
+                name, "i2", scenes.SAR_DIMS, zlib=True, chunksizes=(100, 100), fill_value=fill
+            )
+            variable.set_auto_maskandscale(False)
+            variable.scale_factor = 0.01
+            variable[:100] = np.nan_to_num(np.rint(decibels[0][:100] * 100), nan=-5)
+    with open_scene(path) as scene:
+        for polarisation in ("hh", "hv"):
+            values = scene.sar(polarisation)
+            assert np.isnan(values[100:]).all()
+            np.testing.assert_allclose(values[:100, 50:], decibels[0][:100, 50:], atol=0.00501)
 
 
 def test_text_where_numbers_must_be_is_refused(tmp_path: Path) -> None:

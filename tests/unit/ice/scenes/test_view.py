@@ -194,7 +194,7 @@ def test_summary(raw_scene: Scene) -> None:
     assert rows["satellite"] == "S1A, orbit 22892"
     assert rows["polarisations"] == "HH, HV"
     assert rows["chart"] == "cis"
-    assert rows["extent"] == "75.0 N to 75.0 N, 60.2 W to 59.9 W"
+    assert rows["extent"] == "74.96 N to 75.04 N, 60.15 W to 59.85 W"
     assert rows["notes"] == "drawn <by> a test"
     page = raw_scene._repr_html_()
     assert "drawn &lt;by&gt; a test" in page
@@ -205,10 +205,10 @@ def test_summary(raw_scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("latitudes", "longitudes", "text"),
     [
-        ((70, 75), (-30, 10), "70.0 N to 75.0 N, 30.0 W to 10.0 E"),
-        ((-75, -70), (175, 190), "75.0 S to 70.0 S, 175.0 E to 170.0 W"),
-        ((88, 89), (-180, -60, 60, 180), "88.0 N to 90.0 N, all longitudes"),
-        ((-89, -88), (0, 90, 180, 270), "90.0 S to 88.0 S, all longitudes"),
+        ((70, 75), (-30, 10), "70.00 N to 75.00 N, 30.00 W to 10.00 E"),
+        ((-75, -70), (175, 190), "75.00 S to 70.00 S, 175.00 E to 170.00 W"),
+        ((88, 89), (-180, -60, 60, 180), "88.00 N to 90.00 N, all longitudes"),
+        ((-89, -88), (0, 90, 180, 270), "90.00 S to 88.00 S, all longitudes"),
     ],
 )
 def test_extent(latitudes: tuple[float, float], longitudes: tuple[float, ...], text: str) -> None:
