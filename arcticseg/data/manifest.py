@@ -20,7 +20,7 @@ import orjson
 import xxhash
 
 from arcticseg.data import schema
-from arcticseg.data.sample import SCHEMA_VERSION
+from arcticseg.data.sample import REBUILD, SCHEMA_VERSION
 from arcticseg.data.tile import GEO, SAR_LOW, SAR_STEP
 from arcticseg.documents import DocumentError, parse_json, read_bytes
 from arcticseg.errors import ShardError
@@ -28,6 +28,7 @@ from arcticseg.files import write_text
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.sigrid import CLASS_NAMES, IGNORE_INDEX
 from arcticseg.shown import brief
+from arcticseg.system import why_unread
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "val", "test")
@@ -192,7 +193,7 @@ def _read(path: Path, what: str, most: int) -> bytes:
     try:
         return read_bytes(path, most)
     except OSError as error:
-        raise ShardError(f"{path}: {what} cannot be read ({error.strerror}); build the shards again") from error
+        raise ShardError(f"{path}: {what} {why_unread(error, 'build the shards again')}") from error
     except DocumentError as error:
         raise _damaged(str(path), what, error) from error
 
@@ -204,9 +205,7 @@ def _damaged(where: str, what: str, reason: object) -> ShardError:
 def _check_version(content: Any, where: str) -> None:
     version = content.get("schema") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
-        raise ShardError(
-            f"{where}: schema version {brief(version)}, this program reads {SCHEMA_VERSION}; build the shards again"
-        )
+        raise ShardError(f"{where}: schema version {brief(version)}, this program reads {SCHEMA_VERSION}; {REBUILD}")
 
 
 def read_index(path: Path, shard: ShardEntry | None = None) -> list[SampleEntry]:
