@@ -158,7 +158,7 @@ def stages(path: Path, out: Path) -> dict[str, float]:
         table = scene.polygon_codes()
         chart = timed("polygon ids to charts", indexed.rasterise, values, table, charts.polygon_classes(table))
         del values
-        timed("votes", resample.block_labels, chart.index, chart.classes, FACTORS, "majority", scene.threads)
+        timed("votes", resample.block_charts, chart, FACTORS, "majority", scene.threads)
         tallies = stats.SceneTallies()
         for layers in read_layers(scene, FACTORS):
             timed("channel statistics", tallies.add, layers)

@@ -15,6 +15,7 @@ from arcticseg.data import sample
 from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
 from arcticseg.data.tile import SAR_MAX_CODE, Tile, tile_key
 from arcticseg.errors import ShardError
+from arcticseg.ice.partials import row_labels
 from arcticseg.ice.scenes.netcdf import LAST_ZONE
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 from shards.assemble import stray_shards
@@ -145,6 +146,24 @@ def _check_values(tile: Tile) -> Iterator[str]:
     for chart, plane in zip(CHARTS, tile.lab if tile.lab is not None else (), strict=False):
         if ((plane >= N_CLASSES[chart]) & (plane != IGNORE_INDEX)).any():
             yield f"lab holds a class that {chart} does not have"
+    yield from _check_polygons(tile)
+
+
+def _check_polygons(tile: Tile) -> Iterator[str]:
+    """Labels where there is no SAR data, and labels that are not those of their polygons."""
+    if tile.lab is not None and ((tile.lab != IGNORE_INDEX).any(axis=0) & ~tile.valid).any():
+        yield "lab holds labels where there is no SAR data"
+    if tile.poly is None:
+        return
+    rows = row_labels(tile.polygons)
+    none = np.iinfo(tile.poly.dtype).max
+    if ((tile.poly >= len(rows)) & (tile.poly != none)).any():
+        yield f"aux_poly holds a row above {len(rows) - 1}, the last"
+        return
+    labels = np.full((int(none) + 1, len(CHARTS)), IGNORE_INDEX, np.uint8)
+    labels[: len(rows)] = rows
+    if tile.lab is None or (np.moveaxis(labels[tile.poly], -1, 0) != tile.lab).any():
+        yield "lab holds other labels than the polygons of aux_poly have"
 
 
 def _check_sums(folder: Path, manifest: Manifest) -> Iterator[str]:

@@ -20,7 +20,7 @@ import orjson
 import xxhash
 
 from arcticseg.data import schema
-from arcticseg.data.sample import SCHEMA_VERSION
+from arcticseg.data.sample import REBUILD, SCHEMA_VERSION
 from arcticseg.data.tile import GEO, SAR_LOW, SAR_STEP
 from arcticseg.documents import DocumentError, parse_json, read_bytes
 from arcticseg.errors import ShardError
@@ -204,9 +204,7 @@ def _damaged(where: str, what: str, reason: object) -> ShardError:
 def _check_version(content: Any, where: str) -> None:
     version = content.get("schema") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
-        raise ShardError(
-            f"{where}: schema version {brief(version)}, this program reads {SCHEMA_VERSION}; build the shards again"
-        )
+        raise ShardError(f"{where}: schema version {brief(version)}, this program reads {SCHEMA_VERSION}; {REBUILD}")
 
 
 def read_index(path: Path, shard: ShardEntry | None = None) -> list[SampleEntry]:

@@ -3,6 +3,7 @@
 Members, in tar order, so that a sample is one contiguous range of its shard:
 
     aux.b2           uint16 [20, h, w]: the 2 km channels on their own window, codes of `channels.Channel`
+    aux_poly.zst     uint8 or uint16 [H, W]: rows of the table of polygons in `json`; absent where there is none
     dist.zst         uint8 [H, W]: distance zones, 255 = none
     geo.bin          float32 [3, n, m]: latitude, longitude, incidence angle on the geolocation grid's window
     hh.b2, hv.b2     uint16 [H, W]: backscatter codes
@@ -27,12 +28,16 @@ import orjson
 import zstandard
 from numpy.typing import DTypeLike, NDArray
 
-from arcticseg.data.tile import Tile
+from arcticseg.data.tile import Tile, row_type
 from arcticseg.errors import ShardError
 from arcticseg.ice.channels import COARSE
+from arcticseg.ice.partials import PolygonRow
 from arcticseg.ice.sigrid import CHARTS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+# What replaces shards of another version.
+REBUILD = "build the shards again: arcticseg shards build SCENES --out NEW_FOLDER"
 
 # The first of the members that hold SAR, metadata and labels, which are a single range: to the sample's end.
 CORE = "hh.b2"
@@ -162,6 +167,7 @@ def encode(tile: Tile) -> dict[str, bytes]:
         "geo_cols": tile.geo_cols.tolist(),
         "valid": int(tile.valid.sum()),
         "counts": tile.class_counts(),
+        "polygons": [row.to_json() for row in tile.polygons],
     }
     members = {
         "aux.b2": _pack(tile.aux),
@@ -173,6 +179,8 @@ def encode(tile: Tile) -> dict[str, bytes]:
     }
     if tile.lab is not None:
         members["lab.zst"] = zstd.compress(tile.lab.tobytes())
+    if tile.poly is not None:
+        members["aux_poly.zst"] = zstd.compress(tile.poly.tobytes())
     return members
 
 
@@ -203,8 +211,7 @@ class Sample:
             version = self.facts["schema"]
             if version != SCHEMA_VERSION:
                 raise ShardError(
-                    f"sample {key}: schema version {version}, this program reads {SCHEMA_VERSION}; "
-                    "build the shards again"
+                    f"sample {key}: schema version {version}, this program reads {SCHEMA_VERSION}; {REBUILD}"
                 )
             rows, columns = self.facts["size"]
             self.shape: tuple[int, int] = (rows, columns)
@@ -270,6 +277,7 @@ def decode(key: str, members: Mapping[str, Bytes]) -> Tile:
         aux_rows, aux_cols = (np.array(axis, np.float64) for axis in sample.window("aux.b2"))
         geo_rows, geo_cols = (np.array(axis, np.float64) for axis in sample.window("geo.bin"))
         labels = (len(CHARTS), *sample.shape)
+        polygons = tuple(map(PolygonRow.from_json, sample.facts["polygons"]))
         return Tile(
             key=key,
             **facts,
@@ -283,4 +291,8 @@ def decode(key: str, members: Mapping[str, Bytes]) -> Tile:
             geo_rows=geo_rows,
             geo_cols=geo_cols,
             lab=sample.array("lab.zst", labels, np.uint8) if "lab.zst" in sample else None,
+            poly=sample.array("aux_poly.zst", sample.shape, row_type(len(polygons)))
+            if "aux_poly.zst" in sample
+            else None,
+            polygons=polygons,
         )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from arcticseg.errors import SceneError
 from arcticseg.ice.channels import CHANNELS, COARSE, COARSE_SPACING
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
 
 # Loader processes import this module, so what only a builder needs is imported where it is used.
 if TYPE_CHECKING:
+    from arcticseg.ice.indexed import IndexedChart
     from arcticseg.ice.layers import Layers
+    from arcticseg.ice.partials import PolygonRow
 
 
 # The planes of `geo.bin`.
@@ -49,7 +52,11 @@ class Tile:
         aux_rows, aux_cols: float64 [h], [w]: tile coordinates of the cells' centres.
         geo: float32 [3, n, m]: latitude, longitude, incidence angle, degrees.
         geo_rows, geo_cols: float64 [n], [m]: tile coordinates of the grid points.
-        lab: uint8 [3, H, W], SIC, SOD, FLOE; 255 = masked; None: the scene has no chart.
+        lab: uint8 [3, H, W], SIC, SOD, FLOE; 255 = masked, also where there is no SAR data; None: the scene has no
+            chart.
+        poly: uint8 or uint16 [H, W], rows of `polygons`; the type's last value where there is no polygon or no SAR
+            data; None: there is no chart, or its polygons are not known.
+        polygons: the rows that occur in the tile; their labels are those of `lab`.
     """
 
     key: str
@@ -71,6 +78,8 @@ class Tile:
     geo_rows: NDArray[np.float64]
     geo_cols: NDArray[np.float64]
     lab: NDArray[np.uint8] | None
+    poly: NDArray[np.unsignedinteger[Any]] | None = None
+    polygons: tuple[PolygonRow, ...] = ()
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -83,8 +92,8 @@ class Tile:
             return {}
         counts = {}
         for plane, chart in zip(self.lab, CHARTS, strict=True):
-            histogram = np.bincount(plane.ravel(), minlength=256)
-            counts[chart] = [*map(int, histogram[: N_CLASSES[chart]]), int(histogram[IGNORE_INDEX])]
+            # Several times as fast as a histogram of bytes.
+            counts[chart] = [int(np.count_nonzero(plane == k)) for k in (*range(N_CLASSES[chart]), IGNORE_INDEX)]
         return counts
 
 
@@ -140,10 +149,11 @@ def _crop(plane: NDArray, row: int, col: int, size: int, fill: float) -> NDArray
 def tile_key(scene: str, factor: int, row: int, col: int) -> str:
     """`PRODUCT_HHHHHH_kFF_RRRRR_CCCCC`: the scene's product name, a hash of its whole name, and the place.
 
-    A tar header has room for 100 characters, so the chart's part of a scene name is only in the hash. Dots, which end
-    a key in a tar, and all but ASCII letters, digits, `_` and `-` become hyphens.
+    A tar header has room for 100 characters, so the chart's part of a scene name is only in the hash, and so is what
+    follows satellite, times, orbit and take in a Sentinel-1 product's name. Dots, which end a key in a tar, and all but
+    ASCII letters, digits, `_` and `-` become hyphens.
     """
-    product = re.sub(r"[^0-9A-Za-z_-]", "-", scene.split("_icechart_")[0])[:67]
+    product = re.sub(r"[^0-9A-Za-z_-]", "-", scene.split("_icechart_")[0])[:62]
     return f"{product}_{xxhash.xxh3_64_hexdigest(scene.encode())[:6]}_k{factor:02d}_{row:05d}_{col:05d}"
 
 
@@ -165,6 +175,10 @@ def cut(layers: Layers, row: int, col: int, size: int) -> Tile:
     aux_r, aux_c = (_span(points, size) if len(points) > 1 else slice(None) for points in (aux_rows, aux_cols))
     geo_r, geo_c = _span(geo_rows, size), _span(geo_cols, size)
     fields = np.stack([geo.latitude, geo.longitude, geo.incidence])[:, geo_r, geo_c]
+    chart = layers.chart
+    if chart is not None:
+        chart = replace(chart, index=_crop(chart.index, row, col, size, chart.nothing))
+    poly, polygons = (None, ()) if chart is None else polygons_of(chart)
     return Tile(
         key=tile_key(layers.scene, layers.factor, row, col),
         scene=layers.scene,
@@ -184,8 +198,37 @@ def cut(layers: Layers, row: int, col: int, size: int) -> Tile:
         geo=fields.astype(np.float32),
         geo_rows=geo_rows[geo_r],
         geo_cols=geo_cols[geo_c],
-        lab=None if layers.labels is None else _crop(layers.labels, row, col, size, IGNORE_INDEX),
+        lab=None if chart is None else chart.planes(),
+        poly=poly,
+        polygons=polygons,
     )
+
+
+def row_type(rows: int) -> type[np.uint8 | np.uint16]:
+    """The type of `Tile.poly` for so many rows."""
+    return np.uint8 if rows <= np.iinfo(np.uint8).max else np.uint16
+
+
+def polygons_of(chart: IndexedChart) -> tuple[NDArray[np.unsignedinteger[Any]] | None, tuple[PolygonRow, ...]]:
+    """`poly` and `polygons` of the tile that a chart covers.
+
+    Raises:
+        SceneError: the tile has more rows than uint16 can tell apart.
+    """
+    if chart.polygons is None:
+        return None, ()
+    # A row stands at the left edge, or follows another: much less to sort than all pixels.
+    left, others = chart.index[:, 0], chart.index[:, 1:]
+    present = np.unique(np.concatenate([left, others[others != chart.index[:, :-1]]]))
+    present = present[present != chart.nothing]
+    none = np.iinfo(row_type(len(present))).max
+    if len(present) > none:
+        raise SceneError(
+            f"the chart has {len(present)} polygons in a tile, at most {none} can be stored; use smaller tiles"
+        )
+    places = np.full(len(chart.classes), none, row_type(len(present)))
+    places[present] = np.arange(len(present))
+    return chart.of_rows(places), tuple(map(chart.row, present.tolist()))
 
 
 def interpolation_matrix(points: NDArray[np.float64], size: int, clamp: bool) -> NDArray[np.float32]:

@@ -31,13 +31,16 @@ from arcticseg.errors import ArcticSegError, ConfigError, ShardError
 
 # Samples among which the next is drawn; a shard's own order is shuffled already when it is built.
 _BUFFER = 256
+# A member that no batch holds.
+_UNUSED = "aux_poly.zst"
 
 
 class _Decode:
     """A sample as webdataset gives it -> Tile."""
 
     def __call__(self, item: dict[str, Any]) -> Tile:
-        return sample.decode(item["__key__"], {name: data for name, data in item.items() if not name.startswith("__")})
+        members = {name: data for name, data in item.items() if not name.startswith("__") and name != _UNUSED}
+        return sample.decode(item["__key__"], members)
 
 
 class _IsSelected:

@@ -7,9 +7,10 @@ file, at 80 m, has no odd factors).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,10 @@ from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice import land, resample
 from arcticseg.ice.channels import COARSE
 from arcticseg.ice.geo import GeoGrid
+from arcticseg.ice.indexed import IndexedChart
 from arcticseg.ice.scenes import backscatter, spacing
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import IGNORE_INDEX
-
-# The classes of a raster of no (0) and yes (1).
-_NO_YES = np.array([[0], [1]], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Layers:
         simulated: whether the scene is simulated.
         sar: polarisation -> float32 [H, W] dB, NaN = no data; a missing polarisation is all NaN.
         distance: uint8 [H, W] zone ids, of a coastline where the file has no distance map; 255 = none.
-        labels: uint8 [3, H, W], SIC, SOD, FLOE; 255 = masked; None: the scene has no chart.
+        chart: of H x W pixels, with nothing where there is no SAR data; None: the scene has none.
         coarse: float32 [20, h, w] on the 2 km grid in the order of `COARSE`, NaN = no data; h = w = 0 where the scene
             has no such channel.
         geo: geolocation grid, in pixels of the file.
@@ -74,7 +73,7 @@ class Layers:
     simulated: bool
     sar: dict[str, NDArray[np.float32]]
     distance: NDArray[np.uint8]
-    labels: NDArray[np.uint8] | None
+    chart: IndexedChart | None
     coarse: NDArray[np.float32]
     geo: GeoGrid
 
@@ -82,6 +81,11 @@ class Layers:
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.distance.shape[0], self.distance.shape[1]
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8] | None:
+        """uint8 [3, H, W], SIC, SOD, FLOE; 255 = masked; None: the scene has no chart."""
+        return None if self.chart is None else self.chart.planes()
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -130,9 +134,10 @@ def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = Laye
             )
     edges = steps.values()
     with scene.reusing_memory():
-        sar, labels, distance = _sar(scene, edges, config), _labels(scene, edges, config), _distance(scene, edges)
+        sar, charts, distance = _sar(scene, edges, config), _charts(scene, edges, config), _distance(scene, edges)
     coarse = read_coarse(scene)
     for factor, step in steps.items():
+        means = {name: averaged.pop(step) for name, averaged in sar.items()}
         yield Layers(
             scene=scene.name,
             factor=factor,
@@ -141,9 +146,9 @@ def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = Laye
             time=scene.time,
             ice_service=scene.ice_service,
             simulated=scene.simulated,
-            sar={name: averaged.pop(step) for name, averaged in sar.items()},
+            sar=means,
             distance=distance.pop(step),
-            labels=None if labels is None else labels.pop(step),
+            chart=None if charts is None else _seen(charts.pop(step), means),
             coarse=coarse,
             geo=scene.geo,
         )
@@ -179,12 +184,22 @@ def _check_backscatter(scene: Scene, polarisation: str, values: NDArray[np.float
         scene.notes = tuple(dict.fromkeys((*scene.notes, odd)))
 
 
-def _labels(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[int, NDArray[np.uint8]] | None:
-    """Step -> labels; None: the scene has no chart."""
+def _charts(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[int, IndexedChart] | None:
+    """Step -> chart; None: the scene has none."""
     chart = scene.indexed_chart(config.rules, config.strict)
-    if chart is None:
-        return None
-    return resample.block_labels(chart.index, chart.classes, steps, config.labels, scene.threads)
+    return None if chart is None else resample.block_charts(chart, steps, config.labels, scene.threads)
+
+
+def _seen(chart: IndexedChart, sar: Mapping[str, NDArray[np.float32]]) -> IndexedChart:
+    """The chart without the pixels that lack backscatter, as the official labels have it (see `official_labels`).
+
+    A pixel needs every polarisation that the scene has. The chart's own raster changes.
+    """
+    for values in sar.values():
+        missing = np.isnan(values)
+        if missing.any() and not missing.all():
+            chart.index[missing] = chart.nothing
+    return chart
 
 
 def _distance(scene: Scene, steps: Collection[int]) -> dict[int, NDArray[np.uint8]]:
@@ -206,12 +221,12 @@ def official_labels(scene: Scene, config: LayerConfig = LayerConfig()) -> NDArra
         uint8 [3, H, W] at 80 m; None: the scene has no chart.
     """
     step = step_of(scene, 2)
-    labels = _labels(scene, [step], replace(config, labels="maximum"))
-    if labels is None:
+    charts = _charts(scene, [step], replace(config, labels="maximum"))
+    if charts is None:
         return None
+    labels = charts[step].planes()
     for values in (*map(scene.sar, scene.polarisations), scene.distance()):
         if values is not None:
-            no_data = np.isnan(values).view(np.uint8)
-            missing = resample.block_labels(no_data, _NO_YES, [step], "maximum", scene.threads)[step][0] > 0
-            labels[step][:, missing & ~missing.all()] = IGNORE_INDEX
-    return labels[step]
+            missing = resample.block_any(np.isnan(values), [step], scene.threads)[step]
+            labels[:, missing & ~missing.all()] = IGNORE_INDEX
+    return labels

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from arcticseg.ice import threads
+from arcticseg.ice.indexed import IndexedChart, combination
 from arcticseg.ice.sigrid import IGNORE_INDEX
 
 Float = NDArray[np.float32]
@@ -204,73 +206,127 @@ def _rounded(means: NDArray) -> NDArray:
     return np.where(np.isnan(means), IGNORE_INDEX, np.rint(means))
 
 
-def block_labels(
-    index: NDArray[np.unsignedinteger[Any]], classes: UInt8, factors: Iterable[int], how: str = "majority",
-    n_threads: int = 1,
-) -> dict[int, UInt8]:  # fmt: skip
-    """Labels of blocks, for each factor.
+def block_any(flags: NDArray[np.bool_], factors: Iterable[int], n_threads: int = 1) -> dict[int, NDArray[np.bool_]]:
+    """Whether any pixel of a block is set, for each factor.
 
     Args:
-        index: unsigned [H, W], a row of `classes` for each pixel.
-        classes: uint8 [N, C], the classes of C charts; 255 = masked.
+        flags: bool [H, W].
+        factors, n_threads: as in `block_means`.
+
+    Returns:
+        factor -> bool [H // factor, W // factor].
+    """
+    shape = (flags.shape[0], flags.shape[1])
+    steps = sorted(set(factors))
+    out = {factor: np.empty(coarse_shape(shape, factor), bool) for factor in steps}
+
+    def work(window: tuple[slice, slice], group: list[int]) -> dict[int, NDArray]:
+        folded = {1: flags[window]}
+        for factor, parent in parents(group).items():
+            folded[factor] = _fold(folded[parent], factor // parent, np.logical_or, bool)
+        return {factor: folded[factor] for factor in group}
+
+    _by_window(shape, steps, work, out, n_threads)
+    return out
+
+
+def block_charts(
+    chart: IndexedChart, factors: Iterable[int], how: str = "majority", n_threads: int = 1
+) -> dict[int, IndexedChart]:
+    """A chart on blocks, for each factor: the labels by `how`, chart by chart, and the polygon that they are of.
+
+    A block's row is that of the polygon with most pixels in it, the lower row on a tie, among those that have all three
+    labels of the block; where none has, as the votes came from several polygons, that of the combination of labels.
+
+    Args:
+        chart: of H x W pixels.
         how: `majority`, the most frequent class among the labelled pixels, the lower class on a tie, and 255 where none
             is labelled; `nearest`, the pixel at the centre (the lower right of the four where the factor is even);
             `maximum`, so that a masked pixel masks the block: the rule of the ready-to-train files.
         factors, n_threads: as in `block_means`.
 
     Returns:
-        factor -> uint8 [C, H // factor, W // factor].
+        factor -> chart of H // factor x W // factor blocks.
     """
+    index, classes = chart.index, chart.classes
     shape = (index.shape[0], index.shape[1])
     steps = sorted(set(factors))
-    out = {factor: np.empty((classes.shape[1], *coarse_shape(shape, factor)), np.uint8) for factor in steps}
+    dtype = np.min_scalar_type(len(classes) - 1)
+    out = {factor: np.empty(coarse_shape(shape, factor), dtype) for factor in steps}
+    charts = {factor: replace(chart, index=rows) for factor, rows in out.items()}
     if how == "nearest":
         for factor, target in out.items():
-            rows, columns = target.shape[1:]
-            centres = index[factor // 2 :: factor, factor // 2 :: factor][:rows, :columns]
-            target[...] = _planes(classes, centres)
-        return out
-    resolve = {"majority": _vote, "maximum": _largest}[how]
+            rows, columns = target.shape
+            target[...] = index[factor // 2 :: factor, factor // 2 :: factor][:rows, :columns]
+        return charts
+    vote = _Vote(chart, {"majority": _most_frequent, "maximum": _largest}[how])
 
     def work(window: tuple[slice, slice], group: list[int]) -> dict[int, NDArray]:
         pixels = index[window]
         lowest, highest = {1: pixels}, {1: pixels}
-        labels = {}
+        result = {}
         for factor, parent in parents(group).items():
             lowest[factor] = _fold(lowest[parent], factor // parent, np.minimum, index.dtype)
             highest[factor] = _fold(highest[parent], factor // parent, np.maximum, index.dtype)
-            labels[factor] = _planes(classes, lowest[factor])
+            result[factor] = lowest[factor].astype(dtype)
             # Nearly all blocks lie in a single polygon; only the others need a vote.
             mixed = lowest[factor] != highest[factor]
             rows, columns = mixed.shape
             blocks = pixels[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
-            chosen = blocks.swapaxes(1, 2)[mixed].reshape(-1, factor * factor)
-            for plane, of_row in zip(labels[factor], classes.T, strict=True):
-                plane[mixed] = resolve(np.take(of_row, chosen), np.unique(of_row))
-        return labels
+            result[factor][mixed] = vote(blocks.swapaxes(1, 2)[mixed].reshape(-1, factor * factor))
+        return result
 
     _by_window(shape, steps, work, out, n_threads)
-    return out
+    return charts
 
 
-def _planes(classes: UInt8, index: NDArray[np.unsignedinteger[Any]]) -> UInt8:
-    """uint8 [C, h, w]: the classes of an index raster [h, w]."""
-    rows = index.astype(np.intp)
-    return np.stack([np.take(of_row, rows) for of_row in classes.T])
+class _Vote:
+    """The row of blocks by the rows of their pixels; see `block_charts`.
 
-
-def _vote(pixels: UInt8, classes: UInt8) -> UInt8:
-    """The most frequent class in each row of [N, pixels], the lower class on a tie; 255 where all are masked.
-
-    classes: those that may occur, ascending.
+    Args:
+        chart: whose rows these are.
+        resolve: the label of blocks by those of their pixels.
     """
-    winner = np.full(len(pixels), IGNORE_INDEX, np.uint8)
+
+    def __init__(self, chart: IndexedChart, resolve: Callable[[NDArray, NDArray], NDArray]) -> None:
+        self._chart, self._resolve = chart, resolve
+        # What may occur, since each value costs time: without polygons, all combinations.
+        self._values = [np.unique(of_row[: chart.nothing + 1 if chart.nothing else None]) for of_row in chart.classes.T]
+        self._combinations = combination(chart.classes.T)
+
+    def __call__(self, pixels: NDArray[np.unsignedinteger[Any]]) -> NDArray:
+        """unsigned [N, pixels] -> [N]."""
+        planes = np.stack([
+            self._resolve(np.take(of_row, pixels), values)
+            for of_row, values in zip(self._chart.classes.T, self._values, strict=True)
+        ])  # fmt: skip
+        wanted = combination(planes)
+        rows = self._chart.nothing + wanted.astype(np.intp)
+        if not self._chart.nothing:
+            return rows
+        fits = np.take(self._combinations, pixels) == wanted[:, None]
+        none = len(self._combinations)
+        return _winners(np.where(fits, pixels.astype(np.min_scalar_type(none)), none), np.unique(pixels), rows)
+
+
+def _winners(pixels: NDArray, values: NDArray, otherwise: NDArray) -> NDArray:
+    """The most frequent of some values in each row of [N, pixels], the first on a tie; `otherwise`: where none is."""
+    winner = otherwise.copy()
     best = np.zeros(len(pixels), np.intp)
-    for value in classes[classes != IGNORE_INDEX]:
+    for value in values:
         votes = np.count_nonzero(pixels == value, axis=1)
         wins = votes > best
         winner[wins], best[wins] = value, votes[wins]
     return winner
+
+
+def _most_frequent(pixels: UInt8, classes: UInt8) -> UInt8:
+    """The most frequent class in each row of [N, pixels], the lower class on a tie; 255 where all are masked.
+
+    classes: those that may occur, ascending.
+    """
+    masked = np.full(len(pixels), IGNORE_INDEX, np.uint8)
+    return _winners(pixels, classes[classes != IGNORE_INDEX], masked)
 
 
 def _largest(pixels: UInt8, classes: UInt8) -> UInt8:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -33,8 +33,10 @@ from arcticseg.errors import ConfigError, need
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.segmenter import Segmenter
 from arcticseg.models.weights import facts_of, load_encoder, load_weights
+from arcticseg.run import inherit
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import weights_file
+from arcticseg.run.migrate import stored
 from arcticseg.tasks.segment import Segment
 from arcticseg.tasks.task import Task
 from arcticseg.tracking import make_trackers
@@ -137,22 +139,30 @@ def metadata_of(
     }
 
 
-def initialise(cfg: RunConfig, model: nn.Module) -> None:
+def initialise(cfg: RunConfig, model: nn.Module, sets: Sequence[ShardSet], report: Callable[[str], None]) -> None:
     """Start the encoder from the weights that `model.init_from` names.
 
+    Args:
+        sets: that the run trains on.
+        report: is told what differs from the run that the weights come from, and may be meant.
+
     Raises:
-        ConfigError: they do not fit.
+        ConfigError: they do not fit, or the encoder would compute something else with them.
     """
-    if cfg.model.init_from is not None:
-        path = weights_file(Path(cfg.model.init_from))
-        weights, metadata = load_weights(path)
-        theirs = config.build(DataConfig, facts_of(path, metadata)["config"]["data"])
-        if (theirs.names, theirs.valid_plane) != (cfg.data.names, cfg.data.valid_plane):
-            raise ConfigError(
-                f"key 'data.channels' is {list(cfg.data.channels)} (valid_plane {cfg.data.valid_plane}); {path} was "
-                f"trained with {list(theirs.channels)} ({theirs.valid_plane}); set the same"
-            )
-        load_encoder(model, weights, path)
+    if cfg.model.init_from is None:
+        return
+    path = weights_file(Path(cfg.model.init_from))
+    weights, metadata = load_weights(path)
+    facts = facts_of(path, metadata)
+    theirs = config.build(RunConfig, stored(facts["config"]))
+    # Tensors first: a name or shape that differs says more than a key.
+    load_encoder(model, weights, path)
+    inherit.check_encoder(theirs, cfg, str(path))
+    statistics = statistics_of(cfg, sets)
+    for text in inherit.odd_inputs(theirs, cfg, str(path)):
+        report(text)
+    for text in inherit.odd_facts(facts, statistics, sets[0].manifest.tile, str(path)):
+        report(text)
 
 
 def statistics_of(cfg: RunConfig, sets: Sequence[ShardSet]) -> dict[str, tuple[float, float]]:

@@ -102,7 +102,7 @@ def _train(
     share = build.share_of(cfg, ranks)
     torch.set_num_threads(_threads(cfg, ranks))
     saved = None if start.folder is None else Checkpoint.open(start.folder)
-    task, engine = _engine(cfg, tile, ranks, saved)
+    task, engine = _engine(cfg, sets, ranks, saved)
     dtype, cuda = DTYPES[cfg.engine.precision], ranks.device.type == "cuda"
     step = DeepSpeedStep(engine, task, dtype, ranks.world_size, cfg.optim.clip)
     loader = build.loader_of(cfg, selection, tile, share, pin_memory=cuda)
@@ -176,6 +176,10 @@ def _warn(text: str) -> None:
     print(f"arcticseg: warning: {shown(text)}", file=sys.stderr, flush=True)
 
 
+def _ignore(_: str) -> None:
+    """Rank 0 says it."""
+
+
 def _start_of(cfg: RunConfig, resume: bool, changed: Sequence[str]) -> Start:
     """What to begin with."""
     out = Path(cfg.out)
@@ -219,11 +223,11 @@ def _threads(cfg: RunConfig, ranks: Ranks) -> int:
     return cfg.engine.threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size)
 
 
-def _engine(cfg: RunConfig, tile: int, ranks: Ranks, saved: Checkpoint | None) -> tuple[Task, Any]:
+def _engine(cfg: RunConfig, sets: Sequence[ShardSet], ranks: Ranks, saved: Checkpoint | None) -> tuple[Task, Any]:
     """Task and DeepSpeed engine, with the weights to begin with."""
-    model: nn.Module = build.build_model(cfg, tile)
+    model: nn.Module = build.build_model(cfg, sets[0].manifest.tile)
     if saved is None:
-        build.initialise(cfg, model)
+        build.initialise(cfg, model, sets, _warn if ranks.is_main else _ignore)
     task = build.build_task(cfg, model)
     if cfg.engine.compile:
         task.compile(dynamic=False)

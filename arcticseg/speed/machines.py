@@ -69,8 +69,8 @@ LOADER: Mapping[int, float] = {4: 6500.0, 8: 10100.0, 14: 13600.0}
 def measured() -> list[dict[str, Any]]:
     """The rows: GPU, source, config, overrides, batch, loop (`bare` or `trainer`), compiled, samples_per_s.
 
-    Where memory was measured, too, `memory_gb`; `held_gb`: what the loop held besides network, optimiser and today's inputs. `optimiser_bytes`: of a parameter, for
-    weights and optimiser, the gradient apart.
+    Where memory was measured, too, `memory_gb`; `held_gb`: what the loop held besides network, optimiser and today's
+    inputs. `optimiser_bytes`: of a parameter, for weights and optimiser, the gradient apart.
     """
     text = (files(__package__) / "rows.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]

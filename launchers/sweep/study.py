@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,15 +35,13 @@ from arcticseg.errors import ConfigError
 from arcticseg.run import config as run_config
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import differences, finished, no_effect
+from arcticseg.run.inherit import check_encoder, odd_inputs
 from launchers.imports import absolute
 
 Phase = Literal["pretrain", "finetune"]
 # In the order that they run in.
 PHASES: tuple[Phase, ...] = ("pretrain", "finetune")
 _TASKS: dict[Phase, str] = {"pretrain": "pretrain", "finetune": "segment"}
-
-# The encoder must be the same before and after pretraining, except for these of its keys.
-_OWN = ("drop_path",)
 
 
 @dataclass(frozen=True)
@@ -308,7 +307,10 @@ class _Source:
         accumulation_steps(cfg.engine, resources.ranks, pairs=cfg.data.augment.cutmix > 0)
         cfg = _absolute(cfg)
         if first is not None:
-            _check_fits(cfg, first)
+            source = f"pretraining '{first.name}'"
+            check_encoder(first.config, cfg, source)
+            for text in odd_inputs(first.config, cfg, source):
+                warnings.warn(f"{phase} '{name}': {text}", stacklevel=2)
         threads = cfg.engine.threads or max(1, resources.cpus // resources.ranks)
         return dataclasses.replace(
             cfg,
@@ -320,19 +322,6 @@ class _Source:
 def _last(parts: Sequence[Mapping[str, Any]], key: str) -> Any:
     """The value that the last of the parts with a key gives it; None where no part has it."""
     return next((keys[key] for keys in reversed(parts) if key in keys), None)
-
-
-def _check_fits(cfg: RunConfig, first: Trial) -> None:
-    """Raise ConfigError where the encoder of the pretraining is not that of the fine-tuning."""
-    theirs = first.config
-    encoders = differences(theirs.model.encoder, cfg.model.encoder)
-    changed = [(f"model.encoder.{key}", before, now) for key, before, now in encoders if key not in _OWN]
-    if cfg.data.valid_plane != theirs.data.valid_plane:
-        changed.append(("data.valid_plane", theirs.data.valid_plane, cfg.data.valid_plane))
-    if cfg.data.names != theirs.data.names:
-        changed.append(("data.channels", list(theirs.data.channels), list(cfg.data.channels)))
-    for key, before, now in changed:
-        raise ConfigError(f"key '{key}' is {now!r}; pretraining '{first.name}' has {before!r}: set the same")
 
 
 def _absolute(cfg: RunConfig) -> RunConfig:

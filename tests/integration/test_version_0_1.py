@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import torch
 
 from arcticseg.products.predictor import load_predictor
 from launchers.status import ERROR_PREFIX, USER_ERROR
+from shards.build import build
+from shards.part import BuildConfig
+from shards.simulate import simulate_scene
+from tests.archive import quiet
 from tests.training import lines, start, train
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "version_0_1"
@@ -27,10 +32,32 @@ def test_weights_give_the_outputs_that_version_0_1_gave(network: str) -> None:
         np.testing.assert_allclose(output.numpy(), expected[f"{network}_{chart}"], rtol=1e-5, atol=1e-6)
 
 
-def test_a_checkpoint_is_refused_in_one_line_that_names_it(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of today with the tiles of those that version 0.1 trained on, which today's program does not read."""
+    config = json.loads((FIXTURE / "shards" / "manifest.json").read_text())["builder"]["config"]
+    scene = simulate_scene(tmp_path_factory.mktemp("scenes"), index=1, seed=0, size=700)
+    out = tmp_path_factory.mktemp("built") / "shards"
+    build({"train": [scene]}, out, BuildConfig(tile=config["tile"], factors=tuple(config["factors"])), report=quiet)
+    return out
+
+
+def test_shards_are_refused_in_one_line_that_says_how_to_build_them(tmp_path: Path) -> None:
+    settings = [f"data.shards={FIXTURE / 'shards'}", f"out={tmp_path / 'run'}"]
+    process = start(str(FIXTURE / "vit" / "config.yaml"), settings)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == USER_ERROR
+    (error,) = (line for line in printed.splitlines() if line.startswith(ERROR_PREFIX))
+    assert f"{FIXTURE / 'shards'}" in error
+    assert "schema version 2, this program reads 3" in error
+    assert "arcticseg shards build SCENES --out" in error
+    assert "Traceback" not in printed
+
+
+def test_a_checkpoint_is_refused_in_one_line_that_names_it(tmp_path: Path, shards: Path) -> None:
     run = tmp_path / "vit"
     shutil.copytree(FIXTURE / "vit", run)
-    arguments = [f"data.shards={FIXTURE / 'shards'}", f"out={run}"]
+    arguments = [f"data.shards={shards}", f"out={run}"]
     process = start(str(run / "config.yaml"), arguments, resume=True)
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == USER_ERROR
@@ -41,5 +68,5 @@ def test_a_checkpoint_is_refused_in_one_line_that_names_it(tmp_path: Path) -> No
     # Its own config and weights are read, as the message says.
     settings = ["steps=1", "data.label_fraction=1.0", f"model.init_from={FIXTURE / 'vit_last.safetensors'}"]
     again = tmp_path / "again"
-    train(str(run / "config.yaml"), [f"data.shards={FIXTURE / 'shards'}", f"out={again}", *settings])
+    train(str(run / "config.yaml"), [f"data.shards={shards}", f"out={again}", *settings])
     assert [line["step"] for line in lines(again, "train")] == [1]

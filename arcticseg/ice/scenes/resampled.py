@@ -29,6 +29,8 @@ from arcticseg.ice.scenes.scene import Float, Scene, coarse_cells
 _MIN_VALID = 0.5
 # Pixels along an edge without which there is no scene.
 _LEAST_EDGE = 2
+# Share of the last pixel that may lie beyond the file's, since sides are measured.
+_OVERHANG = 0.01
 # Lines made at once.
 _BAND = 256
 
@@ -139,7 +141,7 @@ class ResampledScene(Scene):
         self.satellite, self.orbit, self.denoising = source.satellite, source.orbit, source.denoising
         self.notes, self.threads, self.pixel_spacing = source.notes, source.threads, wanted
         ratios = [wanted / side for side in sides]
-        edges = [int(n / ratio + 1e-9) for n, ratio in zip(source.shape, ratios, strict=True)]
+        edges = [int(n / ratio + _OVERHANG) for n, ratio in zip(source.shape, ratios, strict=True)]
         if min(edges) < _LEAST_EDGE:
             raise SceneError(
                 f"{source.path}: {source.shape[0]} x {source.shape[1]} pixels of {sides[0]:.2f} x {sides[1]:.2f} m "

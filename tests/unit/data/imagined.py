@@ -10,6 +10,7 @@ import pyproj
 
 from arcticseg.ice.channels import CHANNELS, COARSE
 from arcticseg.ice.geo import GeoGrid
+from arcticseg.ice.indexed import index_planes
 from arcticseg.ice.layers import Layers
 from tests import scenes
 
@@ -40,9 +41,9 @@ def layers_of(shape: tuple[int, int] = (400, 420), factor: int = 3, seed: int = 
         simulated=True,
         sar={"hh": hh, "hv": hv},
         distance=random.integers(0, 42, (rows, columns)).astype(np.uint8),
-        labels=np.stack([random.integers(0, n, (rows, columns)) for n in (11, 6, 7)]).astype(np.uint8),
+        chart=index_planes(np.stack([random.integers(0, n, (rows, columns)) for n in (11, 6, 7)]).astype(np.uint8)),
         coarse=coarse.astype(np.float32),
-        geo=GeoGrid(lines, samples, latitude, longitude, np.tile(20 + samples / 20, (21, 1))),
+        geo=GeoGrid(lines, samples, latitude, longitude, np.tile(20 + samples / 400, (21, 1))),
     )
 
 

@@ -39,7 +39,7 @@ def test_round_trip(row: int, col: int) -> None:
 
 
 def test_round_trip_without_chart_and_weather() -> None:
-    layers = replace(layers_of(), labels=None, coarse=np.zeros((20, 0, 0), np.float32), time=None, ice_service=None)
+    layers = replace(layers_of(), chart=None, coarse=np.zeros((20, 0, 0), np.float32), time=None, ice_service=None)
     tile = cut(layers, 3, 4, SIZE)
     assert tile.lab is None
     assert tile.class_counts() == {}
@@ -71,9 +71,9 @@ def test_metadata_is_plain_json() -> None:
         ("lab.zst", b"", r"member lab\.zst "),
         ("geo.bin", b"\0" * 12, r"member geo\.bin "),
         ("aux.b2", b"", r"member aux\.b2 "),
-        ("json", b'{"schema": 2}', "member json .*size"),
-        ("json", b'{"schema": 2, "size": [64, 64]}', "member json .*KeyError"),
-        ("json", b'{"schema": 99}', "schema version 99, .* 2;"),
+        ("json", b'{"schema": 3}', "member json .*size"),
+        ("json", b'{"schema": 3, "size": [64, 64]}', "member json .*KeyError"),
+        ("json", b'{"schema": 99}', "schema version 99, .* 3; .* arcticseg shards build"),
     ],
 )
 def test_damaged_members_are_named(member: str, change: bytes | None, message: str) -> None:

@@ -127,7 +127,7 @@ def test_positions_are_kept_to_within_ten_metres(factor: int) -> None:
         _, _, distance = ellipsoid.inv(longitude, latitude, *true)
         assert distance.max() < 10
         incidence = np.einsum("ri,ij,sj->rs", rows, tile.geo[2], columns)
-        np.testing.assert_allclose(incidence, np.tile(20 + sample / 20, (size, 1)), atol=1e-2 * 5)
+        np.testing.assert_allclose(incidence, np.tile(20 + sample / 400, (size, 1)), atol=1e-2 * 5)
         assert max(tile.geo.shape[1:]) <= math.ceil(size * factor / 500) + 2
 
 

@@ -51,7 +51,7 @@ def test_a_damaged_sample_is_an_error_of_all_ranks(folder: Path, monkeypatch: py
     monkeypatch.setattr("arcticseg.data.sample.SCHEMA_VERSION", 99)
     assert loader.step() == []
     assert loader.trouble
-    with pytest.raises(ShardError, match=r"schema version 2, .* 99"):
+    with pytest.raises(ShardError, match=r"schema version 3, .* 99"):
         loader.settle(lambda value: [None, value])
 
 

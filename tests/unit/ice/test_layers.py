@@ -67,6 +67,8 @@ def test_layers_of_a_raw_scene(tmp_path: Path) -> None:
     assert chart is not None
     for factor, shape in ((2, (300, 325)), (5, (120, 130))):
         layers = by_factor[factor]
+        labels = layers.labels
+        assert labels is not None
         assert layers.shape == shape
         assert (layers.scene, layers.step, layers.pixel_spacing) == (scenes.RAW_NAME, factor, 40 * factor)
         assert (layers.ice_service, layers.simulated) == ("cis", False)
@@ -80,10 +82,11 @@ def test_layers_of_a_raw_scene(tmp_path: Path) -> None:
                     expected = 10 * math.log10(sum(10 ** (value / 10) for value in valid) / len(valid))
                 assert layers.sar[polarisation][i, j] == pytest.approx(expected, abs=1e-4, nan_ok=True)
             assert layers.distance[i, j] == np.rint(variables["distance_map"][1][block].mean())
-            assert layers.labels is not None
-            for plane, pixels in zip(layers.labels, chart[(slice(None), *block)], strict=True):
+            for plane, pixels in zip(labels, chart[(slice(None), *block)], strict=True):
                 known, votes = np.unique(pixels[pixels != 255], return_counts=True)
-                assert plane[i, j] == (known[votes.argmax()] if len(known) else 255)
+                voted = known[votes.argmax()] if len(known) else 255
+                no_sar = any(np.isnan(layers.sar[name][i, j]) for name in ("hh", "hv"))
+                assert plane[i, j] == (255 if no_sar else voted)
         np.testing.assert_array_equal(layers.coarse, np.stack([variables[n][1] for n in COARSE]).astype(np.float32))
         np.testing.assert_array_equal(layers.valid, np.isfinite(layers.sar["hh"]) | np.isfinite(layers.sar["hv"]))
 
@@ -123,6 +126,22 @@ def test_labels_are_reduced_as_the_config_says(how: str) -> None:
         "majority": [np.bincount(plane[plane != 255]).argmax() for plane in block],
     }[how]
     np.testing.assert_array_equal(layers.labels[:, 1, 2], expected)
+
+
+def test_a_pixel_without_backscatter_has_no_label() -> None:
+    """As in the official labels: it needs each polarisation that the scene has; zero power is data."""
+    hh, hv = (np.full((4, 6), -15, np.float32) for _ in range(2))
+    hh[:, 0], hv[:, 1], hh[:, 2], hh[:3, 3] = np.nan, np.nan, -np.inf, np.nan
+    expected = np.array([[True, True, False, True, False, False]] * 3 + [[True, True, False, False, False, False]])
+    for both in (hv, None, np.full((4, 6), np.nan, np.float32)):
+        scene = MadeScene(hh, both)
+        scene.labels = np.full((3, 4, 6), 2, np.uint8)
+        (layers,) = read_layers(scene, [1])
+        assert layers.labels is not None
+        only_hh = expected & ([[True, False, False, True, False, False]] if both is not hv else True)
+        for plane in layers.labels:
+            np.testing.assert_array_equal(plane == 255, only_hh)
+        assert not (layers.labels != 255).any(axis=0)[~layers.valid].any()
 
 
 def test_averages_and_shares_are_as_the_config_says() -> None:

@@ -8,6 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from arcticseg.ice import resample
+from arcticseg.ice.indexed import COMBINATIONS, IndexedChart, index_planes
+from arcticseg.ice.partials import PolygonRow
 
 SHAPES = [((12, 20), 2), ((13, 22), 3), ((41, 37), 10), ((300, 9), 2), ((7, 5), 1)]
 FACTORS = tuple(range(1, 11))
@@ -65,11 +67,20 @@ def mean_of_pixels(pixels: np.ndarray, least: int) -> np.ndarray:
 
 
 def by_bytes(labels: np.ndarray, factor: int, how: str) -> np.ndarray:
-    """`block_labels` of a single plane of labels."""
-    every = np.arange(256, dtype=np.uint8)[:, None]
-    planes = resample.block_labels(labels, every, [factor], how)[factor]
+    """`block_charts` of a single plane of labels, which is all three of a chart whose polygons are single classes."""
+    planes = resample.block_charts(chart_of(labels), [factor], how)[factor].planes()
     assert planes.dtype == np.uint8
+    np.testing.assert_array_equal(planes[0], planes[1])
     return planes[0]
+
+
+def chart_of(index: np.ndarray, classes: np.ndarray | None = None) -> IndexedChart:
+    """A chart of polygons 0, 1, ... (255: none), whose classes uint8 [P, 3] are 0 to 5 by default."""
+    if classes is None:
+        classes = np.repeat(np.arange(6, dtype=np.uint8)[:, None], 3, axis=1)
+    rows = np.where(index == 255, len(classes), index).astype(np.uint8)
+    table = tuple(PolygonRow(tuple(row)) for row in classes.tolist())
+    return IndexedChart(rows, np.vstack([classes, COMBINATIONS]), table)
 
 
 @pytest.mark.parametrize(("shape", "factor"), SHAPES)
@@ -118,7 +129,8 @@ def test_a_pyramid_equals_the_factors_alone(
         means = resample.block_means(values, factors, min_valid, n_threads=n_threads)
         power = resample.block_means_db(zero, factors, min_valid, n_threads=n_threads)
         labels = {
-            how: resample.block_labels(index, classes, factors, how, n_threads) for how in ("majority", "maximum")
+            how: resample.block_charts(chart_of(index, classes), factors, how, n_threads)
+            for how in ("majority", "maximum")
         }
     assert set(means) == set(power) == set(labels["majority"]) == set(labels["maximum"]) == factors
     for factor in factors:
@@ -129,7 +141,7 @@ def test_a_pyramid_equals_the_factors_alone(
             expected = 10 * np.log10(mean_of_pixels(10 ** (pixels_of(zero, factor) / 10), least))
         np.testing.assert_allclose(power[factor], expected, rtol=1e-5, atol=1e-5)
         for plane, of_row, largest in zip(
-            labels["majority"][factor], classes.T, labels["maximum"][factor], strict=True
+            labels["majority"][factor].planes(), classes.T, labels["maximum"][factor].planes(), strict=True
         ):
             pixels = pixels_of(of_row[index], factor)
             votes = np.stack([(pixels == value).sum(axis=-1) for value in range(5)])
@@ -212,10 +224,69 @@ def test_maximum_lets_the_masked_pixel_win(shape: tuple[int, int], factor: int) 
 
 @pytest.mark.parametrize(("shape", "factor"), SHAPES)
 def test_nearest_is_the_centre(shape: tuple[int, int], factor: int) -> None:
-    labels = np.random.default_rng(3).integers(0, 250, shape).astype(np.uint8)
+    labels = np.random.default_rng(3).integers(0, 6, shape).astype(np.uint8)
     centre = factor // 2
     expected = blocks(labels, factor, lambda block: block[centre * factor + centre])
     np.testing.assert_array_equal(by_bytes(labels, factor, "nearest"), expected)
+
+
+def polygon_of(pixels: list[int], labels: tuple[int, ...], classes: list[tuple[int, ...]]) -> int | None:
+    """The polygon with most pixels, the lower number on a tie, of those that have these labels; None: none has."""
+    votes = Counter(pixel for pixel in pixels if classes[pixel] == labels)
+    return min(votes, key=lambda polygon: (-votes[polygon], polygon), default=None)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    factors=st.sets(st.integers(1, 9), min_size=1, max_size=4),
+    how=st.sampled_from(["majority", "maximum", "nearest"]),
+    seed=st.integers(0, 1000),
+)
+def test_the_polygon_of_a_block_has_the_labels_of_the_block(
+    shape: tuple[int, int], factors: set[int], how: str, seed: int
+) -> None:
+    """Pixel by pixel; several polygons have the same labels, and in some blocks no polygon has the block's."""
+    random = np.random.default_rng(seed)
+    index = random.integers(0, 6, shape).astype(np.uint8)
+    index[random.random(shape) < 0.3] = 255
+    index[: shape[0] // 2][random.random((shape[0] // 2, shape[1])) < 0.6] = 2
+    classes = random.integers(0, 3, (6, 3)).astype(np.uint8)
+    classes[random.random((6, 3)) < 0.3] = 255
+    classes[5] = classes[2]
+    chart = chart_of(index, classes)
+    triples = [*map(tuple, classes.tolist()), (255, 255, 255)]
+    for factor, reduced in resample.block_charts(chart, factors, how, n_threads=2).items():
+        for (i, j), row in np.ndenumerate(reduced.index):
+            block = chart.index[i * factor : (i + 1) * factor, j * factor : (j + 1) * factor].ravel().tolist()
+            centre = block[factor // 2 * factor + factor // 2]
+            labels = tuple(
+                {"majority": vote_of, "maximum": max}[how](np.array([triples[pixel][k] for pixel in block]))
+                if how != "nearest"
+                else triples[centre][k]
+                for k in range(3)
+            )
+            assert tuple(reduced.classes[row].tolist()) == labels
+            polygon = centre if how == "nearest" else polygon_of(block, labels, triples)
+            assert row == polygon if polygon is not None else row >= len(classes)
+            assert reduced.row(row).label == labels
+
+
+@pytest.mark.parametrize("how", ["majority", "maximum", "nearest"])
+def test_a_chart_of_classes_alone_votes_in_the_same_way(how: str) -> None:
+    random = np.random.default_rng(5)
+    planes = np.stack([random.integers(0, n, (41, 37)) for n in (4, 3, 5)]).astype(np.uint8)
+    planes[random.random(planes.shape) < 0.3] = 255
+    reduced = resample.block_charts(index_planes(planes), [3], how)[3]
+    for plane, labels in zip(reduced.planes(), planes, strict=True):
+        of_block = {"majority": vote_of, "maximum": max, "nearest": lambda block: block[4]}[how]
+        np.testing.assert_array_equal(plane, blocks(labels, 3, of_block))
+
+
+@pytest.mark.parametrize(("shape", "factor"), SHAPES)
+def test_any_pixel_of_a_block(shape: tuple[int, int], factor: int) -> None:
+    flags = np.random.default_rng(6).random(shape) < 0.1
+    np.testing.assert_array_equal(resample.block_any(flags, [factor])[factor], blocks(flags, factor, any))
 
 
 @pytest.mark.parametrize(("shape", "factor"), SHAPES)

@@ -68,7 +68,7 @@ def layers_of(hh: NDArray[np.floating], factor: int) -> Layers:
         simulated=False,
         sar={"hh": hh.astype(np.float32), "hv": np.full(hh.shape, np.nan, np.float32)},
         distance=np.full(hh.shape, 255, np.uint8),
-        labels=None,
+        chart=None,
         coarse=np.zeros((20, 0, 0), np.float32),
         geo=GeoGrid(
             ends, ends, np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[0.0, 1.0], [0.0, 1.0]]), np.full((2, 2), 30.0)

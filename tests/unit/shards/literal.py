@@ -190,6 +190,10 @@ def tiles_of(path: Path, tile: int, factors: tuple[int, ...]) -> dict[tuple[int,
             average = mean(scene.zones, k, 0)
             distance = np.where(np.isnan(average), 255, np.rint(average))
         labels = None if scene.charts is None else np.stack([majority(plane, k) for plane in scene.charts])
+        # A pixel without backscatter has no label: it needs each polarisation that has any data.
+        lost = [np.isnan(values) for values in decibels.values() if not np.isnan(values).all()]
+        if labels is not None and lost:
+            labels[:, np.logical_or.reduce(lost)] = 255
         for row in steps(rows, tile):
             for column in steps(columns, tile):
                 window = np.s_[row : row + tile, column : column + tile]

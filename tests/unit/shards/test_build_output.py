@@ -86,7 +86,7 @@ def test_stock_webdataset_reads_every_sample_and_member(built: Path) -> None:
         assert set(seen) == set(expected)
         for key, entry in expected.items():
             names = {"aux.b2", "dist.zst", "geo.bin", "hh.b2", "hv.b2", "json"}
-            names |= {"lab.zst"} if entry.labelled else set()
+            names |= {"lab.zst", "aux_poly.zst"} if entry.labelled else set()
             assert {name for name in seen[key] if not name.startswith("__")} == names
 
 

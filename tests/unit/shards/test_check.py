@@ -139,7 +139,7 @@ def test_an_index_that_lacks_a_sample_is_named(shards: Path) -> None:
 
 
 def test_a_damaged_index_is_named(shards: Path) -> None:
-    for text in ("{", "[]", '{"schema": 2, "shard": "train-000000.tar", "samples": [1]}', '{"schema": 9}'):
+    for text in ("{", "[]", '{"schema": 3, "shard": "train-000000.tar", "samples": [1]}', '{"schema": 9}'):
         (shards / "train-000000.json").write_text(text)
         (problem,) = check(shards)
         assert "train-000000.json: " in problem

@@ -29,7 +29,7 @@ def test_ranges_are_what_webdataset_writes(scene_file: Path) -> None:
         (layers,) = read_layers(scene, [3])
     expected, ranges = io.BytesIO(), b""
     with webdataset.TarWriter(expected, encoder=False, mtime=0) as writer:
-        for layer in (layers, replace(layers, labels=None)):
+        for layer in (layers, replace(layers, chart=None)):
             for tile in cut_tiles(layer, CONFIG):
                 members = sample.encode(tile)
                 writer.write({"__key__": tile.key, **members})

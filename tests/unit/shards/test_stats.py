@@ -91,7 +91,7 @@ def layers_of(seed: int, factor: int, size: int) -> Layers:
         simulated=True,
         sar=sar,
         distance=distance,
-        labels=None,
+        chart=None,
         coarse=coarse,
         geo=GeoGrid(line, line, *places),
     )

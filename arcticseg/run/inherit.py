@@ -1,0 +1,84 @@
+"""What an encoder computes depends on more than its tensors: what must be as it was when its weights were learnt.
+
+Heads, channels, statistics and spacing change no tensor's shape, so weights load into a network that computes something
+else. Trainings (`model.init_from`) and sweeps ask the same two functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from arcticseg.errors import ConfigError
+from arcticseg.run.config import RunConfig
+from arcticseg.run.folder import differences
+
+# Keys of an encoder that matter while it learns only.
+_TRAINING_ONLY = ("drop_path",)
+# Means that differ by more than this share of a standard deviation, or standard deviations by more, are told.
+_CLOSE = 0.05
+
+Statistics = Mapping[str, Sequence[float]]
+
+
+def check_encoder(before: RunConfig, now: RunConfig, source: str) -> None:
+    """Refuse an encoder that would compute something else with the weights of another run.
+
+    Args:
+        before: config of the run that the weights come from.
+        source: its name, for the message.
+
+    Raises:
+        ConfigError: a key of the encoder, or its channels, differ.
+    """
+    changed = [
+        (f"model.encoder.{key}", theirs, ours)
+        for key, theirs, ours in differences(before.model.encoder, now.model.encoder)
+        if key not in _TRAINING_ONLY
+    ]
+    if before.data.names != now.data.names:
+        changed.append(("data.channels", list(before.data.channels), list(now.data.channels)))
+    if before.data.valid_plane != now.data.valid_plane:
+        changed.append(("data.valid_plane", before.data.valid_plane, now.data.valid_plane))
+    if changed:
+        key, theirs, ours = changed[0]
+        raise ConfigError(f"key '{key}' is {ours!r}; {source} has {theirs!r}: set the same")
+
+
+def odd_inputs(before: RunConfig, now: RunConfig, source: str) -> Iterator[str]:
+    """Sentences about inputs that differ, by config, from those that an encoder has learnt from."""
+    if before.data.statistics != now.data.statistics:
+        yield (
+            f"key 'data.statistics' is '{now.data.statistics}', so inputs are normalised otherwise than for {source} "
+            f"('{before.data.statistics}'); set the same unless that is meant"
+        )
+    if before.data.factors and now.data.factors and set(now.data.factors) - set(before.data.factors):
+        yield (
+            f"key 'data.factors' is {list(now.data.factors)}; {source} has learnt from {list(before.data.factors)}, "
+            "so pixels have another size; add them to its factors unless that is meant"
+        )
+
+
+def odd_facts(facts: Mapping[str, Any], statistics: Statistics, tile: int, source: str) -> Iterator[str]:
+    """Sentences about what stands beside weights and differs from what a run has.
+
+    Args:
+        facts: what `models.weights.facts_of` gives.
+        statistics: channel -> mean and standard deviation of this run; empty: the published ones.
+        tile: edge of this run's tiles in pixels.
+    """
+    theirs: Statistics = facts["statistics"]
+    far = [name for name in statistics if name in theirs and not _is_close(theirs[name], statistics[name])]
+    if far:
+        (old_mean, old_std), (mean, std) = theirs[far[0]], statistics[far[0]]
+        yield (
+            f"statistics of the shards differ from those of {source} in {len(far)} channels ({far[0]}: mean "
+            f"{mean:.4g}, std {std:.4g}, before {old_mean:.4g}, {old_std:.4g}); set 'data.statistics' to published in "
+            "both"
+        )
+    if facts["tile"] != tile:
+        yield f"tiles have {tile} pixels; {source} has learnt from tiles of {facts['tile']}"
+
+
+def _is_close(before: Sequence[float], now: Sequence[float]) -> bool:
+    return abs(now[0] - before[0]) <= _CLOSE * before[1] and abs(now[1] - before[1]) <= _CLOSE * before[1]
