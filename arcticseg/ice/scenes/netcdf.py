@@ -21,8 +21,9 @@ from arcticseg.ice.scenes import hdf5
 from arcticseg.ice.scenes.access import reading
 from arcticseg.ice.scenes.names import facts_of, service_of
 from arcticseg.ice.scenes.numbers import Meaning, meaning
+from arcticseg.ice.scenes.planes import class_plane
 from arcticseg.ice.scenes.scene import DENOISING, Float, Scene, coarse_cells
-from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.sigrid import CHARTS
 from arcticseg.ice.simulated import is_simulated
 
 # The last zone of the distance map.
@@ -299,14 +300,8 @@ class RttScene(_NetcdfScene):
         planes = np.empty((len(CHARTS), *self.shape), np.uint8)
         for plane, name in zip(planes, CHARTS, strict=True):
             values, how = self._stored(name)
-            if not (how.plain and values.dtype == np.uint8):
-                values = np.nan_to_num(how.decode(values), nan=IGNORE_INDEX)
-            wrong = ~((values >= 0) & (values < N_CLASSES[name])) & (values != IGNORE_INDEX)
-            if values.dtype.kind == "f":
-                wrong |= values != np.rint(values)
-            if wrong.any():
-                raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, not a class; get the file again")
-            plane[...] = values
+            with _naming(self.path):
+                plane[...] = class_plane(values, how, name)
         return indexed.index_planes(planes)
 
 
