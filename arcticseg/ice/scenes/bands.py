@@ -32,10 +32,10 @@ _MEANING = dict.fromkeys(("db", "decibel", "decibels", "intensity_db"), "db") | 
 )  # fmt: skip
 _DB_WORD = re.compile(r"(?<![a-z])db(?![a-z])")
 
-# Tags that change what numbers mean, in lower case.
-_FILLS, _LIMITS = ("_fillvalue", "missing_value"), ("valid_range", "valid_min", "valid_max")
+# Tags that change what numbers mean; they count in any case.
+_FILLS, _LIMITS = ("_FillValue", "missing_value"), ("valid_range", "valid_min", "valid_max")
 _SCALING = ("scale_factor", "add_offset")
-_TAGS = (*_FILLS, *_LIMITS, *_SCALING, "_unsigned", "units")
+_TAGS = (*_FILLS, *_LIMITS, *_SCALING, "_Unsigned", "units")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def band_numbers(source: rasterio.DatasetReader, band: int, path: Path, units: s
             f"{where} holds {dtype}, not calibrated backscatter; calibrate it to sigma0 as float32 first, or set the "
             "scale, offset and unit (dB or linear) that its numbers have"
         )
-    unsigned = tags.get("_unsigned", "").lower()
+    unsigned = tags.get("_Unsigned", "").lower()
     if unsigned and (unsigned == "true") != dtype.startswith("u"):
         raise SceneError(f"{where} holds {dtype} with the tag _Unsigned = {unsigned}; write it in its own type")
     least, most = _limits(tags, where)
@@ -132,7 +132,7 @@ def band_numbers(source: rasterio.DatasetReader, band: int, path: Path, units: s
 
 
 def _tags(source: rasterio.DatasetReader, band: int) -> dict[str, str]:
-    """The tags that change what numbers mean, by name in lower case; the band's own win over the file's."""
+    """The tags that change what numbers mean, by name; the band's own win over the file's."""
     own = source.tags(band)
     names = {text.lower() for text in (own.get("NETCDF_VARNAME"), source.descriptions[band - 1]) if text}
     everywhere, of_variable = {}, {}
@@ -143,7 +143,8 @@ def _tags(source: rasterio.DatasetReader, band: int) -> dict[str, str]:
         elif variable in names:
             of_variable[attribute] = text
     merged: Mapping[str, str] = everywhere | of_variable | {key.lower(): text for key, text in own.items()}
-    return {name: str(merged[name]).strip() for name in _TAGS if str(merged.get(name, "")).strip()}
+    said = {name: str(merged.get(name.lower(), "")).strip() for name in _TAGS}
+    return {name: text for name, text in said.items() if text}
 
 
 def _unit(source: rasterio.DatasetReader, band: int, tags: Mapping[str, str], where: str) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 
 from arcticseg.errors import SceneError
@@ -108,8 +108,18 @@ def read_band(path: Path, band: int) -> tuple[NDArray[Any], NDArray[np.bool_] | 
     """
     with open_raster(path) as source:
         stored = source.read(band)
-        own = MaskFlags.per_dataset in source.mask_flag_enums[band - 1]
-        missing = source.read_masks(band) == 0 if own else None
+        # GDAL takes an alpha band for a mask only where it holds whole numbers.
+        alpha = [
+            number
+            for number, meaning in zip(source.indexes, source.colorinterp, strict=True)
+            if meaning == ColorInterp.alpha and number != band
+        ]
+        if alpha:
+            missing = source.read(alpha[0]) == 0
+        elif MaskFlags.per_dataset in source.mask_flag_enums[band - 1]:
+            missing = source.read_masks(band) == 0
+        else:
+            missing = None
     beside = path.with_name(f"{path.name}.msk")
     if beside.is_file():
         with open_raster(beside) as source:

@@ -29,6 +29,8 @@ from arcticseg.ice.scenes.scene import Float, Scene, coarse_cells
 _MIN_VALID = 0.5
 # Pixels along an edge without which there is no scene.
 _LEAST_EDGE = 2
+# Share of the last pixel that may lie beyond the file's, since sides are measured.
+_OVERHANG = 0.01
 # Lines made at once.
 _BAND = 256
 
@@ -133,13 +135,13 @@ class ResampledScene(Scene):
     """
 
     def __init__(self, source: Scene, sides: tuple[float, float], wanted: float) -> None:
-        self._source = source
+        self._source, self.kind = source, source.kind
         self.path, self.name, self.time, self.ice_service = source.path, source.name, source.time, source.ice_service
         self.simulated, self.polarisations, self.has_chart = source.simulated, source.polarisations, source.has_chart
         self.satellite, self.orbit, self.denoising = source.satellite, source.orbit, source.denoising
         self.notes, self.threads, self.pixel_spacing = source.notes, source.threads, wanted
         ratios = [wanted / side for side in sides]
-        edges = [int(n / ratio + 1e-9) for n, ratio in zip(source.shape, ratios, strict=True)]
+        edges = [int(n / ratio + _OVERHANG) for n, ratio in zip(source.shape, ratios, strict=True)]
         if min(edges) < _LEAST_EDGE:
             raise SceneError(
                 f"{source.path}: {source.shape[0]} x {source.shape[1]} pixels of {sides[0]:.2f} x {sides[1]:.2f} m "
