@@ -22,8 +22,9 @@ from arcticseg.data import manifest as manifests
 from arcticseg.data import sample
 from arcticseg.data.manifest import Manifest
 from arcticseg.errors import ConfigError, OutputError, SceneError
-from arcticseg.files import free_bytes, make_folder
-from arcticseg.ice.scenes.open import open_scene
+from arcticseg.files import make_folder
+from arcticseg.ice.scenes.open import open_scene, state_of
+from arcticseg.system import free_bytes
 from shards import extend as extension
 from shards.assemble import Part, assemble, is_part, remove_debris, stray_shards
 from shards.lock import folder_lock
@@ -173,11 +174,11 @@ def _build(
 def _part_name(scene_path: Path, config: BuildConfig) -> str:
     """Name of a scene's part: it changes with the scene file and with everything that its tiles depend on."""
     try:
-        status = scene_path.stat()
+        size, changed = state_of(scene_path)
     except OSError as error:
         raise SceneError(f"{scene_path}: cannot be read ({error.strerror}); give a folder of scenes") from error
     settings = {key: value for key, value in to_dict(config).items() if key not in ("seed", "shard_bytes")}
-    text = f"{scene_path.name} {status.st_size} {status.st_mtime_ns} {json.dumps(settings)} {sample.SCHEMA_VERSION}"
+    text = f"{scene_path.name} {size} {changed} {json.dumps(settings)} {sample.SCHEMA_VERSION}"
     return f"{scene_path.stem}-{xxhash.xxh3_64_hexdigest(text.encode())}.tar"
 
 

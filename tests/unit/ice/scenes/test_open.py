@@ -22,7 +22,7 @@ def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
         open_scene(path)
     other = tmp_path / "a.txt"
     other.write_text("")
-    with pytest.raises(SceneError, match=rf"^{other}: .*\.nc, \.tif, \.tiff"):
+    with pytest.raises(SceneError, match=rf"^{other}: .*\.nc, \.safe, \.tif, \.tiff, \.zip"):
         open_scene(other)
     with pytest.raises(SceneError, match=rf"^{tmp_path}/b\.nc: "):
         open_scene(tmp_path / "b.nc")
@@ -60,7 +60,7 @@ def test_list_scenes(tmp_path: Path) -> None:
     assert [path.name for path in list_scenes(tmp_path)] == ["a.NC", "b.nc", "c.tif", "e.tiff"]
     assert list_scenes(tmp_path / "b.nc") == [tmp_path / "b.nc"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SceneError, match=rf"^{tmp_path}/empty: .*\.nc, \.tif, \.tiff"):
+    with pytest.raises(SceneError, match=rf"^{tmp_path}/empty: .*\.nc, \.safe, \.tif, \.tiff, \.zip"):
         list_scenes(tmp_path / "empty")
     with pytest.raises(SceneError, match=rf"^{tmp_path}/nowhere: "):
         list_scenes(tmp_path / "nowhere")
