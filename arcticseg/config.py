@@ -373,7 +373,7 @@ def _convert(hint: Any, value: Any, key: str, default: str | None = None) -> Any
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
         kind = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}[hint]
         raise ConfigError(f"key '{key}' is {brief(value)}; set {kind}")
-    if hint in (int, float) and not abs(value) < _LARGEST:
+    if isinstance(value, (int, float)) and not abs(value) < _LARGEST:
         raise ConfigError(f"key '{key}' is {brief(value)}; set a finite number")
     return hint(value)
 

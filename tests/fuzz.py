@@ -34,11 +34,18 @@ import numpy as np
 from arcticseg.errors import ArcticSegError
 from tests.fuzzed import KINDS, NUMBERS, Kind, Random, pick
 
-SECONDS = 30.0
-MEMORY = 2 << 30
 # How a file may end; the last four are wrong.
 ENDS = ("accepted", "refused", "traceback", "hang", "memory", "crash")
 WRONG = ENDS[2:]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a file may cost: seconds, and bytes of its process."""
+
+    seconds: float = 30.0
+    memory: int = 2 << 30
+
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -102,36 +109,35 @@ def damage(kind: Kind, path: Path, random: Random) -> None:
     chosen.write_bytes(data)
 
 
-def make(name: str, seed: int, number: int, honest: Path, folder: Path) -> Path:
-    """A damaged copy of an honest file: it follows from kind, seed and number."""
-    random = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
+def make(kind: Kind, seed: Sequence[int], honest: Path, folder: Path) -> Path:
+    """A damaged copy of an honest file: it follows from the seed."""
     shutil.copytree(honest.parent, folder)
     path = folder / honest.name
-    damage(KINDS[name], path, random)
+    damage(kind, path, np.random.default_rng(seed))
     return path
 
 
 # A process that opens files ------------------------------------------------------------------------------------------
 
 
-def work(name: str, seed: int, place: Path, pipe: Connection) -> None:
+def work(kind: Kind, seed: Sequence[int], place: Path, bounds: Bounds, pipe: Connection) -> None:
     """Make and open the files whose numbers come, and say how each ended, with the peak of memory so far."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     warnings.simplefilter("ignore")
     (place / "honest").mkdir(parents=True)
-    honest = KINDS[name].make(place / "honest")
+    honest = kind.make(place / "honest")
     shutil.copytree(honest.parent, place / "whole")
-    KINDS[name].open(place / "whole" / honest.name)
+    kind.open(place / "whole" / honest.name)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + 2 * MEMORY, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (size + 2 * bounds.memory, resource.RLIM_INFINITY))
     pipe.send(("ready", "", 0))
     while True:
         file = pipe.recv()
-        path = make(name, seed, file, honest, place / str(file))
+        path = make(kind, [*seed, file], honest, place / str(file))
         end, text = "accepted", ""
         try:
-            KINDS[name].open(path)
+            kind.open(path)
         except ArcticSegError as error:
             end, text = "refused", str(error)
             if "\n" in text:
@@ -139,7 +145,7 @@ def work(name: str, seed: int, place: Path, pipe: Connection) -> None:
         except BaseException as error:
             end, text = "traceback", "".join(traceback.format_exception(error))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-        if peak > MEMORY:
+        if peak > bounds.memory:
             end, text = "memory", f"{peak >> 20} MB\n{text}"
         pipe.send((end, text, peak))
         if end in ("accepted", "refused"):
@@ -149,18 +155,19 @@ def work(name: str, seed: int, place: Path, pipe: Connection) -> None:
 class Worker:
     """A process that opens files of a kind."""
 
-    def __init__(self, name: str, seed: int, place: Path) -> None:
+    def __init__(self, kind: Kind, seed: Sequence[int], place: Path, bounds: Bounds) -> None:
         self.pipe, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=work, args=(name, seed, place, theirs), daemon=True)
+        self._seconds = bounds.seconds
+        self.process = _SPAWN.Process(target=work, args=(kind, seed, place, bounds, theirs), daemon=True)
         self.process.start()
         theirs.close()
         if self._answer(300)[0] != "ready":
-            raise RuntimeError(f"an honest file of kind {name} cannot be opened")
+            raise RuntimeError("an honest file cannot be opened")
 
     def open(self, file: int) -> tuple[str, str, int]:
         """How a file ended, what was said of it, and the peak of memory in bytes."""
         self.pipe.send(file)
-        return self._answer(SECONDS)
+        return self._answer(self._seconds)
 
     def _answer(self, seconds: float) -> tuple[str, str, int]:
         try:
@@ -194,20 +201,25 @@ class Result:
     peak: int = 0
 
 
-def fuzz(name: str, files: Sequence[int], seed: int, keep: Path) -> Result:
+def fuzz(
+    name: str, files: Sequence[int], seed: int, keep: Path, kind: Kind | None = None, bounds: Bounds = Bounds()
+) -> Result:
     """Open damaged files of a kind.
 
     Args:
+        name: of the kind.
         files: their numbers.
         keep: folder for those that end wrongly.
+        kind: None: that of the name.
     """
+    chosen = kind or KINDS[name]
     result = Result()
     with tempfile.TemporaryDirectory(prefix="arcticseg-fuzz-") as folder:
         worker: Worker | None = None
         for count, file in enumerate(files):
             if worker is None:
                 place = Path(folder) / f"{count}"
-                worker = Worker(name, seed, place)
+                worker = Worker(chosen, [seed, zlib.crc32(name.encode())], place, bounds)
             end, text, peak = worker.open(file)
             result.ends[end] += 1
             result.peak = max(result.peak, peak)

@@ -194,6 +194,14 @@ def make_chart(path: Path, rows: Sequence[Sequence[str]] = _ROWS) -> Path:
     return path
 
 
+def make_shapefile(folder: Path) -> Path:
+    return make_chart(folder / "chart.shp")
+
+
+def make_geopackage(folder: Path) -> Path:
+    return make_chart(folder / "chart.gpkg")
+
+
 def spoil_codes(path: Path, random: Random) -> None:
     """Odd texts for codes."""
     rows = [[pick(random, TEXTS)[:80] if random.random() < 0.3 else code for code in row] for row in _ROWS]
@@ -403,8 +411,8 @@ KINDS = {
     "rtt": Kind(make_rtt, open_scene_file, (spoil_netcdf,)),
     "geotiff": Kind(make_geotiff, open_scene_file, (spoil_geotiff,)),
     "safe": Kind(make_safe, open_scene_file, (spoil_safe, spoil_safe)),
-    "shapefile": Kind(lambda folder: make_chart(folder / "chart.shp"), open_chart, (spoil_codes,), "chart.*"),
-    "geopackage": Kind(lambda folder: make_chart(folder / "chart.gpkg"), open_chart, (spoil_codes, spoil_geopackage)),
+    "shapefile": Kind(make_shapefile, open_chart, (spoil_codes,), "chart.*"),
+    "geopackage": Kind(make_geopackage, open_chart, (spoil_codes, spoil_geopackage)),
     "manifest": Kind(make_shards, open_shards, (spoil_manifest, spoil_manifest, spoil_manifest), "manifest.json"),
     "index": Kind(make_shards, open_shards, (spoil_index, spoil_index, spoil_index), "*.json"),
     "weights": Kind(make_weights, open_weights, (spoil_header, spoil_header, spoil_header)),
