@@ -149,6 +149,8 @@ class _NetcdfScene(Scene):
 class RawScene(_NetcdfScene):
     """A raw AI4Arctic scene: 40 m, dB, polygon ids and codes."""
 
+    kind = "raw AI4Arctic netCDF"
+
     def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int = 1) -> None:
         super().__init__(path, dataset, n_threads, RAW_SPACING)
         self.has_chart = "polygon_icechart" in dataset.variables
@@ -228,6 +230,8 @@ class RttScene(_NetcdfScene):
     """A ready-to-train AI4Arctic scene: 80 m, z-scored with the published statistics, fill 0, charts as classes."""
 
     scored = frozenset(CHANNELS)
+
+    kind = "ready-to-train AI4Arctic netCDF"
 
     def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int = 1) -> None:
         super().__init__(path, dataset, n_threads, RTT_SPACING)
