@@ -23,6 +23,7 @@ from arcticseg.data import sample
 from arcticseg.data.manifest import Manifest
 from arcticseg.errors import ConfigError, OutputError, SceneError
 from arcticseg.files import free_bytes, make_folder
+from arcticseg.ice import denoising
 from arcticseg.ice.scenes.open import open_scene, state_of
 from shards import extend as extension
 from shards.assemble import Part, assemble, is_part, remove_debris, stray_shards
@@ -104,6 +105,8 @@ def build(
                 splits = _left_to_do(old, splits, out, config, extend)
             if old is None or any(splits.values()):
                 old = _build(splits, out, parts, config, machine, on_error, old, report, progress)
+                if mixed := denoising.mix(facts.get("denoising") for facts in old.scenes.values()):
+                    report(f"warning: {mixed}")
             shutil.rmtree(parts, ignore_errors=True)
             return old
     finally:

@@ -1,4 +1,4 @@
-"""Put an ice chart on a scene: a SAR GeoTIFF or raw netCDF and a SIGRID-3 vector chart to one raw scene.
+"""Put an ice chart on a scene: a SAR GeoTIFF, SAFE or raw netCDF and a SIGRID-3 vector chart to one raw scene.
 
 It prints what was repaired in the chart, which total concentrations are ranges and what became of them, which codes are
 masked, and the classes that the scene shows.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg chart`."""
-    parser.add_argument("scene", type=Path, help="SAR GeoTIFF, or raw scene, whose own chart is replaced")
+    parser.add_argument("scene", type=Path, help="SAR GeoTIFF, Sentinel-1 SAFE, or raw scene, whose chart is replaced")
     parser.add_argument("chart", type=Path, help="SIGRID-3 chart: shapefile or GeoPackage")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to, or file (.nc)")
     parser.add_argument(
