@@ -22,9 +22,10 @@ from arcticseg.data import manifest as manifests
 from arcticseg.data import sample
 from arcticseg.data.manifest import Manifest
 from arcticseg.errors import ConfigError, OutputError, SceneError
-from arcticseg.files import free_bytes, make_folder
+from arcticseg.files import make_folder
 from arcticseg.ice import denoising
 from arcticseg.ice.scenes.open import open_scene, state_of
+from arcticseg.system import free_bytes
 from shards import extend as extension
 from shards.assemble import Part, assemble, is_part, remove_debris, stray_shards
 from shards.lock import folder_lock

@@ -24,6 +24,7 @@ from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.scenes.spacing import multiple
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from arcticseg.ice.simulated import ATTRIBUTE, statement
+from arcticseg.ice.vector_raster import rasterise
 from shards.copying import copy_variables
 
 _IMAGE = ("sar_lines", "sar_samples")
@@ -41,30 +42,37 @@ class ChartedScene:
 
 
 def chart_scene(
-    scene_path: Path, chart_path: Path, out: Path, ct_ranges: str = "mask", polarisation: str | None = None
+    scene_path: Path,
+    chart_path: Path,
+    out: Path,
+    ct_ranges: str = "mask",
+    polarisation: str | None = None,
+    layer: str | None = None,
+    max_lost: float | None = None,
 ) -> ChartedScene:
     """Write a raw scene that holds a scene's SAR and the polygons of a vector chart, whole or not at all.
 
     Args:
         scene_path: a SAR GeoTIFF, or a raw scene, of which a chart of its own is replaced.
-        chart_path: a SIGRID-3 shapefile or GeoPackage.
+        chart_path: an ice chart, shapefile or GeoPackage.
         out: a file (.nc), or a folder to write to under the scene's name, from which time, ice service and satellite
             pass are read.
         ct_ranges: `mean` or `mask`, see `vector.resolve_ranges`.
         polarisation: of a GeoTIFF that does not say it.
+        layer, max_lost: see `vector.read_chart`.
 
     Raises:
         ConfigError: `out` is the scene itself.
         SceneError: a file that cannot be read, or a chart without ice information in the scene.
         OutputError: the scene cannot be written.
     """
-    chart, ranges = vector.resolve_ranges(vector.read_chart(chart_path), ct_ranges)
+    chart, ranges = vector.resolve_ranges(vector.read_chart(chart_path, layer, max_lost), ct_ranges)
     with open_scene(scene_path, polarisation) as scene:
         if isinstance(scene, RttScene):
             raise SceneError(f"{scene_path}: is ready-to-train; give the raw scene or a GeoTIFF")
         if scene_path.suffix.lower() == ".nc":
             need_own_pixels(scene)
-        ids = vector.rasterise(chart, scene.geo, scene.shape)
+        ids = rasterise(chart, scene.geo, scene.shape)
         shown = set(np.unique(ids[np.isfinite(ids)]).astype(int).tolist())
         if not shown:
             raise SceneError(f"{chart_path}: has no ice information within {scene_path}; give the chart of that place")
@@ -75,7 +83,8 @@ def chart_scene(
             raise ConfigError(
                 f"--out is '{out}'; the new scene would replace {scene_path}; choose another folder or name"
             )
-        notes = [*(f"repaired: {text}" for text in chart.repairs), *(f"range: {text}" for text in ranges)]
+        notes = [*(f"repaired: {text}" for text in chart.repairs), *chart.notes]
+        notes += [f"range: {text}" for text in ranges]
         notes += _describe(ids, codes, chart.name, scene)
         with atomic_path(path) as temporary, netCDF4.Dataset(temporary, "w", format="NETCDF4") as target:
             if scene_path.suffix.lower() == ".nc":

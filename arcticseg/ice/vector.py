@@ -1,52 +1,25 @@
-"""Ice charts as vector files: SIGRID-3 shapefiles and GeoPackages -> polygons, codes, and rasters on a scene's pixels.
-
-Coordinates are transformed to longitude and latitude (WGS 84) from the file's own reference system. No rule here
-depends on where longitudes wrap, so polygons may cross the date line or contain the pole.
-"""
+"""Ice charts as vector files: shapefiles and GeoPackages -> polygons in longitude and latitude, and their codes."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyogrio
-import pyproj
-import rasterio.features
-import rasterio.transform
-import shapely
-from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from arcticseg.errors import SceneError
-from arcticseg.ice.geo import EARTH_RADIUS, Frame, GeoGrid, interpolate, pixel_of, positions, unit_vectors
-from arcticseg.ice.sigrid import CODE_COLUMNS, EMPTY, SIC_RANGES
+from arcticseg.ice import geopackage, shapefile
+from arcticseg.ice.dialects import FIELDS, NO_CHART_TYPES, NULL, WATER, Dialect, dialect_of
+from arcticseg.ice.outlines import Outline, area_km2, outline, to_lonlat
+from arcticseg.ice.sigrid import CODE_COLUMNS, SIC_RANGES
+from arcticseg.ice.vector_file import Layer, Table
 
 # What to do with total concentrations that are ranges, see `resolve_ranges`.
 CT_RANGES = ("mean", "mask")
 
-_FIELDS = CODE_COLUMNS[1:]
-_OPTIONAL = ("CN", "CD", "CF", "POLY_TYPE")
-_EMPTY = str(EMPTY)
-
-# POLY_TYPE of polygons that hold no ice information: land, no data, ice shelf.
-_NO_CHART_TYPES = ("L", "N", "S")
-_WATER = "W"
-
-# An edge of a chart is straight in the chart's own system. Cut into pieces of this length before it is transformed to
-# another system, it stays within half a metre of its course even at 85 degrees north (sagitta L^2 tan(lat) / 8 R).
-_EDGE_METRES = 1_500.0
-_EDGE_DEGREES = 0.02
-# Metres per unit of the plane in which polygons are cut to a scene (mean Earth radius, IUGG).
-# Pixels by which the cut reaches beyond the image, so that its edges burn nothing.
-_MARGIN_PIXELS = 20.0
-
-_SIDECARS = (".dbf", ".prj", ".cpg")
+# Columns that a message names at most.
+_NAMED = 30
 
 
 @dataclass(frozen=True)
@@ -55,67 +28,70 @@ class VectorChart:
 
     Attributes:
         name: the file's stem.
-        polygons: shapely Polygon or MultiPolygon, longitude and latitude in degrees (WGS 84).
+        polygons: shapely Polygon or MultiPolygon, longitude and latitude in degrees (WGS 84); longitudes may pass 180,
+            see `outlines`.
         codes: column -> code as written in the file, for every column of CODE_COLUMNS but poly_id; empty is "-9".
         repairs: a sentence for each repair on reading.
+        notes: sentences on how the file was read, and on what is lost of it.
     """
 
     name: str
     polygons: tuple[BaseGeometry, ...]
     codes: tuple[dict[str, str], ...]
     repairs: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
-def read_chart(path: str | Path) -> VectorChart:
-    """Read a SIGRID-3 chart (.shp or .gpkg).
+def read_chart(path: str | Path, layer: str | None = None, max_lost: float | None = None) -> VectorChart:
+    """Read an ice chart (.shp or .gpkg); `dialects` says which columns tell the codes.
 
-    Invalid polygons are repaired and a missing .shx is restored in a temporary copy; both are listed in `repairs`.
+    Invalid polygons are repaired and a missing .shx is made again in a temporary copy; both are listed in `repairs`.
+
+    Args:
+        layer: of a file with several; by default the first with ice codes.
+        max_lost: per cent of the chart's area, and of its features, that repairs may lose or leave in doubt.
 
     Raises:
-        SceneError: the file is not a vector file, or has no reference system, no polygons or no SIGRID-3 columns.
+        SceneError: the file is not of these formats, is damaged, or has no reference system, no polygons or no codes;
+            repairs lose more than `max_lost`.
     """
     path = Path(path)
-    if not path.exists():
-        raise SceneError(f"{path}: no such chart; give an existing .shp or .gpkg file")
-    repairs: list[str] = []
-    if path.suffix.lower() == ".shp" and not _sibling(path, ".shx"):
-        with tempfile.TemporaryDirectory() as folder:
-            meta, geometries, columns = _read_layer(_restore_index(path, Path(folder)), path)
-        repairs.append("the index (.shx) is missing: rebuilt from the .shp")
-    else:
-        meta, geometries, columns = _read_layer(path, path)
-    if not meta["crs"]:
+    chosen, dialect, notes = _choose(_layers(path), layer, path)
+    table = _read(path, chosen.name, dialect.columns)
+    if not table.crs:
         raise SceneError(
             f"{path}: no coordinate reference system; put the chart's .prj beside it or set it with ogr2ogr -a_srs"
         )
-    codes = _codes(columns, len(geometries), path)
-
-    kept: list[BaseGeometry] = []
-    kept_codes: list[dict[str, str]] = []
-    for number, (geometry, row) in enumerate(zip(geometries, codes, strict=True), start=1):
-        polygon, note = _polygonal(geometry)
-        if note:
-            repairs.append(f"feature {number}: {note}")
-        if polygon is not None:
-            kept.append(polygon)
-            kept_codes.append(row)
+    cells = zip(*(table.columns[column] for column in dialect.columns), strict=True)
+    codes = [dialect.read(row) for row in cells]
+    outlines = [outline(geometry) for geometry in table.geometries]
+    repairs = [f"feature {number}: {each.note}" for number, each in enumerate(outlines, start=1) if each.note]
+    kept = [number for number, each in enumerate(outlines) if each.polygon is not None]
     if not kept:
-        raise SceneError(f"{path}: {len(geometries)} features and no polygon among them; give an ice chart of polygons")
-    return VectorChart(path.stem, _to_lonlat(kept, meta["crs"], path), tuple(kept_codes), tuple(repairs))
+        raise SceneError(f"{path}: {len(outlines)} features and no polygon among them; give an ice chart of polygons")
+    polygons = to_lonlat([outlines[number].polygon for number in kept], table.crs, str(path))
+    lost = _lost(outlines, polygons, table.crs, max_lost, path)
+    return VectorChart(
+        path.stem,
+        tuple(polygons),
+        tuple(codes[number] for number in kept),
+        (*table.notes, *repairs),
+        (*notes, *dialect.notes, *lost),
+    )
 
 
 def has_ice_information(codes: dict[str, str]) -> bool:
     """Whether a polygon belongs to the chart: not land, ice shelf or no data, and with some code or water."""
-    if codes["POLY_TYPE"] in _NO_CHART_TYPES:
+    if codes["POLY_TYPE"] in NO_CHART_TYPES:
         return False
-    written = any(codes[field] != _EMPTY for field in _FIELDS if field != "POLY_TYPE")
-    return written or codes["POLY_TYPE"] == _WATER
+    written = any(codes[field] != NULL for field in FIELDS if field != "POLY_TYPE")
+    return written or codes["POLY_TYPE"] == WATER
 
 
 def resolve_ranges(chart: VectorChart, how: str) -> tuple[VectorChart, tuple[str, ...]]:
     """A chart whose CT ranges are resolved, and a sentence for each code that is a range.
 
-    The class tables list no ranges, such as 46 (4/10 to 6/10), so their polygons would be masked.
+    The class tables list no ranges, such as 46 (4/10 to 6/10), so SIC would be masked there.
 
     Args:
         how: `mean` replaces a range by the code of its middle, half a tenth rounded up (46 becomes 50, 12 becomes 20,
@@ -143,225 +119,85 @@ def resolve_ranges(chart: VectorChart, how: str) -> tuple[VectorChart, tuple[str
 def polygon_codes(chart: VectorChart) -> list[str]:
     """The chart's codes as in AI4Arctic scenes: the header, then "id;CT;...;POLY_TYPE" of each polygon.
 
-    Ids are those of `rasterise` (the place in the chart, from 1); polygons without ice information are left out.
+    Ids are those of `vector_raster.rasterise` (the place in the chart, from 1); polygons without ice information are
+    left out.
     """
     rows = [";".join(CODE_COLUMNS)]
     for number, codes in enumerate(chart.codes, start=1):
         if has_ice_information(codes):
-            rows.append(";".join([str(number), *(codes[field] for field in _FIELDS)]))
+            rows.append(";".join([str(number), *(codes[field] for field in FIELDS)]))
     return rows
 
 
-def rasterise(chart: VectorChart, geo: GeoGrid, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Polygon ids on a scene's pixels: float32 [H, W], NaN where there is no chart.
+def _layers(path: Path) -> tuple[Layer, ...]:
+    """The layers of a file, if it is one of the two formats by suffix and first bytes."""
+    if not path.exists():
+        raise SceneError(f"{path}: no such chart; give an existing .shp or .gpkg file")
+    if not path.is_file():
+        raise SceneError(f"{path}: not a file; give a shapefile (.shp) or GeoPackage (.gpkg)")
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+        kind = path.suffix.lower()
+        if kind == ".shp" and start.startswith(shapefile.MAGIC):
+            return shapefile.layers(path)
+        if kind == ".gpkg" and start == geopackage.MAGIC:
+            return geopackage.layers(path)
+    except OSError as error:
+        raise SceneError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    raise SceneError(
+        f"{path}: not a readable vector file: neither a shapefile (.shp) nor a GeoPackage (.gpkg) by its suffix and "
+        "first bytes; convert it with ogr2ogr"
+    )
 
-    A pixel belongs to the polygon that contains its centre; of overlapping polygons the later counts. Positions between
-    grid points are those of `geo.interpolate`; edges are wrong by well under a tenth of a pixel of 40 m.
+
+def _read(path: Path, layer: str, columns: tuple[str, ...]) -> Table:
+    try:
+        return shapefile.read(path, columns) if path.suffix.lower() == ".shp" else geopackage.read(path, layer, columns)
+    except OSError as error:
+        raise SceneError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+
+
+def _choose(layers: tuple[Layer, ...], wanted: str | None, path: Path) -> tuple[Layer, Dialect, tuple[str, ...]]:
+    """The layer to read, its dialect, and what to say of the choice."""
+    names = ", ".join(layer.name for layer in layers)
+    if wanted is not None and wanted not in [layer.name for layer in layers]:
+        raise SceneError(f"{path}: no layer {wanted!r}; its layers are {names or 'none'}")
+    spoken = [(layer, dialect_of(layer.columns)) for layer in layers if wanted in (None, layer.name)]
+    known = [(layer, dialect) for layer, dialect in spoken if dialect is not None]
+    if not known:
+        columns = [column for layer, _ in spoken for column in layer.columns]
+        listing = ", ".join(columns[:_NAMED]) + (" ..." if len(columns) > _NAMED else "")
+        raise SceneError(
+            f"{path}: no SIGRID-3 columns CT, CA, SA, FA ..., no ICECODE and no NIS_CLASS (or two of a name) among "
+            f"{listing or 'none'}; give a chart with one of them"
+        )
+    layer, dialect = known[0]
+    notes = [] if dialect.name == "SIGRID-3 columns" else [f"codes are read from {dialect.name}"]
+    if len(layers) > 1:
+        notes.append(f"layer {layer.name} is used, of {names}; --layer chooses another")
+    return layer, dialect, tuple(notes)
+
+
+def _lost(
+    outlines: list[Outline], polygons: list[BaseGeometry], crs: str, max_lost: float | None, path: Path
+) -> list[str]:
+    """Sentences on the area that repairs lose or leave in doubt, and on features without polygon.
 
     Raises:
-        SceneError: the geolocation covers half the Earth or more.
+        SceneError: they are more than `max_lost` per cent.
     """
-    frame = Frame(unit_vectors(geo.latitude, geo.longitude))
-    outline = _outline(frame, geo, shape)
-    shapes: list[tuple[BaseGeometry, int]] = []
-    for number, (polygon, codes) in enumerate(zip(chart.polygons, chart.codes, strict=True), start=1):
-        if not has_ice_information(codes):
-            continue
-        inside = _cut(_in_plane(polygon, frame), outline)
-        shapes += [(_in_pixels(part, frame, geo), number) for part in inside]
-    if not shapes:
-        return np.full(shape, np.nan, dtype=np.float32)
-    burned = rasterio.features.rasterize(
-        shapes, out_shape=shape, fill=np.nan, transform=rasterio.transform.Affine.identity(), dtype="float32"
-    )
-    return np.asarray(burned, dtype=np.float32)
-
-
-# Reading ------------------------------------------------------------------------------------------------------------
-
-
-def _sibling(path: Path, suffix: str) -> Path | None:
-    """The file beside `path` with the same stem and this suffix in either case; None where there is none."""
-    for candidate in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
-        if candidate.exists():
-            return candidate
-    return None
-
-
-def _restore_index(path: Path, folder: Path) -> Path:
-    """Copy a shapefile without .shx into `folder`, where GDAL rebuilds the index: the input's folder stays as it is."""
-    copy = folder / "chart.shp"
-    shutil.copyfile(path, copy)
-    for suffix in _SIDECARS:
-        sidecar = _sibling(path, suffix)
-        if sidecar is not None:
-            shutil.copyfile(sidecar, copy.with_suffix(suffix))
-    previous = pyogrio.get_gdal_config_option("SHAPE_RESTORE_SHX")
-    pyogrio.set_gdal_config_options({"SHAPE_RESTORE_SHX": "YES"})
-    try:
-        pyogrio.read_info(copy)
-    except pyogrio.errors.DataSourceError as error:
-        raise SceneError(f"{path}: not a readable shapefile ({_one_line(error)}); get the file again") from error
-    finally:
-        pyogrio.set_gdal_config_options({"SHAPE_RESTORE_SHX": previous})
-    return copy
-
-
-def _read_layer(path: Path, shown: Path) -> tuple[dict[str, Any], list[BaseGeometry | None], dict[str, NDArray[Any]]]:
-    """Meta, geometries and attribute columns of the first layer with code columns, or else of the first layer."""
-    try:
-        layers = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
-        chosen = next((name for name in layers if not _missing(pyogrio.read_info(path, layer=name)["fields"])), None)
-        if not layers:
-            raise SceneError(f"{shown}: no layer in it; give an ice chart of polygons")
-        meta, _, blobs, values = pyogrio.raw.read(path, layer=chosen or layers[0], force_2d=True)
-        geometries = [None] * len(values[0]) if blobs is None else list(shapely.from_wkb(blobs))
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, shapely.errors.GEOSException) as error:
+    doubts = [each.doubt for each in outlines if each.doubt is not None]
+    area = float(area_km2(to_lonlat(doubts, crs, str(path))).sum()) if doubts else 0.0
+    share = 100 * area / max(float(area_km2(polygons).sum()), area, 1e-9)
+    left_out = sum(each.polygon is None for each in outlines)
+    sentences = []
+    if any(each.note.startswith("invalid") for each in outlines):
+        sentences.append(f"{area:.1f} km2 ({share:.2g} % of the chart) are lost or in doubt by repairs")
+    if left_out:
+        sentences.append(f"{left_out} of {len(outlines)} features have no polygon and are left out")
+    if max_lost is not None and max(share, 100 * left_out / len(outlines)) > max_lost:
         raise SceneError(
-            f"{shown}: not a readable vector file ({_one_line(error)}); give a SIGRID-3 .shp or .gpkg"
-        ) from error
-    return meta, geometries, dict(zip(meta["fields"], values, strict=True))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _missing(fields: Sequence[str]) -> list[str]:
-    """Columns that a SIGRID-3 chart must have and that are not among these fields."""
-    present = {field.upper() for field in fields}
-    return [field for field in _FIELDS if field not in present and field not in _OPTIONAL]
-
-
-def _codes(columns: dict[str, NDArray[Any]], count: int, path: Path) -> list[dict[str, str]]:
-    """The code columns, row by row. Only exact SIGRID-3 names count: other columns (E_CT ...) hold egg codes."""
-    missing = _missing(list(columns))
-    if missing:
-        raise SceneError(
-            f"{path}: no SIGRID-3 columns {', '.join(missing)} among {', '.join(columns) or 'none'}; "
-            "give a chart with CT, CA, SA, FA and so on"
+            f"{path}: {'; '.join(sentences)}; more than {max_lost:g} %, repair the chart or raise --max-lost"
         )
-    by_name = {name.upper(): values for name, values in columns.items()}
-    return [
-        {field: _code(by_name[field][row]) if field in by_name else _EMPTY for field in _FIELDS} for row in range(count)
-    ]
-
-
-def _code(value: object) -> str:
-    """A cell as text: null and blank are "-9", whole numbers stored as reals lose their decimal point."""
-    if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
-        return _EMPTY
-    if isinstance(value, float | np.floating) and value == int(value):
-        return str(int(value))
-    return str(value).strip() or _EMPTY
-
-
-def _polygonal(geometry: BaseGeometry | None) -> tuple[BaseGeometry | None, str]:
-    """The valid polygon of a feature (None: it has none), and what was done to get it ("": nothing)."""
-    if geometry is None or geometry.is_empty:
-        return None, "no geometry: left out"
-    if geometry.geom_type not in ("Polygon", "MultiPolygon"):
-        return None, f"a {geometry.geom_type}, not a polygon: left out"
-    if geometry.is_valid:
-        return geometry, ""
-    reason = shapely.is_valid_reason(geometry)
-    # The structure method keeps what rings enclose and drops collapsed parts, so the result stays polygonal.
-    repaired = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
-    if repaired.is_empty:
-        return None, f"invalid ({reason}) and without area: left out"
-    return repaired, f"invalid ({reason}): repaired"
-
-
-def _to_lonlat(polygons: list[BaseGeometry], crs_text: str, path: Path) -> tuple[BaseGeometry, ...]:
-    """Polygons from their own reference system to longitude and latitude."""
-    try:
-        crs = pyproj.CRS.from_user_input(crs_text)
-        transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    except pyproj.exceptions.ProjError as error:
-        raise SceneError(
-            f"{path}: reference system that cannot be used ({_one_line(error)}); set another with ogr2ogr -a_srs"
-        ) from error
-    if crs.is_projected:
-        step = _EDGE_METRES / crs.axis_info[0].unit_conversion_factor
-        polygons = list(shapely.segmentize(polygons, step))
-
-    def turn(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
-
-    turned = [_transform(polygon, turn) for polygon in polygons]
-    coordinates = shapely.get_coordinates(turned)
-    if not np.isfinite(coordinates).all() or np.abs(coordinates[:, 1]).max() > 90.0001:
-        raise SceneError(
-            f"{path}: coordinates do not fit the reference system {crs.name!r}; set the right one with ogr2ogr -a_srs"
-        )
-    return tuple(turned)
-
-
-def _transform(polygon: BaseGeometry, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> BaseGeometry:
-    """A Polygon or MultiPolygon with every vertex moved by `function` ([n, 2] -> [n, 2]).
-
-    Rings are closed again: vectorised arithmetic may give their two equal ends results that differ in the last bit.
-    """
-    parts = []
-    for part in shapely.get_parts(polygon):
-        xy, ring = shapely.get_coordinates(shapely.get_rings(part), return_index=True)
-        moved = function(xy)
-        first = np.flatnonzero(np.diff(ring, prepend=-1))
-        moved[np.append(first[1:], len(ring)) - 1] = moved[first]
-        rings = shapely.linearrings(moved, indices=ring)
-        parts.append(shapely.Polygon(rings[0], list(rings[1:])))
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-
-
-# Rasterising --------------------------------------------------------------------------------------------------------
-
-
-def _outline(frame: Frame, geo: GeoGrid, shape: tuple[int, int]) -> BaseGeometry:
-    """Convex outline of the image with a margin, in the plane of `frame`."""
-    lines = np.linspace(-_MARGIN_PIXELS, shape[0] + _MARGIN_PIXELS, 41)
-    samples = np.linspace(-_MARGIN_PIXELS, shape[1] + _MARGIN_PIXELS, 41)
-    latitude, longitude, _ = interpolate(geo, lines, samples)
-    points = frame.stereographic(unit_vectors(latitude, longitude)).reshape(-1, 2)
-    outline = shapely.convex_hull(shapely.multipoints(points))
-    shapely.prepare(outline)
-    return outline
-
-
-def _in_plane(polygon: BaseGeometry, frame: Frame) -> BaseGeometry:
-    """A longitude-latitude polygon in the plane of `frame`, edges cut into pieces so that they keep their course."""
-
-    def turn(ring: BaseGeometry) -> NDArray[np.float64]:
-        lonlat = shapely.get_coordinates(ring)
-        # Unwrapped, an edge over the date line is as short as on the ground. A ring around the pole does not close
-        # then, so rings are cut as open lines.
-        lonlat[:, 0] = np.unwrap(lonlat[:, 0], period=360)
-        dense = shapely.get_coordinates(shapely.segmentize(shapely.linestrings(lonlat), _EDGE_DEGREES))
-        plane = frame.stereographic(unit_vectors(dense[:, 1], dense[:, 0]))
-        plane[-1] = plane[0]
-        return plane
-
-    parts = [
-        shapely.Polygon(turn(part.exterior), [turn(hole) for hole in part.interiors])
-        for part in shapely.get_parts(polygon)
-    ]
-    whole = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-    return whole if whole.is_valid else shapely.make_valid(whole, method="structure", keep_collapsed=False)
-
-
-def _cut(polygon: BaseGeometry, outline: BaseGeometry) -> list[BaseGeometry]:
-    """The parts of a polygon inside the outline."""
-    if not outline.intersects(polygon):
-        return []
-    inside = polygon if outline.covers(polygon) else shapely.intersection(polygon, outline)
-    return [part for part in shapely.get_parts(inside) if part.geom_type == "Polygon" and not part.is_empty]
-
-
-def _in_pixels(polygon: BaseGeometry, frame: Frame, geo: GeoGrid) -> BaseGeometry:
-    """A polygon of the plane in corner-based pixel coordinates (x = sample + 0.5, y = line + 0.5)."""
-
-    def turn(plane: NDArray[np.float64]) -> NDArray[np.float64]:
-        latitude, longitude = positions(frame.unstereographic(plane))
-        line, sample = pixel_of(geo, longitude, latitude)
-        return np.column_stack([sample + 0.5, line + 0.5])
-
-    return _transform(shapely.segmentize(polygon, _EDGE_METRES / EARTH_RADIUS), turn)
+    return sentences

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 
 from arcticseg.errors import SceneError
-from arcticseg.files import make_folder, output_errors
+from arcticseg.files import make_folder
 from arcticseg.ice.geo import interpolate
 from arcticseg.ice.scenes.names import facts_of
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.simulated import ATTRIBUTE, statement
+from arcticseg.system import output_errors
 from shards.progress import OnProgress, ignore
 from shards.simulation import safe_documents as documents
 from shards.simulation.safe_tables import LINE_SECONDS, Product, SafeForm, digital_numbers

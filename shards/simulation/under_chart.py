@@ -20,7 +20,8 @@ from arcticseg.errors import SceneError
 from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.sigrid import EMPTY, IGNORE_INDEX, SIC_CLASS, SIC_RANGES
-from arcticseg.ice.vector import VectorChart, polygon_codes, rasterise, read_chart, resolve_ranges
+from arcticseg.ice.vector import VectorChart, polygon_codes, read_chart, resolve_ranges
+from arcticseg.ice.vector_raster import rasterise
 from shards.simulation.eggs import Egg, Partial
 from shards.simulation.land import (
     LAND_STEP,

@@ -135,7 +135,7 @@ class ResampledScene(Scene):
     """
 
     def __init__(self, source: Scene, sides: tuple[float, float], wanted: float) -> None:
-        self._source = source
+        self._source, self.kind = source, source.kind
         self.path, self.name, self.time, self.ice_service = source.path, source.name, source.time, source.ice_service
         self.simulated, self.polarisations, self.has_chart = source.simulated, source.polarisations, source.has_chart
         self.satellite, self.orbit, self.denoising = source.satellite, source.orbit, source.denoising

@@ -86,6 +86,7 @@ class SafeScene(Scene):
         SceneError: see `open_safe`.
     """
 
+    kind = "Sentinel-1 SAFE product"
     has_chart = False
     ice_service = None
 

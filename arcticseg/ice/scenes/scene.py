@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from arcticseg.ice.channels import COARSE_SPACING
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.indexed import IndexedChart
 from arcticseg.ice.scenes.names import Facts
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Float = NDArray[np.float32]
 
@@ -35,6 +39,7 @@ class Scene(ABC):
     """A scene; each subclass reads a kind of file.
 
     Attributes:
+        kind: of file, for people.
         path: the file.
         name: its stem.
         shape: lines and samples of the SAR raster.
@@ -53,6 +58,7 @@ class Scene(ABC):
         threads: number of threads that may work on the scene at a time; only speed depends on it.
     """
 
+    kind: str = "scene"
     path: Path
     name: str
     shape: tuple[int, int]
@@ -109,6 +115,36 @@ class Scene(ABC):
         """SIC, SOD, FLOE, uint8 [3, H, W]; 255 = masked; None: the scene has no chart. See `indexed_chart`."""
         indexed = self.indexed_chart(rules, strict)
         return None if indexed is None else indexed.planes()
+
+    def to_xarray(self, rules: str = "autoice") -> xr.Dataset:
+        """The scene as a dataset by the CF conventions; rasters are read when their values are asked for.
+
+        Variables (line, sample): `hh` and `hv` in dB, `incidence_angle`, `distance_map`, and `SIC`, `SOD` and `FLOE` as
+        classes with NaN where they are masked; coordinates `latitude` and `longitude`, in degrees. The 2 km channels
+        stay on their own grid (line_2km, sample_2km), under the names of the scene file. What a scene lacks is absent.
+
+        Args:
+            rules: chart rules, `autoice` or `corrected`.
+
+        Returns:
+            A dataset that is open as long as the scene; closing it closes the scene.
+
+        Raises:
+            SceneError: the file is damaged; also when values are read.
+        """
+        from arcticseg.ice.scenes import view
+
+        return view.dataset(self, rules)
+
+    def __repr__(self) -> str:
+        from arcticseg.ice.scenes import view
+
+        return view.text(self)
+
+    def _repr_html_(self) -> str:
+        from arcticseg.ice.scenes import view
+
+        return view.page(self)
 
     def note(self, clause: str) -> None:
         """Add a clause to the notes, once."""

@@ -10,7 +10,9 @@ from polygons import codes, local_grid, read_once
 
 from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
 from arcticseg.ice.geo import GeoGrid, interpolate
-from arcticseg.ice.vector import VectorChart, has_ice_information, polygon_codes, rasterise, resolve_ranges
+from arcticseg.ice.outlines import to_lonlat
+from arcticseg.ice.vector import VectorChart, has_ice_information, polygon_codes, resolve_ranges
+from arcticseg.ice.vector_raster import rasterise
 
 
 def compare_by_hand(
@@ -87,7 +89,7 @@ def test_rasterise_over_the_extent_of_a_full_size_scene() -> None:
 def test_a_ring_around_the_pole_contains_it() -> None:
     geo = local_grid(90.0, 0.0, 200, spacing=4000)
     ring = np.column_stack([np.arange(-180, 180, 10.0), np.full(36, 87.0)])
-    chart = VectorChart("cap", (shapely.Polygon(ring),), (codes(CT="91"),), ())
+    chart = VectorChart("cap", tuple(to_lonlat([shapely.Polygon(ring)], "EPSG:4326", "a")), (codes(CT="91"),), ())
     ids = rasterise(chart, geo, (200, 200))
     latitude, _, _ = interpolate(geo, np.arange(200), np.arange(200))
     clear = np.abs(latitude - 87) > 0.01

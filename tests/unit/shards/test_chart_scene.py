@@ -16,7 +16,8 @@ from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice.geo import interpolate
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.sigrid import CODE_COLUMNS
-from arcticseg.ice.vector import rasterise, read_chart
+from arcticseg.ice.vector import read_chart
+from arcticseg.ice.vector_raster import rasterise
 from launchers.cli import main
 from shards.chart import chart_scene
 from shards.simulate import simulate_scene
