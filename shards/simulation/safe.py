@@ -71,7 +71,7 @@ def write_safe(scene: Scene, folder: Path, form: SafeForm = SafeForm()) -> Path:
 
 def write_products(paths: Sequence[Path], folder: Path, progress: OnProgress = ignore) -> list[Path]:
     """The SAR of each of some scene files as a product; `progress` is told (products done, products in all)."""
-    roots = []
+    roots: list[Path] = []
     for path in paths:
         progress(len(roots), len(paths))
         with open_scene(path) as scene:
