@@ -23,6 +23,7 @@ from arcticseg.data import sample
 from arcticseg.data.manifest import Manifest
 from arcticseg.errors import ConfigError, OutputError, SceneError
 from arcticseg.files import make_folder
+from arcticseg.ice import denoising
 from arcticseg.ice.scenes.open import open_scene, state_of
 from arcticseg.system import free_bytes
 from shards import extend as extension
@@ -107,6 +108,8 @@ def build(
                 splits = _left_to_do(old, splits, out, config, extend)
             if old is None or any(splits.values()):
                 old = _build(splits, out, parts, config, machine, on_error, old, report, progress)
+                if mixed := denoising.mix(facts.get("denoising") for facts in old.scenes.values()):
+                    report(f"warning: {mixed}")
             shutil.rmtree(parts, ignore_errors=True)
             return old
     finally:

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 Float = NDArray[np.float32]
 
 GEO_POINTS = 21
-# Methods of removing thermal noise: that of NERSC (Park et al. 2018, doi:10.1109/TGRS.2017.2765248; AI4Arctic), that of
-# ESA by the vectors of the product, none.
-DENOISING = ("nersc", "esa", "none")
 
 
 def coarse_cells(pixels: int, pixel_spacing: float) -> int:
@@ -50,7 +47,7 @@ class Scene(ABC):
         time: start of acquisition, UTC, or None.
         satellite: `S1A` to `S1D`, or None.
         orbit: absolute orbit number, or None.
-        denoising: whose thermal noise removal the backscatter has seen: one of `DENOISING`, or None: not known.
+        denoising: whose thermal noise removal the backscatter has seen, of `denoising.METHODS`; None: not known.
         ice_service: `dmi`, `cis` or None.
         simulated: whether the file says that it is simulated.
         polarisations: which of `hh`, `hv` it holds.
