@@ -192,3 +192,14 @@ def test_damaged_text_in_a_message_of_gdal(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout == "(50, 50)\n"
     assert "Unicode" not in done.stderr
+
+
+def test_no_other_module_opens_rasters() -> None:
+    root = Path(__file__).parents[4]
+    opening = {
+        path.name
+        for package in ("arcticseg", "shards", "launchers")
+        for path in (root / package).rglob("*.py")
+        if "rasterio.open(" in path.read_text(encoding="utf-8")
+    }
+    assert opening == {"gdal.py"}
