@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from arcticseg.documents import DocumentError, each, flag, mapping, number, parse_json, plain, record, text, whole
 from arcticseg.errors import ConfigError
+from arcticseg.ice import denoising
 from arcticseg.ice.tiling import LARGEST_FACTOR, LARGEST_TILE
 from arcticseg.shown import brief
 
@@ -160,7 +161,11 @@ def facts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         facts = {key: parse_json(metadata[key], _HEADER_CONTAINERS) for key in _FACTS}
         _CHECK_FACTS(facts)
-    except (KeyError, DocumentError) as error:
+        # Weights of earlier versions do not say it.
+        seen = parse_json(metadata.get("denoising", "[]"), _HEADER_CONTAINERS)
+        plain(seen)
+        facts["denoising"] = denoising.known(seen)
+    except (KeyError, TypeError, ValueError) as error:
         told = f"{type(error).__name__}: {error} in its metadata"
         raise ConfigError(
             f"{path}: is not of a run of ArcticSeg ({told}); give a run folder or a .safetensors file of a run"
