@@ -126,7 +126,7 @@ def tallies_of_scene(layers: Layers, source: str = "") -> dict[str, Tally]:
     """Tallies of the channels that do not depend on the factor, of a scene.
 
     Raises:
-        SceneError: a channel holds what it cannot, of which a histogram would fill the memory; `source` names the scene.
+        SceneError: a channel holds what it cannot, of which a histogram would fill the memory; it names the source.
     """
     channels: dict[str, NDArray] = dict(zip(COARSE, layers.coarse, strict=True))
     channels |= {
@@ -140,10 +140,8 @@ def tallies_of_scene(layers: Layers, source: str = "") -> dict[str, Tally]:
     for name, values in channels.items():
         far = np.abs(values) > _FAR
         if far.any():
-            raise SceneError(
-                f"{source}: {name} holds {values[far][0]:g} {CHANNELS[name].unit}, which cannot be; correct the file, or "
-                "leave it out"
-            )
+            said = f"{name} holds {values[far][0]:g} {CHANNELS[name].unit}"
+            raise SceneError(f"{source}: {said}, which cannot be; correct the file, or leave it out")
     return {name: tally(values, bin_width(name)) for name, values in channels.items()}
 
 
