@@ -2,7 +2,7 @@
 
 Every error that input, configuration or the machine can cause is an `ArcticSegError`: one line that names the file or
 key, the value in it, and the remedy. The commands print it and exit with status 2; any other exception is a fault of
-the program and keeps its traceback.
+the program: the commands say so, keep its traceback in a file, and exit with status 4.
 """
 
 from __future__ import annotations

@@ -12,58 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from arcticseg.errors import ArcticSegError, OutputError
-
-_REMEDIES = {
-    errno.ENOSPC: "free some space or choose another output folder",
-    errno.EDQUOT: "the quota is used up; free some space or choose another output folder",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EPERM: "choose a folder that you may write to",
-    errno.EROFS: "the file system is read-only; choose another output folder",
-    errno.ENOENT: "there is no such folder; make it or choose another output folder",
-    errno.ENOTDIR: "a file stands where a folder must be; remove it or choose another output folder",
-    errno.EEXIST: "a file stands where a folder must be; remove it or choose another output folder",
-    errno.EISDIR: "a folder stands where a file must be; remove it or choose another name",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EIO: "the disk or the file server fails; choose another output folder",
-}
-
-# A file system with less space than this is full.
-_FULL = 1 << 20
-
-
-@contextlib.contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """Turn a failure to write `path` into an OutputError with a remedy; other errors pass through."""
-    try:
-        yield
-    except ArcticSegError:
-        raise
-    except Exception as error:
-        number = _reason(error, path)
-        if number is None:
-            raise
-        raise OutputError(f"{path}: cannot be written: {os.strerror(number)}; {_REMEDIES[number]}") from error
-
-
-def _reason(error: Exception, path: Path) -> int | None:
-    """The system's error number for a failure to write `path`; None where the error is of another kind."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number == errno.ENOENT and path.parent.is_dir():
-        return None  # something else is missing
-    if number in _REMEDIES and number not in (errno.EACCES, errno.EPERM):
-        return number
-    # HDF5 reports any failure as a bare "HDF error", or a full disk as "permission denied"; GDAL, torch and safetensors
-    # raise errors without a number. So look at the file system.
-    place = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), None)
-    if isinstance(error, (OSError, RuntimeError)) and place is not None:
-        if os.statvfs(place).f_flag & os.ST_RDONLY:
-            return errno.EROFS
-        if free_bytes(place) < _FULL:
-            return errno.ENOSPC
-    if os.strerror(errno.ENOSPC) in str(error):
-        return errno.ENOSPC
-    return number if number in _REMEDIES else None
+from arcticseg.system import output_errors
 
 
 @contextlib.contextmanager
@@ -75,8 +24,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    with output_errors(path):
-        try:
+    try:
+        # Why it fails may show in the temporary file.
+        with output_errors(path):
             yield temporary
             sync_file(temporary)
             # Some libraries make their files private; here the user's umask counts, so that a group can read them.
@@ -85,7 +35,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~umask)
             os.replace(temporary, path)
             sync_folder(path.parent)
-        finally:
+    finally:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
@@ -143,12 +94,3 @@ def make_folder(path: Path) -> Path:
             with contextlib.suppress(OSError):
                 probe.unlink(missing_ok=True)
     return path
-
-
-def free_bytes(path: Path) -> int:
-    """Free bytes on the file system of `path`, or of its nearest parent that exists; 0 where none exists."""
-    for place in (path, *path.absolute().parents):
-        if place.exists():
-            stat = os.statvfs(place)
-            return stat.f_bavail * stat.f_frsize
-    return 0

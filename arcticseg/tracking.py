@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from arcticseg.errors import need
-from arcticseg.files import output_errors, write_text
+from arcticseg.files import write_text
 from arcticseg.run.folder import METRICS
 from arcticseg.shown import redacted, visible
+from arcticseg.system import output_errors
 
 _PROJECT = "arcticseg"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from arcticseg.errors import OutputError
-from arcticseg.files import output_errors
+from arcticseg.system import output_errors
 
 LOCK = ".build.lock"
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)

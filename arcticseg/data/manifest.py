@@ -28,6 +28,7 @@ from arcticseg.files import write_text
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.sigrid import CLASS_NAMES, IGNORE_INDEX
 from arcticseg.shown import brief
+from arcticseg.system import why_unread
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "val", "test")
@@ -192,7 +193,7 @@ def _read(path: Path, what: str, most: int) -> bytes:
     try:
         return read_bytes(path, most)
     except OSError as error:
-        raise ShardError(f"{path}: {what} cannot be read ({error.strerror}); build the shards again") from error
+        raise ShardError(f"{path}: {what} {why_unread(error, 'build the shards again')}") from error
     except DocumentError as error:
         raise _damaged(str(path), what, error) from error
 

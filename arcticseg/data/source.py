@@ -22,6 +22,7 @@ from arcticseg.data.stores import DeniedError, FinalError, MissingError, NoRange
 from arcticseg.documents import DocumentError, read_bytes
 from arcticseg.errors import ConfigError, ShardError
 from arcticseg.shown import ADDRESSES, redacted, revealed
+from arcticseg.system import why_unread
 
 _SCHEMES = ("http://", "https://", "s3://")
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
@@ -115,7 +116,7 @@ class Folder:
         self._files: OrderedDict[str, int] = OrderedDict()
 
     def _error(self, name: str, error: OSError) -> ShardError:
-        return ShardError(f"{self.address}/{name}: cannot be read ({error.strerror}); restore it")
+        return ShardError(f"{self.address}/{name}: {why_unread(error, 'restore it')}")
 
     def _file(self, name: str) -> int:
         if name not in self._files:

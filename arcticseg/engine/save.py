@@ -24,7 +24,8 @@ from arcticseg.engine.process_group import Ranks, agree, barrier
 from arcticseg.engine.progress import beat
 from arcticseg.engine.tensor_files import write_tensors
 from arcticseg.errors import ArcticSegError, OutputError
-from arcticseg.files import make_folder, output_errors, sync_folder
+from arcticseg.files import make_folder, sync_folder
+from arcticseg.system import output_errors
 
 # Seconds between two looks at what the others have told.
 _POLL = 0.02

@@ -16,3 +16,9 @@ def most_likely(field: NDArray[np.float32]) -> NDArray[np.uint8]:
 def rounded(field: NDArray[np.float32], chart: str) -> NDArray[np.uint8]:
     """Values [1, H, W] in classes of a chart -> the nearest class, uint8 [H, W]."""
     return np.clip(np.rint(field[0]), 0, N_CLASSES[chart] - 1).astype(np.uint8)
+
+
+def median(field: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Probabilities [K, H, W] of classes in order -> the class at which half of the mass is reached, uint8 [H, W]."""
+    reached = np.cumsum(field[:-1], axis=0, dtype=np.float32)
+    return np.asarray((reached < 0.5).sum(axis=0), np.uint8)

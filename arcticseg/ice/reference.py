@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
+from arcticseg.ice.scenes.access import reading
+from arcticseg.ice.scenes.classic import check_whole
+from arcticseg.ice.scenes.hdf5 import check_self_contained
 from arcticseg.ice.scenes.names import service_of, time_of
-from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.scenes.numbers import meaning
+from arcticseg.ice.scenes.planes import class_plane
+from arcticseg.ice.sigrid import CHARTS
 
 _SUFFIXES = ("_reference", "_prep")
 
@@ -68,12 +74,12 @@ def reference_of(name: str, references: Mapping[str, Path]) -> Path | None:
 @contextmanager
 def _opened(path: Path) -> Iterator[netCDF4.Dataset]:
     """The open file, with values as they are stored; errors of the library become a SceneError."""
-    try:
-        with netCDF4.Dataset(path) as file:
+    with reading(path):
+        check_whole(path)
+        check_self_contained(path)
+        with netCDF4.Dataset(os.path.abspath(path)) as file:
             file.set_auto_maskandscale(False)
             yield file
-    except (OSError, RuntimeError) as error:
-        raise SceneError(f"{path}: cannot be read ({error}); get the file again") from error
 
 
 def check_reference(path: Path, shape: tuple[int, int]) -> None:
@@ -106,9 +112,16 @@ def read_reference(path: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """
     check_reference(path, shape)
     with _opened(path) as file:
-        planes = [np.asarray(file[name][:]) for name in CHARTS]
-    for values, name in zip(planes, CHARTS, strict=True):
-        wrong = (values != IGNORE_INDEX) & ~((values >= 0) & (values < N_CLASSES[name]))
-        if wrong.any():
-            raise SceneError(f"{path}: {name} holds {values[wrong][0]}, not a class; get the file again")
-    return np.stack(planes).astype(np.uint8)
+        return np.stack([_plane(path, file[name]) for name in CHARTS])
+
+
+def _plane(path: Path, variable: netCDF4.Variable) -> NDArray[np.uint8]:
+    """The classes of a chart by the attributes of its variable."""
+    attributes = {key: variable.getncattr(key) for key in variable.ncattrs()}
+    try:
+        if variable.dtype is str or variable.dtype.kind not in "fiu":
+            raise SceneError(f"{variable.name} has dtype {variable.dtype}, expected numbers; get the file again")
+        how = meaning(variable.name, attributes, variable.dtype, "class")
+        return class_plane(np.asarray(variable[:]), how, variable.name)
+    except SceneError as error:
+        raise SceneError(f"{path}: {error}") from error

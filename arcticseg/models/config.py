@@ -173,7 +173,6 @@ class RegressionConfig(HeadConfig):
     name: str = "regression"
 
     implementation: ClassVar[str] = "arcticseg.models.heads:Regression"
-    charts: ClassVar[tuple[str, ...]] = ("SIC",)
     loss: ClassVar[str] = "squared_error"
 
 
@@ -187,7 +186,18 @@ class ClassificationConfig(HeadConfig):
     loss: ClassVar[str] = "cross_entropy"
 
 
-HeadConfig.table = {"regression": RegressionConfig, "classification": ClassificationConfig}
+@dataclass(frozen=True)
+class OrdinalConfig(HeadConfig):
+    """A logit for "above class k" for each class but the last; FLOE's last class, bergs, has no order."""
+
+    name: str = "ordinal"
+
+    implementation: ClassVar[str] = "arcticseg.models.heads:Ordinal"
+    charts: ClassVar[tuple[str, ...]] = ("SIC", "SOD")
+    loss: ClassVar[str] = "ordinal"
+
+
+HeadConfig.table = {kind.name: kind for kind in (RegressionConfig, ClassificationConfig, OrdinalConfig)}
 
 _DEFAULT_HEADS: dict[str, HeadConfig] = {"SIC": RegressionConfig()}
 

@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -31,12 +32,12 @@ class Head(nn.Conv2d, ABC):
         nn.init.zeros_(cast(Tensor, self.bias))
 
     def scaled(self, scores: Tensor) -> Tensor:
-        """Scores [B, K, H, W] at the image's size -> the head's output, equal shape."""
+        """Scores [B, C, H, W] at the image's size -> the head's output [B, K, H, W]."""
         return scores
 
     @abstractmethod
     def fields(self, output: Tensor) -> Tensor:
-        """Output [B, K, H, W] -> float32 fields that may be averaged over windows, equal shape."""
+        """Output [B, K, H, W] -> float32 fields that may be averaged over windows."""
 
     @abstractmethod
     def classes(self, output: Tensor) -> Tensor:
@@ -83,3 +84,34 @@ class Regression(Head):
 
     def field_classes(self, field: NDArray[np.float32]) -> NDArray[np.uint8]:
         return classes.rounded(field, self.chart)
+
+
+class Ordinal(Head):
+    """Logits of "above class k": one score a pixel and K - 1 thresholds (CORAL: Cao, Mirjalili and Raschka 2020).
+
+    The thresholds are steps that cannot fall, so probabilities of classes are never negative. Its fields are these
+    probabilities, whose cumulated sums give the class: the first that is reached with a probability of one half.
+    """
+
+    def __init__(self, channels: int, chart: str) -> None:
+        super().__init__(channels, chart, 1)
+        thresholds = N_CLASSES[chart] - 1
+        # Of the steps between thresholds; log(e^x + 1) of it is the step.
+        self.steps = nn.Parameter(torch.zeros(thresholds - 1))
+
+    def scaled(self, scores: Tensor) -> Tensor:
+        steps = F.softplus(self.steps.float()).cumsum(dim=0)
+        # Centred, so that a score of 0 lies in the middle class.
+        thresholds = torch.cat([steps.new_zeros(1), steps]) - steps[-1] / 2
+        return scores - thresholds.to(scores.dtype)[:, None, None]
+
+    def fields(self, output: Tensor) -> Tensor:
+        above = output.float().sigmoid()
+        edge = above[:, :1]
+        return torch.cat([torch.ones_like(edge), above], dim=1) - torch.cat([above, torch.zeros_like(edge)], dim=1)
+
+    def classes(self, output: Tensor) -> Tensor:
+        return (output > 0).sum(dim=1).to(torch.uint8)
+
+    def field_classes(self, field: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return classes.median(field)

@@ -10,14 +10,10 @@ import numpy as np
 
 from arcticseg.files import atomic_path
 from arcticseg.ice import simulated
-from arcticseg.ice.sigrid import CHARTS, CLASS_NAMES, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.scenes.view import CONVENTIONS, chart_attributes, position_attributes
+from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from arcticseg.products.product import SIMULATED, Drawn, Product, comment
 
-_LONG_NAMES = {
-    "SIC": "sea ice concentration class",
-    "SOD": "stage of development class",
-    "FLOE": "floe size class",
-}
 _DIMENSIONS = ("line", "sample")
 
 
@@ -41,18 +37,7 @@ class NetCDF(Product):
 def _charts(drawn: Drawn) -> dict[str, Any]:
     """Name -> dimensions, values and attributes of the three charts."""
     return {
-        chart: (
-            _DIMENSIONS,
-            classes,
-            {
-                "long_name": _LONG_NAMES[chart],
-                "flag_values": np.arange(N_CLASSES[chart], dtype=np.uint8),
-                "flag_meanings": " ".join(
-                    name.replace(" ", "_").replace("%", "percent") for name in CLASS_NAMES[chart]
-                ),
-                "coordinates": "latitude longitude",
-            },
-        )
+        chart: (_DIMENSIONS, classes, chart_attributes(chart) | {"coordinates": "latitude longitude"})
         for chart, classes in zip(CHARTS, drawn.charts, strict=True)
     }
 
@@ -60,8 +45,8 @@ def _charts(drawn: Drawn) -> dict[str, Any]:
 def _positions(drawn: Drawn) -> dict[str, Any]:
     """Name -> dimensions, values and attributes of latitude and longitude."""
     return {
-        name: (_DIMENSIONS, degrees.astype(np.float32), {"standard_name": name, "units": f"degrees_{direction}"})
-        for name, direction, degrees in zip(("latitude", "longitude"), ("north", "east"), drawn.positions, strict=True)
+        name: (_DIMENSIONS, degrees.astype(np.float32), position_attributes(name))
+        for name, degrees in zip(("latitude", "longitude"), drawn.positions, strict=True)
     }
 
 
@@ -69,7 +54,7 @@ def _attributes(drawn: Drawn) -> dict[str, str]:
     """Attributes of the whole file."""
     scene, network = drawn.scene, drawn.network
     attributes = {
-        "Conventions": "CF-1.8",
+        "Conventions": CONVENTIONS,
         "title": f"{f'{simulated.MARK}: ' if scene.simulated else ''}Sea ice charts of {scene.name}",
         "source": f"ArcticSeg, {network.name}, factor {network.factor}",
         "history": f"{datetime.now(UTC).isoformat(timespec='seconds')} arcticseg predict",

@@ -12,9 +12,9 @@ from arcticseg import config
 from arcticseg.engine import process_group
 from arcticseg.engine.process_group import Ranks
 from arcticseg.errors import ArcticSegError, ConfigError
-from arcticseg.files import output_errors
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import differences
+from arcticseg.system import output_errors
 
 # Keys that may differ between ranks: where things are on a machine, and how it reads them.
 _OWN = (

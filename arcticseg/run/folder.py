@@ -15,7 +15,8 @@ from typing import Any
 
 from arcticseg import config
 from arcticseg.errors import ConfigError
-from arcticseg.files import make_folder, output_errors
+from arcticseg.files import make_folder
+from arcticseg.system import output_errors
 
 # The resolved config.
 CONFIG = "config.yaml"

@@ -71,7 +71,107 @@ class SquaredErrorConfig(LossConfig):
     heads: ClassVar[tuple[str, ...]] = ("regression",)
 
 
-LossConfig.table = {"cross_entropy": CrossEntropyConfig, "squared_error": SquaredErrorConfig}
+@dataclass(frozen=True)
+class FocalConfig(LossConfig):
+    """Cross entropy that cares less for what is known well."""
+
+    name: str = "focal"
+    # 0: cross entropy.
+    gamma: float = 2.0
+
+    implementation: ClassVar[str] = "arcticseg.tasks.losses.pixel:Focal"
+    heads: ClassVar[tuple[str, ...]] = ("classification",)
+
+    def __post_init__(self) -> None:
+        # Below 1 the gradient is infinite where the label's probability is 1.
+        need(self.gamma == 0 or self.gamma >= 1, "gamma", self.gamma, "set 0, or 1 or more")
+
+
+@dataclass(frozen=True)
+class HuberConfig(LossConfig):
+    """Squared error that grows linearly beyond `delta`."""
+
+    name: str = "huber"
+    # In halves of the largest class.
+    delta: float = 0.4
+
+    implementation: ClassVar[str] = "arcticseg.tasks.losses.pixel:Huber"
+    heads: ClassVar[tuple[str, ...]] = ("regression",)
+
+    def __post_init__(self) -> None:
+        need(self.delta > 0, "delta", self.delta, "set a positive number")
+
+
+@dataclass(frozen=True)
+class OrdinalConfig(LossConfig):
+    """Binary cross entropies of classes in order."""
+
+    name: str = "ordinal"
+
+    implementation: ClassVar[str] = "arcticseg.tasks.losses.ordinal:Ordinal"
+    heads: ClassVar[tuple[str, ...]] = ("ordinal",)
+
+
+@dataclass(frozen=True)
+class EarthMoverConfig(LossConfig):
+    """Squared distance of cumulated probabilities."""
+
+    name: str = "earth_mover"
+
+    implementation: ClassVar[str] = "arcticseg.tasks.losses.ordinal:EarthMover"
+    heads: ClassVar[tuple[str, ...]] = ("classification",)
+
+
+@dataclass(frozen=True)
+class DiceConfig(LossConfig):
+    """Overlap of each sample's classes."""
+
+    name: str = "dice"
+
+    implementation: ClassVar[str] = "arcticseg.tasks.losses.region:Dice"
+    heads: ClassVar[tuple[str, ...]] = ("classification",)
+
+
+@dataclass(frozen=True)
+class TverskyConfig(LossConfig):
+    """Overlap, with a price of its own for false alarms and misses."""
+
+    name: str = "tversky"
+    # Price of false alarms and of misses.
+    alpha: float = 0.3
+    beta: float = 0.7
+
+    implementation: ClassVar[str] = "arcticseg.tasks.losses.region:Tversky"
+    heads: ClassVar[tuple[str, ...]] = ("classification",)
+
+    def __post_init__(self) -> None:
+        for key in ("alpha", "beta"):
+            need(getattr(self, key) >= 0, key, getattr(self, key), "set 0 or more")
+        need(self.alpha + self.beta > 0, "beta", self.beta, "set one of alpha and beta above 0")
+
+
+@dataclass(frozen=True)
+class LovaszConfig(LossConfig):
+    """Surrogate of intersection over union."""
+
+    name: str = "lovasz"
+
+    implementation: ClassVar[str] = "arcticseg.tasks.losses.region:Lovasz"
+    heads: ClassVar[tuple[str, ...]] = ("classification",)
+
+
+_LOSSES = (
+    CrossEntropyConfig,
+    SquaredErrorConfig,
+    FocalConfig,
+    HuberConfig,
+    OrdinalConfig,
+    EarthMoverConfig,
+    DiceConfig,
+    TverskyConfig,
+    LovaszConfig,
+)
+LossConfig.table = {kind.name: kind for kind in _LOSSES}
 
 
 @dataclass(frozen=True)

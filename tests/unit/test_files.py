@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from arcticseg import files
+from arcticseg import system
 from arcticseg.errors import OutputError, SceneError
-from arcticseg.files import atomic_path, free_bytes, make_folder, output_errors, write_text
+from arcticseg.files import atomic_path, make_folder, write_text
+from arcticseg.system import free_bytes, output_errors
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_an_error_without_a_reason_leads_to_the_space_left(tmp_path: Path, monke
         GdalError("write failed"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(files, "free_bytes", lambda path: 4096)
+            patch.setattr(system, "free_bytes", lambda path: 4096)
             with pytest.raises(OutputError, match="No space left on device"), output_errors(tmp_path):
                 raise error
         if not isinstance(error, PermissionError):

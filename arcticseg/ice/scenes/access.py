@@ -13,29 +13,10 @@ from pathlib import Path
 import h5py
 
 from arcticseg.errors import ArcticSegError, SceneError
+from arcticseg.system import REFUSALS
 
-_LOCKED = "another program has it open for writing and has locked it", "wait until that ends"
-_AGAIN = "the disk or the file server fails", "try again, or get the file again"
-
-# Error number of the system -> reason and remedy.
-_REASONS = {
-    errno.EACCES: ("you may not read it", "ask its owner for permission to read"),
-    errno.EPERM: ("you may not read it", "ask its owner for permission to read"),
-    errno.EAGAIN: _LOCKED,
-    errno.EBUSY: _LOCKED,
-    errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n) or use fewer workers"),
-    errno.ENFILE: ("too many files are open on this machine", "end other programs or use fewer workers"),
-    errno.ENOENT: ("it is not there any more", "give a file that stays"),
-    errno.ENOMEM: ("the memory of this machine is used up", "use a larger machine or fewer workers"),
-    errno.EIO: _AGAIN,
-    errno.ESTALE: _AGAIN,
-    errno.ETIMEDOUT: _AGAIN,
-    errno.EFBIG: ("it is larger than this system can read", "use a 64-bit system"),
-    errno.EOVERFLOW: ("it is larger than this system can read", "use a 64-bit system"),
-    errno.ELOOP: ("its links lead in a circle", "give the file itself"),
-    errno.ENAMETOOLONG: ("its name is too long", "give it a shorter name"),
-    errno.EISDIR: ("it is a folder", "give a file"),
-}
+# How a file system says that it has no locks, which HDF5 asks for.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 # What HDF5 says of a file that ends too early, and of one whose writer has not closed it.
 _CUT = re.compile(r"truncated file: eof = (\d+), sblock->base_addr = \d+, stored_eof = (\d+)")
 _UNCLOSED = re.compile(r"already open for write|file consistency flags|SWMR", re.IGNORECASE)
@@ -66,15 +47,17 @@ def _diagnosis(path: Path, error: Exception) -> tuple[str, str]:
     """Reason and remedy of a failure to read a file."""
     # netCDF and HDF5 give numbers of their own, below zero, or none; so ask the system for the file.
     number = error.errno if isinstance(error, OSError) else None
-    if number in _REASONS:
-        return _REASONS[number]
+    if number in REFUSALS:
+        return REFUSALS[number].reason, REFUSALS[number].reading
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as refusal:
-        if refusal.errno in _REASONS:
-            return _REASONS[refusal.errno]
+        if refusal.errno in REFUSALS:
+            return REFUSALS[refusal.errno].reason, REFUSALS[refusal.errno].reading
+        if refusal.errno in _NO_LOCKS:
+            return "its file system gives no locks", "set HDF5_USE_FILE_LOCKING=FALSE, or copy the file to a local disk"
     else:
         if not size:
             return "it is empty", "wait until it is written, or get it again"

@@ -51,6 +51,8 @@ class GeoTiffScene(Scene):
         SceneError: see `open_geotiff`.
     """
 
+    kind = "SAR GeoTIFF"
+
     def __init__(self, path: Path, polarisation: str | None, units: str | None) -> None:
         self.path, self.name = path, path.stem
         self.ice_service, self.has_chart = None, False

@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
 from arcticseg.ice import chart as charts
-from arcticseg.ice import indexed
+from arcticseg.ice import denoising, indexed
 from arcticseg.ice.channels import CHANNELS, COARSE, RAW_SPACING, RTT_SPACING, SAR
 from arcticseg.ice.geo import GeoGrid, check_extent
 from arcticseg.ice.scenes import hdf5
 from arcticseg.ice.scenes.access import reading
+from arcticseg.ice.scenes.classic import check_whole
 from arcticseg.ice.scenes.names import facts_of, service_of
 from arcticseg.ice.scenes.numbers import Meaning, meaning
-from arcticseg.ice.scenes.scene import DENOISING, Float, Scene, coarse_cells
-from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.scenes.planes import class_plane
+from arcticseg.ice.scenes.scene import Float, Scene, coarse_cells
+from arcticseg.ice.sigrid import CHARTS
 from arcticseg.ice.simulated import is_simulated
 
 # The last zone of the distance map.
@@ -58,7 +60,7 @@ class _NetcdfScene(Scene):
         self.ice_service = service_of(path.name)
         # The archive's scenes are NERSC's, and do not say it; `arcticseg chart` writes what it is for others.
         method = str(dataset.attrs.get("denoising", "nersc"))
-        self.denoising = method if method in DENOISING else None
+        self.denoising = method if method in denoising.METHODS else None
         self.simulated = is_simulated(dataset.attrs)
         self._need([*SAR.values()])
         self.polarisations = tuple(SAR)
@@ -148,6 +150,8 @@ class _NetcdfScene(Scene):
 class RawScene(_NetcdfScene):
     """A raw AI4Arctic scene: 40 m, dB, polygon ids and codes."""
 
+    kind = "raw AI4Arctic netCDF"
+
     def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int = 1) -> None:
         super().__init__(path, dataset, n_threads, RAW_SPACING)
         self.has_chart = "polygon_icechart" in dataset.variables
@@ -228,6 +232,8 @@ class RttScene(_NetcdfScene):
 
     scored = frozenset(CHANNELS)
 
+    kind = "ready-to-train AI4Arctic netCDF"
+
     def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int = 1) -> None:
         super().__init__(path, dataset, n_threads, RTT_SPACING)
         self._need(["sar_grid2d_latitude", "sar_grid2d_longitude", "sar_incidenceangle"])
@@ -295,14 +301,8 @@ class RttScene(_NetcdfScene):
         planes = np.empty((len(CHARTS), *self.shape), np.uint8)
         for plane, name in zip(planes, CHARTS, strict=True):
             values, how = self._stored(name)
-            if not (how.plain and values.dtype == np.uint8):
-                values = np.nan_to_num(how.decode(values), nan=IGNORE_INDEX)
-            wrong = ~((values >= 0) & (values < N_CLASSES[name])) & (values != IGNORE_INDEX)
-            if values.dtype.kind == "f":
-                wrong |= values != np.rint(values)
-            if wrong.any():
-                raise SceneError(f"{self.path}: {name} holds {values[wrong][0]}, not a class; get the file again")
-            plane[...] = values
+            with _naming(self.path):
+                plane[...] = class_plane(values, how, name)
         return indexed.index_planes(planes)
 
 
@@ -326,6 +326,7 @@ def open_netcdf(path: Path, n_threads: int = 1) -> Scene:
         SceneError: the file is not netCDF, or a variable is missing or of the wrong shape.
     """
     with reading(path):
+        check_whole(path)
         hdf5.check_self_contained(path)
         # An absolute path is never taken for the address of a server.
         dataset = xr.open_dataset(

@@ -86,6 +86,7 @@ class SafeScene(Scene):
         SceneError: see `open_safe`.
     """
 
+    kind = "Sentinel-1 SAFE product"
     has_chart = False
     ice_service = None
 
@@ -302,6 +303,7 @@ class SafeScene(Scene):
             self._warn(f"{measured} taken for {' and '.join(map(str.upper, self.polarisations))}, which look otherwise")
 
     def _warn(self, text: str) -> None:
+        self.note(text)
         warnings.warn(f"{self.path}: {text}", stacklevel=4)
 
     @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,12 @@ from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.indexed import IndexedChart
 from arcticseg.ice.scenes.names import Facts
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 Float = NDArray[np.float32]
 
 GEO_POINTS = 21
-# Methods of removing thermal noise: that of NERSC (Park et al. 2018, doi:10.1109/TGRS.2017.2765248; AI4Arctic), that of
-# ESA by the vectors of the product, none.
-DENOISING = ("nersc", "esa", "none")
 
 
 def coarse_cells(pixels: int, pixel_spacing: float) -> int:
@@ -38,6 +39,7 @@ class Scene(ABC):
     """A scene; each subclass reads a kind of file.
 
     Attributes:
+        kind: of file, for people.
         path: the file.
         name: its stem.
         shape: lines and samples of the SAR raster.
@@ -45,7 +47,7 @@ class Scene(ABC):
         time: start of acquisition, UTC, or None.
         satellite: `S1A` to `S1D`, or None.
         orbit: absolute orbit number, or None.
-        denoising: whose thermal noise removal the backscatter has seen: one of `DENOISING`, or None: not known.
+        denoising: whose thermal noise removal the backscatter has seen, of `denoising.METHODS`; None: not known.
         ice_service: `dmi`, `cis` or None.
         simulated: whether the file says that it is simulated.
         polarisations: which of `hh`, `hv` it holds.
@@ -54,8 +56,10 @@ class Scene(ABC):
         notes: what was done to the file's values, or is odd about them, and whoever uses a product must know: a clause
             each, such as "resampled from 50 m to 40 m"; products carry them. See `note`.
         threads: number of threads that may work on the scene at a time; only speed depends on it.
+        file_pixels: pixels of the file's own raster where it is resampled to `shape`; else 0.
     """
 
+    kind: str = "scene"
     path: Path
     name: str
     shape: tuple[int, int]
@@ -71,6 +75,7 @@ class Scene(ABC):
     has_chart: bool
     notes: tuple[str, ...] = ()
     threads: int = 1
+    file_pixels: int = 0
 
     @abstractmethod
     def sar(self, polarisation: str) -> Float:
@@ -112,6 +117,36 @@ class Scene(ABC):
         """SIC, SOD, FLOE, uint8 [3, H, W]; 255 = masked; None: the scene has no chart. See `indexed_chart`."""
         indexed = self.indexed_chart(rules, strict)
         return None if indexed is None else indexed.planes()
+
+    def to_xarray(self, rules: str = "autoice") -> xr.Dataset:
+        """The scene as a dataset by the CF conventions; rasters are read when their values are asked for.
+
+        Variables (line, sample): `hh` and `hv` in dB, `incidence_angle`, `distance_map`, and `SIC`, `SOD` and `FLOE` as
+        classes with NaN where they are masked; coordinates `latitude` and `longitude`, in degrees. The 2 km channels
+        stay on their own grid (line_2km, sample_2km), under the names of the scene file. What a scene lacks is absent.
+
+        Args:
+            rules: chart rules, `autoice` or `corrected`.
+
+        Returns:
+            A dataset that is open as long as the scene; closing it closes the scene.
+
+        Raises:
+            SceneError: the file is damaged; also when values are read.
+        """
+        from arcticseg.ice.scenes import view
+
+        return view.dataset(self, rules)
+
+    def __repr__(self) -> str:
+        from arcticseg.ice.scenes import view
+
+        return view.text(self)
+
+    def _repr_html_(self) -> str:
+        from arcticseg.ice.scenes import view
+
+        return view.page(self)
 
     def note(self, clause: str) -> None:
         """Add a clause to the notes, once."""

@@ -139,7 +139,7 @@ def test_what_is_not_a_file(tmp_path: Path) -> None:
     os.mkfifo(path)
     for make in (path.unlink, path.mkdir, path.rmdir, lambda: path.symlink_to("/dev/zero")):
         if path.exists():
-            with pytest.raises(ShardError, match=r"manifest\.json: manifest .* (plain file|directory)"):
+            with pytest.raises(ShardError, match=r"manifest\.json: manifest .* (plain file|folder)"):
                 read_manifest(tmp_path)
         make()
     with pytest.raises(ShardError, match="plain file"):

@@ -52,6 +52,26 @@ def test_reading(tmp_path: Path) -> None:
     assert (charts[[0, 2]] == 3).all()
 
 
+def test_charts_stored_otherwise(tmp_path: Path) -> None:
+    """int16 with a fill value, float32 with NaN, and scaled."""
+    classes = np.arange(6, dtype=np.int16).reshape(2, 3)
+    masked = classes == 4
+    planes = {
+        "SIC": (scenes.SAR_DIMS, np.where(masked, np.int16(-1), classes)),
+        "SOD": (scenes.SAR_DIMS, np.where(masked, np.nan, classes).astype(np.float32)),
+        "FLOE": (scenes.SAR_DIMS, np.where(masked, 90, 10 * classes).astype(np.uint8)),
+    }
+    attributes = {"SIC": {"_FillValue": np.int16(-1)}, "FLOE": {"scale_factor": 0.1, "missing_value": np.uint8(90)}}
+    path = scenes.write(tmp_path / "a.nc", planes, attributes_of=attributes)
+    charts = read_reference(path, (2, 3))
+    assert charts.dtype == np.uint8
+    np.testing.assert_array_equal(charts, np.broadcast_to(np.where(masked, 255, classes), (3, 2, 3)))
+    attributes["FLOE"]["units"] = "m"
+    path = scenes.write(tmp_path / "b.nc", planes, attributes_of=attributes)
+    with pytest.raises(SceneError, match=rf"^{path}: FLOE has units 'm'; expected"):
+        read_reference(path, (2, 3))
+
+
 def test_files_that_are_not_references(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match=rf"^{tmp_path}/none: .*\.nc"):
         find_references(tmp_path / "none")

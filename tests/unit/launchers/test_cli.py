@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import re
@@ -16,7 +17,7 @@ import pytest
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.run import config as run_config
 from launchers.cli import VERBS, main, make_parser
-from launchers.status import DONE, ERROR_PREFIX, INTERRUPTED, PROBLEMS, STOPPED, USER_ERROR, guarded
+from launchers.status import DONE, ERROR_PREFIX, FAULT, INTERRUPTED, PROBLEMS, STOPPED, USER_ERROR, guarded
 from launchers.verbs.shards import parse_factors
 from launchers.verbs.simulate import parse_size
 
@@ -161,8 +162,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(capsys: pytest.Captur
     assert capsys.readouterr().err == ("arcticseg: error: torch.nn is not installed; pip install 'arcticseg[train]'\n")
     assert guarded(lambda: lack("ray")) == USER_ERROR
     assert "arcticseg[sweep]" in capsys.readouterr().err
-    with pytest.raises(ModuleNotFoundError):
-        guarded(lambda: lack("arcticseg.nothing"))
+    assert guarded(lambda: lack("arcticseg.nothing")) == FAULT
 
 
 def test_other_ends_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,8 +174,55 @@ def test_other_ends_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(lambda: None) == DONE == 0
     assert guarded(lambda: STOPPED) == STOPPED == 3
     assert guarded(lambda: PROBLEMS) == PROBLEMS == 1
-    with pytest.raises(ZeroDivisionError):
-        guarded(lambda: 1 // 0)
+
+
+def test_a_fault_of_the_program_is_one_line_and_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def divide() -> None:
+        raise ZeroDivisionError("http://me:sesame@a/b\x1b[2J\nis zero")
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert guarded(divide) == FAULT == 4
+    (kept,) = tmp_path.glob("arcticseg-fault-*.txt")
+    line = capsys.readouterr().err
+    said = "ZeroDivisionError http://***@a/b\\x1b[2J is zero (test_cli.py, line "
+    assert line.startswith(f"arcticseg: fault of the program: {said}")
+    assert line.endswith(f" and {kept}\n")
+    assert "in divide" in kept.read_text()
+    assert "sesame" not in kept.read_text()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert guarded(divide) == FAULT
+    assert "in divide" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.EMFILE, "Too many open files", "a.nc"),
+            "a.nc: Too many open files; raise the limit",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free some space"),
+        (MemoryError(), "the memory of this machine is used up; "),
+    ],
+)
+def test_what_the_system_refuses_is_no_fault(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert guarded(fail) == USER_ERROR
+    assert capsys.readouterr().err.startswith(f"arcticseg: error: {line}")
+
+
+def test_nobody_reads_what_is_printed() -> None:
+    command = f"{sys.executable} -m launchers.cli train --config scratch_unet --dry-run | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
 
 
 def test_dry_run_prints_a_config_that_loads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

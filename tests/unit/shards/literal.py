@@ -74,12 +74,13 @@ def classes_of(row: dict[str, str]) -> tuple[int, int, int]:
 
 
 def plain(file: netCDF4.Dataset, name: str) -> np.ndarray:
-    """The numbers of a variable as they stand; those so large that they mark no data are NaN."""
-    values = np.asarray(file[name][:])
-    if values.dtype.kind not in "fiu":
+    """The values of a variable by the attributes that the netCDF library knows; NaN where there is no data."""
+    variable = file[name]
+    if variable.dtype is str or variable.dtype.kind not in "fiu":
         raise ValueError(f"{name} holds no numbers")
+    variable.set_auto_maskandscale(True)
     with np.errstate(over="ignore"):
-        values = values.astype(np.float32)
+        values = np.ma.filled(variable[:].astype(np.float64), np.nan).astype(np.float32)
     return np.where(values > 1e30, np.float32(np.nan), values)
 
 
