@@ -19,6 +19,7 @@ from arcticseg.ice.channels import CHANNELS, COARSE, RAW_SPACING, RTT_SPACING, S
 from arcticseg.ice.geo import GeoGrid, check_extent
 from arcticseg.ice.scenes import hdf5
 from arcticseg.ice.scenes.access import reading
+from arcticseg.ice.scenes.classic import check_whole
 from arcticseg.ice.scenes.names import facts_of, service_of
 from arcticseg.ice.scenes.numbers import Meaning, meaning
 from arcticseg.ice.scenes.planes import class_plane
@@ -325,6 +326,7 @@ def open_netcdf(path: Path, n_threads: int = 1) -> Scene:
         SceneError: the file is not netCDF, or a variable is missing or of the wrong shape.
     """
     with reading(path):
+        check_whole(path)
         hdf5.check_self_contained(path)
         # An absolute path is never taken for the address of a server.
         dataset = xr.open_dataset(

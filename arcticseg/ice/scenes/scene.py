@@ -56,6 +56,7 @@ class Scene(ABC):
         notes: what was done to the file's values, or is odd about them, and whoever uses a product must know: a clause
             each, such as "resampled from 50 m to 40 m"; products carry them. See `note`.
         threads: number of threads that may work on the scene at a time; only speed depends on it.
+        file_pixels: pixels of the file's own raster where it is resampled to `shape`; else 0.
     """
 
     kind: str = "scene"
@@ -74,6 +75,7 @@ class Scene(ABC):
     has_chart: bool
     notes: tuple[str, ...] = ()
     threads: int = 1
+    file_pixels: int = 0
 
     @abstractmethod
     def sar(self, polarisation: str) -> Float:
