@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from arcticseg.errors import BadValueError, need
-from arcticseg.ice.channels import GROUPS, expand
+from arcticseg.ice.channels import GROUPS, VECTORS, expand
 from arcticseg.shown import HIDDEN
 
 
@@ -95,6 +95,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_channels("channels", self.channels)
+        if self.augment.quarter_turns:
+            for pair in VECTORS:
+                whole = len(set(pair).intersection(self.names)) != 1
+                remedy = f"name both of {', '.join(pair)}, or set augment.quarter_turns=false: a turn exchanges them"
+                need(whole, "channels", list(self.channels), remedy)
         for key in ("scenes", "cache"):
             need(getattr(self, key) != "", key, "", "set a path, or null")
         for key in ("label_fraction", "validation_share"):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from arcticseg.data import vectors
 from arcticseg.data.batch import Batch
 from arcticseg.data.planes import POLARISATION
 from arcticseg.data.view import View
@@ -199,7 +200,7 @@ def _pixels(batch: Batch, places: Places, layers: Sequence[Layer]) -> Iterator[t
             zero = torch.zeros_like(look.of_sample(batch.clock[:, 0]))
             yield zero, zero != 0
         elif grid == "2km":
-            value, weight = _sums(look, batch.aux[:, batch.coarse.index(layer.name)], coarse)
+            value, weight = _sums(look, vectors.codes_of(batch, layer.name), coarse)
             yield _where(weight > 1e-6, value / weight.clamp(min=1e-6), layer), weight > 1e-6
         elif grid == "geo":
             yield _geo(look, batch, places, geo, layer)

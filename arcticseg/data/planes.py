@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from arcticseg.data import vectors
 from arcticseg.data.batch import Batch
 from arcticseg.data.tile import SAR_LOW, SAR_STEP
 from arcticseg.data.view import Taps, View
@@ -92,7 +93,7 @@ def lacking(batch: Batch) -> NDArray[np.bool_]:
     for i, (height, width) in enumerate(zip(heights, widths, strict=True)):
         if height and width:
             missing[i] = ~codes[i, :, :height, :width].all(axis=(1, 2))
-    return missing
+    return vectors.lacking_of(batch, missing)
 
 
 def _coarse_codes(batch: Batch, names: Sequence[str]) -> Tensor:
@@ -100,7 +101,12 @@ def _coarse_codes(batch: Batch, names: Sequence[str]) -> Tensor:
     aux = batch.aux
     if tuple(names) != batch.coarse:
         aux = torch.stack([aux[:, batch.coarse.index(name)] for name in names], dim=1)
-    return aux.int() & 0xFFFF  # the bits of uint16
+    codes = aux.int() & 0xFFFF  # the bits of uint16
+    if batch.draws is not None:
+        for i, name in enumerate(names):
+            if vectors.is_component(name):
+                codes[:, i] = vectors.codes_of(batch, name)
+    return codes
 
 
 def _hole_weights(known: Tensor, view: View, rows: Taps, cols: Taps, holes: Tensor) -> Tensor:

@@ -77,6 +77,13 @@ CHANNELS: dict[str, Channel] = {
 # The channels on the 2 km grid, in the order of the sample member `aux.b2`.
 COARSE = tuple(name for name, channel in CHANNELS.items() if channel.grid == "2km")
 
+# Vectors by their two components: along the image's columns, and along its rows. The archive says of the wind that its
+# components are "rotated to account for S-1 flight direction", "with the satellite flight direction as reference": that
+# takes the place of north, so that v counts along the flight direction and u to its right, where the radar looks. In an
+# image, lines grow along the flight direction and samples to its right: v > 0 blows towards growing lines, u > 0
+# towards growing samples. An image that is turned or flipped has other axes, see `data.vectors`.
+VECTORS = (("u10m_rotated", "v10m_rotated"),)
+
 # Metres between the centres of pixels: of raw scenes (factors count in it), of ready-to-train scenes, of the 2 km grid.
 RAW_SPACING = 40.0
 RTT_SPACING = 80.0

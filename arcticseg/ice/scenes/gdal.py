@@ -8,10 +8,12 @@ given the driver of GeoTIFF alone and sees no file but the one that is named.
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -45,7 +47,7 @@ def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
             file.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _undecodable_messages():
             # It warns that control points are not a transform.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             # An absolute path has no prefix that GDAL or rasterio takes for a driver, an archive or an address.
@@ -59,6 +61,27 @@ def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
     except Exception as error:  # the errors of GDAL, of rasterio and of its CRS have no common type
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SceneError(f"{path}: cannot be read as a GeoTIFF ({reason}); get the file again") from error
+
+
+@contextmanager
+def _undecodable_messages() -> Iterator[None]:
+    """Pass over messages of GDAL's that quote damaged text: rasterio cannot log them, and Python prints a traceback."""
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
+
+    def pass_over(args: sys.UnraisableHookArgs) -> None:
+        if not isinstance(args.exc_value, UnicodeDecodeError):
+            unraisable(args)
+
+    def pass_over_too(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if kind is not UnicodeDecodeError:
+            uncaught(kind, error, trace)
+
+    # Cython gives such an error to both.
+    sys.unraisablehook, sys.excepthook = pass_over, pass_over_too
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = unraisable, uncaught
 
 
 def _check(source: rasterio.DatasetReader, path: Path) -> None:

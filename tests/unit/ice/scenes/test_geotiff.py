@@ -203,6 +203,23 @@ def test_control_points_on_one_line(tmp_path: Path) -> None:
         open_geotiff(write(tmp_path / NAME, gcps=points))
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_control_points_that_cannot_be(tmp_path: Path) -> None:
+    """In a corner, outside the scene, or no numbers; a projection without a place."""
+    everywhere = gcps(lonlat)
+    corner = [GroundControlPoint(p.row / 8, p.col / 8, *lonlat(p.row / 8, p.col / 8)) for p in everywhere]
+    outside = [GroundControlPoint(p.row + 500, p.col, *lonlat(p.row + 500, p.col)) for p in everywhere]
+    nowhere = [GroundControlPoint(np.nan, p.col, p.x, p.y) for p in everywhere]
+    for points in (corner, outside, nowhere):
+        with pytest.raises(SceneError, match=rf"{NAME}: the 60 ground control points do not span the scene: .* lines"):
+            open_geotiff(write(tmp_path / NAME, gcps=points))
+    infinite = [GroundControlPoint(p.row, p.col, np.inf, p.y) for p in everywhere]
+    with pytest.raises(SceneError, match=rf"{NAME}: positions outside its reference system"):
+        open_geotiff(write(tmp_path / NAME, gcps=infinite))
+    with pytest.raises(SceneError, match=rf"{NAME}: neither ground control points nor a projection"):
+        open_geotiff(write(tmp_path / NAME, gcps=None, crs=CRS.from_epsg(3413)))
+
+
 def test_decibels_without_a_tag_are_noticed(tmp_path: Path) -> None:
     scene = open_geotiff(write(tmp_path / NAME, np.full(SHAPE, -25.0, np.float32)))
     with pytest.raises(SceneError, match=rf"{NAME}: 4800 of 4800 values .*units=dB"):
