@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice import land, resample
-from arcticseg.ice.channels import COARSE
+from arcticseg.ice.channels import COARSE, RAW_SPACING
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.indexed import IndexedChart
 from arcticseg.ice.scenes import backscatter, spacing
@@ -103,7 +103,8 @@ def step_of(scene: Scene, factor: int) -> int:
     native = spacing.multiple(scene.pixel_spacing)
     if factor % native:
         raise ConfigError(
-            f"factor {factor} cannot be made from {scene.path} at {scene.pixel_spacing:g} m; set a multiple of {native}"
+            f"factor {factor} cannot be made from {scene.path} at {scene.pixel_spacing:.4g} m; set a multiple of "
+            f"{native}, or give a file whose pixels are {factor * RAW_SPACING:g} m or less"
         )
     return factor // native
 

@@ -140,6 +140,7 @@ class ResampledScene(Scene):
         self.simulated, self.polarisations, self.has_chart = source.simulated, source.polarisations, source.has_chart
         self.satellite, self.orbit, self.denoising = source.satellite, source.orbit, source.denoising
         self.notes, self.threads, self.pixel_spacing = source.notes, source.threads, wanted
+        self.file_pixels = source.shape[0] * source.shape[1]
         ratios = [wanted / side for side in sides]
         edges = [int(n / ratio + _OVERHANG) for n, ratio in zip(source.shape, ratios, strict=True)]
         if min(edges) < _LEAST_EDGE:

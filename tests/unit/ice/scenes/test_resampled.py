@@ -223,7 +223,7 @@ def test_nothing_of_a_scene_is_forgotten(tmp_path: Path) -> None:
     path = raw_of(tmp_path / f"{scenes.RAW_NAME}.nc", 55.0)
     scene, source = opened(path), open_netcdf(path)
     facts = {name for name in Scene.__annotations__ if hasattr(source, name)}
-    changed = {"shape", "pixel_spacing", "geo", "notes", "threads"}
+    changed = {"shape", "pixel_spacing", "geo", "notes", "threads", "file_pixels"}
     assert {name for name in facts - changed if getattr(scene, name) != getattr(source, name)} == set()
     assert scene.geo.latitude is not None
     assert scene.to_xarray().sizes["line"] == scene.shape[0]
