@@ -115,8 +115,7 @@ def test_a_scene_without_a_distance_map_gets_the_coastline(tmp_path: Path) -> No
 
 def test_positions_that_fold_are_refused() -> None:
     geo = scene(70, -52)
-    longitude = geo.longitude.copy()
-    longitude[[9, 11]] = longitude[[11, 9]]
+    longitude = np.random.default_rng(0).permutation(geo.longitude.ravel()).reshape(21, 21)
     folded = SimpleNamespace(
         path="a.tif", geo=replace(geo, longitude=longitude), shape=(1000, 1000), pixel_spacing=400.0, threads=1,
         note=lambda clause: None,
