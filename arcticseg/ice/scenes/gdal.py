@@ -39,6 +39,26 @@ _SIDE_FACTS = re.compile(rb"<(NoDataValue|Scale|Offset|UnitType|SRS|GCPList|GeoT
 
 
 @contextmanager
+def opened(place: str, **options: Any) -> Iterator[rasterio.DatasetReader]:
+    """An open GeoTIFF; errors of the libraries pass through.
+
+    Args:
+        place: the file as GDAL names it: an absolute path, or one within an archive.
+        options: more of GDAL's, for this file.
+
+    Raises:
+        SceneError: the file names its overviews in another file.
+    """
+    with warnings.catch_warnings(), _undecodable_messages():
+        # It warns that control points are not a transform.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.Env(**_OPTIONS, **options), rasterio.open(place, driver=DRIVER) as source:
+            if source.tags(ns="OVERVIEWS"):
+                raise SceneError(f"{place}: names its overviews in another file; write it again without overviews")
+            yield source
+
+
+@contextmanager
 def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
     """The open GeoTIFF; in this block, errors of GDAL and rasterio become a SceneError.
 
@@ -47,13 +67,10 @@ def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
             file.
     """
     try:
-        with warnings.catch_warnings(), _undecodable_messages():
-            # It warns that control points are not a transform.
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            # An absolute path has no prefix that GDAL or rasterio takes for a driver, an archive or an address.
-            with rasterio.Env(**_OPTIONS), rasterio.open(str(path.absolute()), driver=DRIVER) as source:
-                _check(source, path)
-                yield source
+        # An absolute path has no prefix that GDAL or rasterio takes for a driver, an archive or an address.
+        with opened(str(path.absolute())) as source:
+            _check(source, path)
+            yield source
     except SceneError:
         raise
     except MemoryError as error:
@@ -85,7 +102,7 @@ def _undecodable_messages() -> Iterator[None]:
 
 
 def _check(source: rasterio.DatasetReader, path: Path) -> None:
-    """Refuse what would take memory for nothing, or lead out of the file, before anything else is asked of it."""
+    """Refuse what would take memory for nothing, before anything else is asked of it."""
     pixels = source.width * source.height
     size = pixels * source.count * max((np.dtype(_numpy_type(name)).itemsize for name in source.dtypes), default=1)
     if pixels > _MOST_PIXELS or size > max(_LARGE, _MOST_COMPRESSED * path.stat().st_size):
@@ -93,8 +110,6 @@ def _check(source: rasterio.DatasetReader, path: Path) -> None:
             f"{path}: its header declares {source.height} x {source.width} pixels in {source.count} bands, more than "
             "such a file holds; get the file again"
         )
-    if source.tags(ns="OVERVIEWS"):
-        raise SceneError(f"{path}: names its overviews in another file; write it again without overviews")
 
 
 def _numpy_type(name: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,7 +191,7 @@ class ResampledScene(Scene):
         if chart is None:
             return None
         lines, samples = (each.nearest for each in (self._down, self._across))
-        return IndexedChart(np.take(chart.index[lines], samples, axis=1), chart.classes)
+        return replace(chart, index=np.take(chart.index[lines], samples, axis=1))
 
     @contextmanager
     def reusing_memory(self) -> Iterator[None]:

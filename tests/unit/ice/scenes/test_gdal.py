@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import subprocess
@@ -192,3 +193,14 @@ def test_damaged_text_in_a_message_of_gdal(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout == "(50, 50)\n"
     assert "Unicode" not in done.stderr
+
+
+def test_no_other_module_opens_rasters() -> None:
+    root = Path(__file__).parents[4]
+    opening = {
+        path.name
+        for package in ("arcticseg", "shards", "launchers")
+        for path in (root / package).rglob("*.py")
+        if re.search(r"rasterio\.open\((?!\s*[^,()]+, \"w\")", path.read_text(encoding="utf-8"))
+    }
+    assert opening == {"gdal.py"}
