@@ -2,7 +2,8 @@
 
 Land, ice polygons with SIGRID-3 codes, backscatter by ice class, speckle, AMSR2 and ERA5 are drawn from a seed; with
 --chart the polygons and codes are those of a real vector chart (shapefile or GeoPackage). Started again, it keeps the
-scenes that are complete.
+scenes that are complete. The folder `truth` in OUT gets reference files of the ice that is really in each pixel, which
+`arcticseg evaluate --reference` takes.
 
     arcticseg simulate scenes --n 20 --size 2000
     arcticseg simulate scenes --n 1 --chart chart.gpkg --center=-60,70 --date 20201102
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--center", metavar="LON,LAT", help="middle of the scene in the chart (default: in its ice)")
     parser.add_argument("--date", metavar="YYYYMMDD", help="day of the scene (default: drawn, or the chart's own)")
     parser.add_argument("--unlabelled", action="store_true", help="write no chart, as in raw test scenes")
+    parser.add_argument("--no-truth", action="store_true", help="write no files of the ice in each pixel (OUT/truth)")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -88,5 +90,6 @@ def main(arguments: argparse.Namespace) -> None:
             workers=arguments.workers,
             progress=on_progress,
             ct_ranges=arguments.ct_ranges,
+            truth=not arguments.no_truth,
         )
     show(f"{len(written)} simulated scenes in {arguments.out}")
