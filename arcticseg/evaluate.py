@@ -23,8 +23,8 @@ from arcticseg.ice.layers import LayerConfig, official_labels
 from arcticseg.ice.reference import check_reference, find_references, read_reference, reference_of
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.scenes.scene import Scene
-from arcticseg.ice.score import Confusion, confusion, empty_confusions, majority, scores
-from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.score import Confusion, class_scores, confusion, empty_confusions, majority, scores
+from arcticseg.ice.sigrid import CHARTS, CLASS_NAMES, IGNORE_INDEX, N_CLASSES
 from arcticseg.pictures.results import EVALUATION_FILE, FORMAT
 from arcticseg.products.charts import PRODUCT_FACTOR, chart_shape, fields_to_charts
 from arcticseg.products.outcome import Failure, Outcome
@@ -201,6 +201,7 @@ class Scoring:
             "n_scenes": len(self._records),
             "pooled": scores(self._total),
             "confusion": _lists(self._total),
+            "by_class": {chart: class_scores(counts, CLASS_NAMES[chart]) for chart, counts in self._total.items()},
             "baselines": baselines,
             "scenes": self._records,
         }

@@ -176,7 +176,18 @@ def _write_shard(out: Path, plan: _Plan) -> tuple[ShardEntry, list[SampleEntry]]
 
 def _summary(part: Part) -> dict[str, Any]:
     """A scene's entry in the manifest, without its split."""
-    kept = ("simulated", "ice_service", "time", "has_chart", "shape", "notes", "warnings")
+    kept = (
+        "simulated",
+        "ice_service",
+        "time",
+        "satellite",
+        "orbit",
+        "denoising",
+        "has_chart",
+        "shape",
+        "notes",
+        "warnings",
+    )
     tiles, counts = manifests.totals(part.samples)
     name = part.facts["scene"]
     return {key: part.facts[key] for key in kept} | {"tiles": tiles[name], "counts": counts.get(name, {})}

@@ -23,6 +23,7 @@ from arcticseg.data import sample
 from arcticseg.data.manifest import Manifest
 from arcticseg.errors import ConfigError, OutputError, SceneError
 from arcticseg.files import make_folder
+from arcticseg.ice import denoising
 from arcticseg.ice.scenes.open import open_scene, state_of
 from arcticseg.system import free_bytes
 from shards import extend as extension
@@ -39,8 +40,10 @@ PARTS = ".parts"
 _OPENING = 600.0
 
 Report = Callable[[str], None]
-# Lines, samples and pixel spacing in metres of a scene.
-Extent = tuple[int, int, float]
+# Of a scene: lines, samples, pixel spacing in metres, pixels of its file where that is resampled (else 0).
+Extent = tuple[int, int, float, int]
+# Bytes for a pixel of a file that is resampled: its number, and what it is while it is read.
+_FILE_PIXEL = 8
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ def build(
                 splits = _left_to_do(old, splits, out, config, extend)
             if old is None or any(splits.values()):
                 old = _build(splits, out, parts, config, machine, on_error, old, report, progress)
+                if mixed := denoising.mix(facts.get("denoising") for facts in old.scenes.values()):
+                    report(f"warning: {mixed}")
             shutil.rmtree(parts, ignore_errors=True)
             return old
     finally:
@@ -259,12 +264,12 @@ def _measure_all(
 
 
 def _measure(path: Path) -> Extent:
-    """Lines, samples and pixel spacing of a scene; what it warns of is said when it is worked on."""
+    """Lines, samples, pixel spacing and pixels of the file; what it warns of is said when it is worked on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scene = open_scene(path)
     with scene:
-        return *scene.shape, scene.pixel_spacing
+        return *scene.shape, scene.pixel_spacing, scene.file_pixels
 
 
 def _costs(
@@ -278,7 +283,7 @@ def _costs(
     """Scene -> bytes of memory that it takes; a scene larger than the machine, as damage makes it, fails."""
     costs: dict[Path, int] = {}
     for path, extent in extents.items():
-        cost = scene_memory(*extent, config)
+        cost = scene_memory(*extent[:3], config) + _FILE_PIXEL * extent[3]
         text = f"{path}: {extent[0]} x {extent[1]} pixels take about {show_size(cost)} of memory"
         if cost > total:
             failures.add(path, SceneError(f"{text}, this machine has {show_size(total)}; use a larger machine"))
@@ -303,7 +308,7 @@ def _scene_error(path: Path, error: Exception) -> SceneError | None:
 
 def _check_space(out: Path, part_of: Mapping[Path, Path], extents: Mapping[Path, Extent], config: BuildConfig) -> None:
     """Raise OutputError where parts to come and shards of all parts have no room on the disk."""
-    coming = sum(part_bytes(*extent, config) for extent in extents.values())
+    coming = sum(part_bytes(*extent[:3], config) for extent in extents.values())
     there = sum(part.stat().st_size for part in part_of.values() if is_part(part))
     need, free = 2 * coming + there, free_bytes(out)
     if need > free:

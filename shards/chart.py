@@ -142,6 +142,7 @@ def _write_scene(target: netCDF4.Dataset, scene: Scene) -> None:
     target.title = f"Sentinel-1 SAR of {scene.path.name} with an ice chart, in the form of a raw AI4Arctic scene"
     if scene.notes:
         target.comment = "; ".join(scene.notes)
+    target.denoising = scene.denoising or "unknown"
     if scene.simulated:
         target.setncattr(ATTRIBUTE, statement("the SAR is simulated"))
     for name, edge in zip(_IMAGE, scene.shape, strict=True):

@@ -23,6 +23,7 @@ from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice.channels import CHANNELS, COARSE, RTT_SPACING, SAR
 from arcticseg.ice.geo import GeoGrid, interpolate
 from arcticseg.ice.indexed import IndexedChart
+from arcticseg.ice.layers import check_backscatter
 from arcticseg.ice.reference import short_name
 from arcticseg.ice.resample import coarse_shape
 from arcticseg.ice.scenes.netcdf import RawScene, RttScene
@@ -130,6 +131,8 @@ def ready_layers(scene: RawScene, strict: bool = False) -> tuple[dict[str, Float
             missing |= labels[CHARTS.index("SIC")] == IGNORE_INDEX
         for name in (*SAR, "distance"):
             values = scene.sar(name) if name in SAR else scene.distance()
+            if values is not None and name in SAR:
+                check_backscatter(scene, name, values)
             if values is not None:
                 channel = SAR.get(name, "distance_map")
                 out[channel], lost = _halved(values)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice import land, resample
-from arcticseg.ice.channels import COARSE
+from arcticseg.ice.channels import COARSE, RAW_SPACING
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.indexed import IndexedChart
 from arcticseg.ice.scenes import backscatter, spacing
@@ -103,7 +103,8 @@ def step_of(scene: Scene, factor: int) -> int:
     native = spacing.multiple(scene.pixel_spacing)
     if factor % native:
         raise ConfigError(
-            f"factor {factor} cannot be made from {scene.path} at {scene.pixel_spacing:g} m; set a multiple of {native}"
+            f"factor {factor} cannot be made from {scene.path} at {scene.pixel_spacing:.4g} m; set a multiple of "
+            f"{native}, or give a file whose pixels are {factor * RAW_SPACING:g} m or less"
         )
     return factor // native
 
@@ -163,7 +164,7 @@ def _sar(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[str,
             values = scene.sar(name)
             # The largest value is NaN only where all are; -inf everywhere, no power at all, is not an image.
             has_data = has_data or bool(np.isfinite(np.fmax.reduce(values, axis=None)))
-            _check_backscatter(scene, name, values)
+            check_backscatter(scene, name, values)
             means = resample.block_means_db(values, steps, config.min_valid, config.sar_average, scene.threads)
         else:
             means = {step: np.full(resample.coarse_shape(scene.shape, step), np.nan, np.float32) for step in steps}
@@ -173,15 +174,19 @@ def _sar(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[str,
     return by_name
 
 
-def _check_backscatter(scene: Scene, polarisation: str, values: NDArray[np.float32]) -> None:
-    """Refuse what is no backscatter; warn of what is odd about it, and note it for the scene's products."""
+def check_backscatter(scene: Scene, polarisation: str, values: NDArray[np.float32]) -> None:
+    """Warn of what is odd about backscatter, float32 [H, W] dB, and note it for the scene's products.
+
+    Raises:
+        SceneError: it is no backscatter, see `backscatter.check`.
+    """
     try:
         odd = backscatter.check(values, polarisation.upper())
     except SceneError as error:
         raise SceneError(f"{scene.path}: {error}") from error
     if odd is not None:
         warnings.warn(f"{scene.path}: {odd}", stacklevel=2)
-        scene.notes = tuple(dict.fromkeys((*scene.notes, odd)))
+        scene.note(odd)
 
 
 def _charts(scene: Scene, steps: Collection[int], config: LayerConfig) -> dict[int, IndexedChart] | None:

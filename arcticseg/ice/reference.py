@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
 from arcticseg.ice.scenes.access import reading
+from arcticseg.ice.scenes.classic import check_whole
 from arcticseg.ice.scenes.hdf5 import check_self_contained
 from arcticseg.ice.scenes.names import service_of, time_of
 from arcticseg.ice.scenes.numbers import meaning
@@ -74,6 +75,7 @@ def reference_of(name: str, references: Mapping[str, Path]) -> Path | None:
 def _opened(path: Path) -> Iterator[netCDF4.Dataset]:
     """The open file, with values as they are stored; errors of the library become a SceneError."""
     with reading(path):
+        check_whole(path)
         check_self_contained(path)
         with netCDF4.Dataset(os.path.abspath(path)) as file:
             file.set_auto_maskandscale(False)

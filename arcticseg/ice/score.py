@@ -6,7 +6,8 @@ scenes are the scores of the sum of their matrices, so pixels need not be kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,40 @@ def weighted_f1(counts: Confusion) -> float | None:
         return None
     f1 = np.where(truth + guess > 0, 2.0 * hits / np.maximum(truth + guess, 1), 0.0)
     return float((f1 * truth).sum() / truth.sum())
+
+
+def class_scores(counts: Confusion, names: Sequence[str]) -> dict[str, Any] | None:
+    """Scores of each class of a chart, and their plain means; None without pixels.
+
+    Means are over the classes that the chart or the prediction holds. A ratio of nothing to nothing is None: the
+    precision of a class that is never predicted, the recall of one that the chart does not hold.
+
+    Returns:
+        `accuracy`, `mIoU`, `macro_F1` (all 0..1), and `classes`, a list of `name`, `pixels` in the chart, `precision`,
+        `recall`, `F1` and `IoU`.
+    """
+    truth, guess, hits = counts.sum(axis=1), counts.sum(axis=0), np.diag(counts)
+    if truth.sum() == 0:
+        return None
+    both = truth + guess
+    ratios = {
+        "precision": (hits, guess),
+        "recall": (hits, truth),
+        "F1": (2 * hits, both),
+        "IoU": (hits, both - hits),
+    }
+    classes = [
+        {"name": name, "pixels": int(truth[i])}
+        | {key: float(part[i] / whole[i]) if whole[i] else None for key, (part, whole) in ratios.items()}
+        for i, name in enumerate(names)
+    ]
+    held = both > 0
+    return {
+        "accuracy": float(hits.sum() / truth.sum()),
+        "mIoU": float((hits[held] / (both - hits)[held]).mean()),
+        "macro_F1": float((2 * hits[held] / both[held]).mean()),
+        "classes": classes,
+    }
 
 
 def scores(confusions: Mapping[str, Confusion]) -> dict[str, float | None]:

@@ -12,6 +12,7 @@ import xxhash
 from torch import Tensor, nn
 
 from arcticseg.errors import ConfigError
+from arcticseg.ice import denoising
 
 # Key of the metadata of a weights file; files of version 0.1 have none.
 CHECKSUM = "checksum"
@@ -105,6 +106,8 @@ def facts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """
     try:
         facts = {key: json.loads(metadata[key]) for key in _FACTS}
+        # Weights of earlier versions do not say it.
+        facts["denoising"] = denoising.known(json.loads(metadata.get("denoising", "[]")))
         if not all(isinstance(facts["config"][section], Mapping) for section in ("data", "model")):
             raise ValueError("sections of config are not mappings")
         str(facts["config"]["task"]), min(facts["factors"]), dict(facts["statistics"])

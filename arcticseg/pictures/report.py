@@ -20,6 +20,7 @@ from PIL import Image
 
 from arcticseg.errors import ReportError
 from arcticseg.files import atomic_path, make_folder
+from arcticseg.ice.score import class_scores
 from arcticseg.ice.sigrid import CHARTS
 from arcticseg.ice.simulated import SCENES_BANNER, marked
 from arcticseg.pictures.colours import CHART_TITLES, COLOURS, chart_colours
@@ -288,12 +289,17 @@ def _curves(runs: Sequence[_NamedRun]) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
+_RATIOS = ("precision", "recall", "F1", "IoU")
+
+
 def _matrix(evaluation: Evaluation, chart: str) -> dict[str, Any] | None:
     """Shares of each chart class by prediction; None where no pixel was scored."""
     counts = evaluation.confusion[chart]
     total = int(counts.sum())
     if total == 0:
         return None
+    told = class_scores(counts, [name for name, _ in chart_colours(chart)])
+    assert told is not None
     rows = []
     for k, (name, colour) in enumerate(chart_colours(chart)):
         of_class = int(counts[k].sum())
@@ -306,8 +312,10 @@ def _matrix(evaluation: Evaluation, chart: str) -> dict[str, Any] | None:
             }
             for j, count in enumerate(counts[k])
         ]
-        rows.append({"name": name, "colour": colour, "n": of_class, "share": of_class / total, "cells": cells})
-    return {"rows": rows, "accuracy": float(counts.trace()) / total}
+        ratios = [f"{key} {told['classes'][k][key]:.2f}" for key in _RATIOS if told["classes"][k][key] is not None]
+        row = {"name": name, "colour": colour, "n": of_class, "share": of_class / total, "cells": cells}
+        rows.append(row | {"ratios": ", ".join(ratios)})
+    return {"rows": rows} | {key: told[key] for key in ("accuracy", "mIoU", "macro_F1")}
 
 
 def _scene(evaluations: Sequence[Evaluation], name: str) -> dict[str, Any]:

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from arcticseg.files import atomic_path
 from arcticseg.ice import simulated
 from arcticseg.ice.geo import GeoGrid, positions, unit_vectors
+from arcticseg.ice.layers import step_of
+from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
+from arcticseg.products.charts import PRODUCT_FACTOR
 from arcticseg.products.product import SIMULATED, Drawn, Product, comment
 
 
@@ -24,34 +30,46 @@ class GeoTIFF(Product):
     mark = ".charts"
 
     def write(self, path: Path, drawn: Drawn) -> None:
-        from pyproj import Transformer
-        from rasterio.control import GroundControlPoint
-        from rasterio.io import MemoryFile
+        write_geotiff(path, drawn.scene, drawn.charts)
 
-        step, geo = drawn.layers.step, drawn.scene.geo
-        projection = _projection(geo)
-        x, y = Transformer.from_crs("EPSG:4326", projection, always_xy=True).transform(geo.longitude, geo.latitude)
-        points = [
-            # A control point's row and column count from the corner of the first pixel.
-            GroundControlPoint(row=(line + 0.5) / step, col=(sample + 0.5) / step, x=x[i, j], y=y[i, j])
-            for i, line in enumerate(geo.lines)
-            for j, sample in enumerate(geo.samples)
-        ]
-        bands, height, width = drawn.charts.shape
-        # In memory first: GDAL does not report a full disk when it closes a file.
-        with MemoryFile() as memory:
-            with memory.open(
-                driver="GTiff", height=height, width=width, count=bands, dtype="uint8", nodata=IGNORE_INDEX,
-                compress="deflate", gcps=points, crs=projection,
-            ) as dataset:  # fmt: skip
-                dataset.write(drawn.charts)
-                dataset.descriptions = CHARTS
-                if drawn.scene.notes:
-                    dataset.update_tags(comment=comment(drawn.scene))
-                if drawn.scene.simulated:
-                    dataset.update_tags(**{simulated.ATTRIBUTE: SIMULATED})
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(memory.getbuffer())
+
+def write_geotiff(path: Path, scene: Scene, charts: NDArray[np.uint8]) -> None:
+    """Write charts of a scene.
+
+    Args:
+        charts: uint8 [3, H, W], SIC, SOD and FLOE at 80 m; 255 = no data.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from pyproj import Transformer
+    from rasterio.control import GroundControlPoint
+    from rasterio.io import MemoryFile
+
+    step, geo = step_of(scene, PRODUCT_FACTOR), scene.geo
+    projection = _projection(geo)
+    x, y = Transformer.from_crs("EPSG:4326", projection, always_xy=True).transform(geo.longitude, geo.latitude)
+    points = [
+        # A control point's row and column count from the corner of the first pixel.
+        GroundControlPoint(row=(line + 0.5) / step, col=(sample + 0.5) / step, x=x[i, j], y=y[i, j])
+        for i, line in enumerate(geo.lines)
+        for j, sample in enumerate(geo.samples)
+    ]
+    bands, height, width = charts.shape
+    # In memory first: GDAL does not report a full disk when it closes a file.
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", height=height, width=width, count=bands, dtype="uint8", nodata=IGNORE_INDEX,
+            compress="deflate", gcps=points, crs=projection,
+        ) as dataset:  # fmt: skip
+            dataset.write(charts)
+            dataset.descriptions = CHARTS
+            if scene.notes:
+                dataset.update_tags(comment=comment(scene))
+            if scene.simulated:
+                dataset.update_tags(**{simulated.ATTRIBUTE: SIMULATED})
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(memory.getbuffer())
 
 
 def _projection(geo: GeoGrid) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from arcticseg.data.manifest import hash_file
 from arcticseg.data.tile import cut
 from arcticseg.data.transforms import Assemble
 from arcticseg.errors import ConfigError, SceneError
+from arcticseg.ice import denoising
 from arcticseg.ice.channels import CHANNELS, COARSE
 from arcticseg.ice.layers import LayerConfig, Layers, read_layers
 from arcticseg.ice.scenes.scene import Scene
@@ -48,6 +50,7 @@ class Predictor:
         tile: edge of its windows in pixels.
         weights: checksum of its weights file; None: it is not from a file.
         path: of that file.
+        learnt_denoising: whose noise removal the scenes that it learnt from have seen; empty: not known.
     """
 
     network: Network
@@ -57,6 +60,7 @@ class Predictor:
     device: torch.device
     weights: str | None = None
     path: Path | None = None
+    learnt_denoising: tuple[str, ...] = ()
 
     @property
     def classes(self) -> dict[str, Classes]:
@@ -129,7 +133,14 @@ class Predictor:
 
         Raises:
             SceneError, ConfigError: the scene cannot be read, or not at these factors.
+
+        Warns:
+            of a scene with another noise removal than those that the network learnt from; products say it, too.
         """
+        clause = denoising.differing(scene.denoising, self.learnt_denoising)
+        if clause:
+            scene.note(clause)
+            warnings.warn(f"{scene.path}: {clause}", stacklevel=2)
         factors = {self.network.factor, PRODUCT_FACTOR}
         by_factor = {layers.factor: layers for layers in read_layers(scene, factors, rules)}
         return by_factor[self.network.factor], by_factor[PRODUCT_FACTOR]
@@ -193,4 +204,5 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
         simulated=bool(facts["simulated"]),
         charts=model.charts,
     )
-    return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen, identity, path)
+    learnt = tuple(facts["denoising"])
+    return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen, identity, path, learnt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -30,6 +30,7 @@ from arcticseg.engine.hooks.logs import Logs
 from arcticseg.engine.length import Length
 from arcticseg.engine.process_group import Ranks
 from arcticseg.errors import ConfigError, need
+from arcticseg.ice import denoising
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.segmenter import Segmenter
 from arcticseg.models.weights import facts_of, load_encoder, load_weights
@@ -129,14 +130,23 @@ def build_hooks(cfg: RunConfig, ranks: Ranks, step: int) -> list[Hook]:
 def metadata_of(
     cfg: RunConfig, sets: Sequence[ShardSet], selection: Selection, statistics: dict[str, tuple[float, float]]
 ) -> dict[str, str]:
-    """What weights need beside them to be used: config, statistics, tile, factors, whether scenes are simulated."""
+    """What weights need beside them to be used: config, statistics, tile, factors, what is known of the scenes."""
     return {
         "config": json.dumps(config.to_dict(cfg)),
         "statistics": json.dumps(statistics),
         "tile": str(sets[0].manifest.tile),
         "factors": json.dumps(cfg.data.factors or sorted(set(selection.factor.tolist()))),
         "simulated": json.dumps(any(part.manifest.simulated for part in sets)),
+        "denoising": json.dumps(denoising.known(_denoisings(sets))),
     }
+
+
+def _denoisings(sets: Sequence[ShardSet]) -> Iterator[object]:
+    """Whose noise removal the scenes that are trained on have seen."""
+    for part in sets:
+        for facts in part.manifest.scenes.values():
+            if facts["split"] == "train":
+                yield facts.get("denoising")
 
 
 def initialise(cfg: RunConfig, model: nn.Module, sets: Sequence[ShardSet], report: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""Put an ice chart on a scene: a SAR GeoTIFF or raw netCDF and a vector chart to one raw scene.
+"""Put an ice chart on a scene: a SAR GeoTIFF, SAFE or raw netCDF and a vector chart to one raw scene.
 
 The chart has SIGRID-3 columns (CT, CA, SA ...), ICECODE strings, or MET Norway's classes. The command prints how the
 chart was read and what was repaired in it, which total concentrations are ranges and what became of them, which codes
@@ -16,7 +16,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `arcticseg chart`."""
-    parser.add_argument("scene", type=Path, help="SAR GeoTIFF, or raw scene, whose own chart is replaced")
+    parser.add_argument("scene", type=Path, help="SAR GeoTIFF, Sentinel-1 SAFE, or raw scene, whose chart is replaced")
     parser.add_argument("chart", type=Path, help="ice chart: shapefile or GeoPackage")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to, or file (.nc)")
     parser.add_argument(

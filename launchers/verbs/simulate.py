@@ -6,6 +6,7 @@ scenes that are complete. The folder `truth` in OUT gets reference files of the 
 `arcticseg evaluate --reference` takes.
 
     arcticseg simulate scenes --n 20 --size 2000
+    arcticseg simulate scenes --n 3 --safe products
     arcticseg simulate scenes --n 1 --chart chart.gpkg --center=-60,70 --date 20201102
 """
 
@@ -34,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--center", metavar="LON,LAT", help="middle of the scene in the chart (default: in its ice)")
     parser.add_argument("--date", metavar="YYYYMMDD", help="day of the scene (default: drawn, or the chart's own)")
+    parser.add_argument(
+        "--safe", type=Path, metavar="FOLDER", help="also write the SAR of each scene as a Sentinel-1 product (SAFE)"
+    )
     parser.add_argument("--unlabelled", action="store_true", help="write no chart, as in raw test scenes")
     parser.add_argument("--no-truth", action="store_true", help="write no files of the ice in each pixel (OUT/truth)")
 
@@ -93,3 +97,9 @@ def main(arguments: argparse.Namespace) -> None:
             truth=not arguments.no_truth,
         )
     show(f"{len(written)} simulated scenes in {arguments.out}")
+    if arguments.safe is not None:
+        from shards.simulation.safe import write_products
+
+        with plain_warnings(), progress("simulated products") as on_progress:
+            write_products(written, arguments.safe, on_progress)
+        show(f"{len(written)} simulated products in {arguments.safe}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,9 +23,11 @@ from arcticseg.errors import SceneError
 from arcticseg.files import make_folder
 from arcticseg.ice.geo import interpolate
 from arcticseg.ice.scenes.names import facts_of
+from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.simulated import ATTRIBUTE, statement
 from arcticseg.system import output_errors
+from shards.progress import OnProgress, ignore
 from shards.simulation import safe_documents as documents
 from shards.simulation.safe_tables import LINE_SECONDS, Product, SafeForm, digital_numbers
 
@@ -65,6 +67,17 @@ def write_safe(scene: Scene, folder: Path, form: SafeForm = SafeForm()) -> Path:
                 _write_xml(tables / f"noise-{stem}.xml", documents.noise(product, polarisation, channel))
         _write_xml(place / "manifest.safe", documents.manifest(place, product))
     return root
+
+
+def write_products(paths: Sequence[Path], folder: Path, progress: OnProgress = ignore) -> list[Path]:
+    """The SAR of each of some scene files as a product; `progress` is told (products done, products in all)."""
+    roots: list[Path] = []
+    for path in paths:
+        progress(len(roots), len(paths))
+        with open_scene(path) as scene:
+            roots.append(write_safe(scene, folder))
+    progress(len(roots), len(paths))
+    return roots
 
 
 def zip_safe(root: Path) -> Path:

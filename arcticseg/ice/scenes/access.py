@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -14,6 +15,8 @@ import h5py
 from arcticseg.errors import ArcticSegError, SceneError
 from arcticseg.system import REFUSALS
 
+# How a file system says that it has no locks, which HDF5 asks for.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 # What HDF5 says of a file that ends too early, and of one whose writer has not closed it.
 _CUT = re.compile(r"truncated file: eof = (\d+), sblock->base_addr = \d+, stored_eof = (\d+)")
 _UNCLOSED = re.compile(r"already open for write|file consistency flags|SWMR", re.IGNORECASE)
@@ -53,6 +56,8 @@ def _diagnosis(path: Path, error: Exception) -> tuple[str, str]:
     except OSError as refusal:
         if refusal.errno in REFUSALS:
             return REFUSALS[refusal.errno].reason, REFUSALS[refusal.errno].reading
+        if refusal.errno in _NO_LOCKS:
+            return "its file system gives no locks", "set HDF5_USE_FILE_LOCKING=FALSE, or copy the file to a local disk"
     else:
         if not size:
             return "it is empty", "wait until it is written, or get it again"

@@ -8,10 +8,12 @@ given the driver of GeoTIFF alone and sees no file but the one that is named.
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,26 @@ _SIDE_FACTS = re.compile(rb"<(NoDataValue|Scale|Offset|UnitType|SRS|GCPList|GeoT
 
 
 @contextmanager
+def opened(place: str, **options: Any) -> Iterator[rasterio.DatasetReader]:
+    """An open GeoTIFF; errors of the libraries pass through.
+
+    Args:
+        place: the file as GDAL names it: an absolute path, or one within an archive.
+        options: more of GDAL's, for this file.
+
+    Raises:
+        SceneError: the file names its overviews in another file.
+    """
+    with warnings.catch_warnings(), _undecodable_messages():
+        # It warns that control points are not a transform.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.Env(**_OPTIONS, **options), rasterio.open(place, driver=DRIVER) as source:
+            if source.tags(ns="OVERVIEWS"):
+                raise SceneError(f"{place}: names its overviews in another file; write it again without overviews")
+            yield source
+
+
+@contextmanager
 def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
     """The open GeoTIFF; in this block, errors of GDAL and rasterio become a SceneError.
 
@@ -45,13 +67,10 @@ def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
             file.
     """
     try:
-        with warnings.catch_warnings():
-            # It warns that control points are not a transform.
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            # An absolute path has no prefix that GDAL or rasterio takes for a driver, an archive or an address.
-            with rasterio.Env(**_OPTIONS), rasterio.open(str(path.absolute()), driver=DRIVER) as source:
-                _check(source, path)
-                yield source
+        # An absolute path has no prefix that GDAL or rasterio takes for a driver, an archive or an address.
+        with opened(str(path.absolute())) as source:
+            _check(source, path)
+            yield source
     except SceneError:
         raise
     except MemoryError as error:
@@ -61,8 +80,29 @@ def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
         raise SceneError(f"{path}: cannot be read as a GeoTIFF ({reason}); get the file again") from error
 
 
+@contextmanager
+def _undecodable_messages() -> Iterator[None]:
+    """Pass over messages of GDAL's that quote damaged text: rasterio cannot log them, and Python prints a traceback."""
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
+
+    def pass_over(args: sys.UnraisableHookArgs) -> None:
+        if not isinstance(args.exc_value, UnicodeDecodeError):
+            unraisable(args)
+
+    def pass_over_too(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if kind is not UnicodeDecodeError:
+            uncaught(kind, error, trace)
+
+    # Cython gives such an error to both.
+    sys.unraisablehook, sys.excepthook = pass_over, pass_over_too
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = unraisable, uncaught
+
+
 def _check(source: rasterio.DatasetReader, path: Path) -> None:
-    """Refuse what would take memory for nothing, or lead out of the file, before anything else is asked of it."""
+    """Refuse what would take memory for nothing, before anything else is asked of it."""
     pixels = source.width * source.height
     size = pixels * source.count * max((np.dtype(_numpy_type(name)).itemsize for name in source.dtypes), default=1)
     if pixels > _MOST_PIXELS or size > max(_LARGE, _MOST_COMPRESSED * path.stat().st_size):
@@ -70,8 +110,6 @@ def _check(source: rasterio.DatasetReader, path: Path) -> None:
             f"{path}: its header declares {source.height} x {source.width} pixels in {source.count} bands, more than "
             "such a file holds; get the file again"
         )
-    if source.tags(ns="OVERVIEWS"):
-        raise SceneError(f"{path}: names its overviews in another file; write it again without overviews")
 
 
 def _numpy_type(name: str) -> str:

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
 from arcticseg.ice import chart as charts
-from arcticseg.ice import indexed
+from arcticseg.ice import denoising, indexed
 from arcticseg.ice.channels import CHANNELS, COARSE, RAW_SPACING, RTT_SPACING, SAR
 from arcticseg.ice.geo import GeoGrid, check_extent
 from arcticseg.ice.scenes import hdf5
 from arcticseg.ice.scenes.access import reading
+from arcticseg.ice.scenes.classic import check_whole
 from arcticseg.ice.scenes.names import facts_of, service_of
 from arcticseg.ice.scenes.numbers import Meaning, meaning
 from arcticseg.ice.scenes.planes import class_plane
-from arcticseg.ice.scenes.scene import DENOISING, Float, Scene, coarse_cells
+from arcticseg.ice.scenes.scene import Float, Scene, coarse_cells
 from arcticseg.ice.sigrid import CHARTS
 from arcticseg.ice.simulated import is_simulated
 
@@ -59,7 +60,7 @@ class _NetcdfScene(Scene):
         self.ice_service = service_of(path.name)
         # The archive's scenes are NERSC's, and do not say it; `arcticseg chart` writes what it is for others.
         method = str(dataset.attrs.get("denoising", "nersc"))
-        self.denoising = method if method in DENOISING else None
+        self.denoising = method if method in denoising.METHODS else None
         self.simulated = is_simulated(dataset.attrs)
         self._need([*SAR.values()])
         self.polarisations = tuple(SAR)
@@ -325,6 +326,7 @@ def open_netcdf(path: Path, n_threads: int = 1) -> Scene:
         SceneError: the file is not netCDF, or a variable is missing or of the wrong shape.
     """
     with reading(path):
+        check_whole(path)
         hdf5.check_self_contained(path)
         # An absolute path is never taken for the address of a server.
         dataset = xr.open_dataset(

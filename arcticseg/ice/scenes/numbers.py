@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
 from arcticseg.ice.scenes.units import Convert, conversion
+from arcticseg.shown import brief
 
 # Attributes that say how numbers are stored; a copy of the values in another form must not keep them.
 STORAGE = (
@@ -170,7 +171,7 @@ class _Reader:
     dtype: np.dtype[Any]
 
     def refuse(self, key: str, reason: str) -> NoReturn:
-        value = " ".join(str(self.attributes[key]).split())[:80]
+        value = brief(np.asarray(self.attributes[key]).tolist())
         raise SceneError(f"{self.name} has {key} {value}, which {reason}; correct the attribute or get the file again")
 
     def taken(self) -> np.dtype[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,6 +140,7 @@ class ResampledScene(Scene):
         self.simulated, self.polarisations, self.has_chart = source.simulated, source.polarisations, source.has_chart
         self.satellite, self.orbit, self.denoising = source.satellite, source.orbit, source.denoising
         self.notes, self.threads, self.pixel_spacing = source.notes, source.threads, wanted
+        self.file_pixels = source.shape[0] * source.shape[1]
         ratios = [wanted / side for side in sides]
         edges = [int(n / ratio + _OVERHANG) for n, ratio in zip(source.shape, ratios, strict=True)]
         if min(edges) < _LEAST_EDGE:
@@ -190,7 +191,7 @@ class ResampledScene(Scene):
         if chart is None:
             return None
         lines, samples = (each.nearest for each in (self._down, self._across))
-        return IndexedChart(np.take(chart.index[lines], samples, axis=1), chart.classes)
+        return replace(chart, index=np.take(chart.index[lines], samples, axis=1))
 
     @contextmanager
     def reusing_memory(self) -> Iterator[None]:

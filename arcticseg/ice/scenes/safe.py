@@ -303,6 +303,7 @@ class SafeScene(Scene):
             self._warn(f"{measured} taken for {' and '.join(map(str.upper, self.polarisations))}, which look otherwise")
 
     def _warn(self, text: str) -> None:
+        self.note(text)
         warnings.warn(f"{self.path}: {text}", stacklevel=4)
 
     @contextmanager

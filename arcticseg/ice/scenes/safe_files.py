@@ -6,19 +6,18 @@ import hashlib
 import lzma
 import re
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import rasterio
-from rasterio.env import Env
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from arcticseg.errors import SceneError
+from arcticseg.ice.scenes.gdal import opened
 
 MANIFEST = "manifest.safe"
 # Files of a product that are read: kind -> their place in it.
@@ -124,14 +123,10 @@ class SafeFiles:
         Raises:
             SceneError: it cannot be read.
         """
-        inside = f"{self._root}{name}"
-        place = str(self.path / name) if self.path.is_dir() else f"/vsizip/{{{self.path.absolute()}}}/{inside}"
-        with self._reading(name):
-            options: dict[str, Any] = {
-                "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": 64 << 20,
-            }  # fmt: skip
-            with Env(**options), _opened(place) as source:
-                yield source
+        product = self.path.absolute()
+        place = str(product / name) if product.is_dir() else f"/vsizip/{{{product}}}/{self._root}{name}"
+        with self._reading(name), opened(place, GDAL_CACHEMAX=64 << 20) as source:
+            yield source
 
     @contextmanager
     def _open(self, name: str) -> Iterator[IO[bytes]]:
@@ -150,13 +145,6 @@ class SafeFiles:
             yield
         except _ERRORS as error:
             raise SceneError(f"{self.path}: {name} cannot be read ({_reason(error)}); get the product again") from error
-
-
-def _opened(place: str) -> rasterio.DatasetReader:
-    with warnings.catch_warnings():
-        # It warns that a file without control points is on no map.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(place, driver="GTiff")
 
 
 def _reason(error: Exception) -> str:

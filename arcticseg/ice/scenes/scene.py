@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 Float = NDArray[np.float32]
 
 GEO_POINTS = 21
-# Methods of removing thermal noise: that of NERSC (Park et al. 2018, doi:10.1109/TGRS.2017.2765248; AI4Arctic), that of
-# ESA by the vectors of the product, none.
-DENOISING = ("nersc", "esa", "none")
 
 
 def coarse_cells(pixels: int, pixel_spacing: float) -> int:
@@ -50,7 +47,7 @@ class Scene(ABC):
         time: start of acquisition, UTC, or None.
         satellite: `S1A` to `S1D`, or None.
         orbit: absolute orbit number, or None.
-        denoising: whose thermal noise removal the backscatter has seen: one of `DENOISING`, or None: not known.
+        denoising: whose thermal noise removal the backscatter has seen, of `denoising.METHODS`; None: not known.
         ice_service: `dmi`, `cis` or None.
         simulated: whether the file says that it is simulated.
         polarisations: which of `hh`, `hv` it holds.
@@ -59,6 +56,7 @@ class Scene(ABC):
         notes: what was done to the file's values, or is odd about them, and whoever uses a product must know: a clause
             each, such as "resampled from 50 m to 40 m"; products carry them. See `note`.
         threads: number of threads that may work on the scene at a time; only speed depends on it.
+        file_pixels: pixels of the file's own raster where it is resampled to `shape`; else 0.
     """
 
     kind: str = "scene"
@@ -77,6 +75,7 @@ class Scene(ABC):
     has_chart: bool
     notes: tuple[str, ...] = ()
     threads: int = 1
+    file_pixels: int = 0
 
     @abstractmethod
     def sar(self, polarisation: str) -> Float:

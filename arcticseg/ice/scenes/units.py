@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.errors import SceneError
+from arcticseg.shown import brief
 
 Float = NDArray[np.float64]
 Convert = Callable[[Float], Float]
@@ -113,10 +114,7 @@ def conversion(name: str, given: object, unit: str, is_scored: bool = False) -> 
     if is_scored and text in map(_normal, _NO_UNIT.split(";")):
         return None
     if text not in known or (is_scored and known[text] is not None):
-        wanted = UNITS[unit][0][0].split(";")[0]
-        shown = " ".join(str(given).split())[:80]
-        raise SceneError(
-            f"{name} has units '{shown}'; expected {wanted}{' of z-scores' if is_scored else ''}; convert it, or "
-            "correct the attribute"
-        )
+        wanted = UNITS[unit][0][0].split(";")[0] + (" of z-scores" if is_scored else "")
+        found = brief(np.asarray(given).tolist())
+        raise SceneError(f"{name} has units {found}; expected {wanted}; convert it, or correct the attribute")
     return known[text]

@@ -1,9 +1,16 @@
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix, f1_score, r2_score
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    jaccard_score,
+    precision_recall_fscore_support,
+    r2_score,
+)
 
-from arcticseg.ice.score import confusion, empty_confusions, majority, r2, scores, weighted_f1
-from arcticseg.ice.sigrid import CHARTS, N_CLASSES
+from arcticseg.ice.score import class_scores, confusion, empty_confusions, majority, r2, scores, weighted_f1
+from arcticseg.ice.sigrid import CHARTS, CLASS_NAMES, N_CLASSES
 
 Labels = dict[str, np.ndarray]
 
@@ -137,3 +144,30 @@ def test_majority_is_the_most_frequent_class_everywhere() -> None:
         values, pixels = np.unique(charts[chart][charts[chart] != 255], return_counts=True)
         constant[chart] = np.full_like(charts[chart], values[pixels.argmax()])
     assert scores(majority(count(charts, predictions))) == pytest.approx(by_scikit_learn(charts, constant), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("chart", CHARTS)
+def test_scores_of_classes_equal_scikit_learns(chart: str, seed: int) -> None:
+    charts, predictions = draw(seed)
+    # One class is in neither, so it is not in the means.
+    predictions[chart] = np.where(predictions[chart] == 1, 0, predictions[chart])
+    told = class_scores(count(charts, predictions)[chart], CLASS_NAMES[chart])
+    kept = charts[chart] != 255
+    truth, guess = charts[chart][kept], predictions[chart][kept]
+    labels = np.arange(N_CLASSES[chart])
+    theirs = precision_recall_fscore_support(truth, guess, labels=labels, zero_division=np.nan)
+    iou = jaccard_score(truth, guess, labels=labels, average=None, zero_division=0)
+    for i, row in enumerate(told["classes"]):
+        assert (row["name"], row["pixels"]) == (CLASS_NAMES[chart][i], theirs[3][i])
+        for key, values in zip(("precision", "recall", "F1"), theirs, strict=False):
+            expected = None if np.isnan(values[i]) else pytest.approx(values[i])
+            assert row[key] == expected
+        assert row["IoU"] == (None if i == 1 else pytest.approx(iou[i]))
+    assert told["accuracy"] == pytest.approx(accuracy_score(truth, guess))
+    assert told["macro_F1"] == pytest.approx(f1_score(truth, guess, average="macro"))
+    assert told["mIoU"] == pytest.approx(jaccard_score(truth, guess, average="macro"))
+
+
+def test_without_pixels_there_are_no_scores_of_classes() -> None:
+    assert class_scores(empty_confusions()["SOD"], CLASS_NAMES["SOD"]) is None

@@ -21,7 +21,7 @@ from arcticseg.ice.vector_raster import rasterise
 from launchers.cli import main
 from shards.chart import chart_scene
 from shards.simulate import simulate_scene
-from tests import scenes
+from tests import rasters, scenes
 
 NAME = "S1A_EW_GRDM_1SDH_20200123T120618_HV"
 # Degrees: all of the test scene, its western half; a bow tie in the east; land.
@@ -217,6 +217,35 @@ def test_a_projected_geotiff_and_a_projected_chart(tmp_path: Path) -> None:
     assert labels is not None
     assert labels[:, 30, 20].tolist() == [9, 5, 5]
     assert labels[:, 30, 60].tolist() == [255, 255, 255]
+
+
+def test_pixels_of_another_size(tmp_path: Path) -> None:
+    """A GeoTIFF of 55 m becomes a raw scene of 40 m; a raw scene of 55 m, which would be copied, is refused."""
+    tif = rasters.write(tmp_path / rasters.NAME, np.full((100, 120), 0.01, np.float32), sides=(55, 55))
+    longitude, latitude = rasters.lonlat(
+        (100, 120), (55, 55), (75.0, -20.0), [-0.5, 99.5, 99.5, -0.5], [-0.5, -0.5, 59.5, 59.5]
+    )
+    left = shapely.Polygon(np.column_stack([longitude, latitude]))
+    chart = vector_chart(tmp_path / "chart.gpkg", [left], {"CT": "90", "CA": "90", "SA": "95", "FA": "06"})
+    with pytest.warns(UserWarning, match="resampled to 40 m"):
+        made = chart_scene(tif, chart, tmp_path / "own")
+    assert any("resampled to 40 m" in note for note in made.notes)
+    with open_scene(made.path) as scene:
+        assert (scene.shape, scene.pixel_spacing) == ((137, 165), 40)
+        np.testing.assert_allclose(scene.sar("hh"), -20, atol=1e-4)
+        labels = scene.chart()
+    assert labels is not None
+    assert (labels[0] == 9).mean() == pytest.approx(0.5, abs=0.01)
+    with netCDF4.Dataset(made.path, "r+") as file:
+        assert "resampled to 40 m" in file.comment
+        # The positions of the corners' neighbours: pixels of 55 m.
+        for name, degrees in (("latitude", latitude.mean()), ("longitude", longitude.mean())):
+            file[f"sar_grid_{name}"][:] = degrees + (file[f"sar_grid_{name}"][:] - degrees) * 55 / 40
+    with (
+        pytest.warns(UserWarning, match="resampled to 40 m"),
+        pytest.raises(SceneError, match=rf"^{made.path}: .*resampled to 40 m"),
+    ):
+        chart_scene(made.path, chart, tmp_path / "again")
 
 
 def test_a_chart_on_real_sar(real_data: Path, tmp_path: Path) -> None:

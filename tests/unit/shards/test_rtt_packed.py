@@ -2,7 +2,9 @@ from pathlib import Path
 
 import netCDF4
 import numpy as np
+import pytest
 
+from arcticseg.errors import SceneError
 from arcticseg.ice.channels import CHANNELS
 from arcticseg.ice.scenes.open import open_scene
 from shards.rtt import write_ready
@@ -39,3 +41,12 @@ def test_a_packed_raw_scene_gives_the_same_ready_to_train_scene(tmp_path: Path) 
             assert second is not None
             assert CHANNELS[channel].std > steps[channel]
             np.testing.assert_allclose(first, second, rtol=0, atol=0.51 * steps[channel] + 1e-4)
+
+
+def test_digital_numbers_are_not_made_ready(tmp_path: Path) -> None:
+    variables = scenes.raw(200, 250)
+    dims, values = variables["nersc_sar_primary"]
+    variables["nersc_sar_primary"] = (dims, matrix.DIGITAL_NUMBERS(values.astype(float)).astype(np.float32))
+    path = scenes.write(tmp_path / f"{scenes.RAW_NAME}.nc", variables)
+    with pytest.raises(SceneError, match=rf"^{path}: HH has a median of .*; calibrate"):
+        write_ready(path, tmp_path)

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import resource
 import subprocess
@@ -93,6 +94,15 @@ def test_a_file_that_its_writer_never_closed(tmp_path: Path) -> None:
 def test_errors_of_the_system_have_remedies(path: Path, number: int, text: str) -> None:
     with pytest.raises(SceneError, match=rf"^{path}: cannot be read \(.*{text}.*\); "), reading(path):
         raise OSError(number, os.strerror(number))
+
+
+def test_a_file_system_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(SceneError, match=r"gives no locks\); set HDF5_USE_FILE_LOCKING=FALSE"), reading(path):
+        raise OSError(-101, "NetCDF: HDF error")
 
 
 def test_too_little_memory(path: Path) -> None:

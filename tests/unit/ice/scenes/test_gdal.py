@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,3 +180,27 @@ def test_read_band_gives_what_is_stored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored, counts)
     assert stored.dtype == np.int16
     assert missing is None
+
+
+def test_damaged_text_in_a_message_of_gdal(tmp_path: Path) -> None:
+    """GDAL quotes bytes that are no UTF-8, which rasterio cannot log."""
+    path = rasters.write(tmp_path / NAME, POWER, tags={"a": "b"})
+    data = path.read_bytes()
+    assert b"<GDALMetadata>" in data
+    path.write_bytes(data.replace(b"<GDALMetadata>", b"<GDALMe\x8cadata>"))
+    # In a process of its own, since pytest catches what Python prints of such an error.
+    program = "import sys; from arcticseg.ice.scenes.open import open_scene; print(open_scene(sys.argv[1]).shape)"
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "(50, 50)\n"
+    assert "Unicode" not in done.stderr
+
+
+def test_no_other_module_opens_rasters() -> None:
+    root = Path(__file__).parents[4]
+    opening = {
+        path.name
+        for package in ("arcticseg", "shards", "launchers")
+        for path in (root / package).rglob("*.py")
+        if re.search(r"rasterio\.open\((?!\s*[^,()]+, \"w\")", path.read_text(encoding="utf-8"))
+    }
+    assert opening == {"gdal.py"}

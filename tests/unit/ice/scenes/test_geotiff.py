@@ -13,6 +13,7 @@ from rasterio.transform import Affine
 from arcticseg.errors import SceneError
 from arcticseg.ice.geo import interpolate
 from arcticseg.ice.scenes.geotiff import open_geotiff
+from arcticseg.ice.scenes.open import open_scene
 
 NAME = "S1A_EW_GRDM_1SDH_20161005T142446.tif"
 SHAPE = (60, 80)
@@ -113,6 +114,36 @@ def test_a_projection(tmp_path: Path) -> None:
     assert scene.misfit == 0
 
 
+@pytest.mark.parametrize(
+    ("crs", "metres", "how"),
+    [
+        (STEREO, 1.0, {"ENDIANNESS": "BIG"}),
+        (STEREO, 1.0, {"nodata": 40.0}),
+        (STEREO.replace("+units=m", "+units=us-ft"), 1200 / 3937, {}),
+        (STEREO.replace("+units=m", "+units=km"), 1000.0, {}),
+    ],
+)
+def test_positions_are_of_the_unit_that_the_file_says(
+    crs: str, metres: float, how: dict[str, Any], tmp_path: Path
+) -> None:
+    def placed(row: Any, column: Any) -> tuple[Any, Any]:
+        x, y = place(row, column)
+        return x / metres, y / metres
+
+    scene = open_geotiff(write(tmp_path / NAME, gcps=gcps(placed), crs=CRS.from_string(crs), **how))
+    assert largest_error(scene) < 0.5
+
+
+def test_positions_of_another_unit(tmp_path: Path) -> None:
+    """Metres that are said to be degrees are no places; kilometres said to be metres are pixels of 4 cm."""
+    with pytest.raises(SceneError, match=rf"{NAME}: positions outside its reference system"):
+        open_geotiff(write(tmp_path / NAME, gcps=gcps(place), crs=CRS.from_epsg(4326)))
+    points = [GroundControlPoint(p.row, p.col, p.x / 1000, p.y / 1000) for p in gcps(place)]
+    path = write(tmp_path / NAME, gcps=points, crs=CRS.from_string(STEREO))
+    with pytest.raises(SceneError, match=rf"{NAME}: .* pixels of 0\.04 x 0\.04 m are less than 2 pixels of 40 m"):
+        open_scene(path)
+
+
 def test_misfit_is_measured_and_limited(tmp_path: Path) -> None:
     noisy = open_geotiff(write(tmp_path / "a_HV.tif", gcps=gcps(place, 10.0), crs=CRS.from_string(STEREO)))
     assert 8 < noisy.misfit < 15
@@ -201,6 +232,23 @@ def test_control_points_on_one_line(tmp_path: Path) -> None:
     points = [GroundControlPoint(r, 10, *lonlat(r, 10), 0) for r in range(0, 60, 10)]
     with pytest.raises(SceneError, match=rf"{NAME}: the 6 ground control points"):
         open_geotiff(write(tmp_path / NAME, gcps=points))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_control_points_that_cannot_be(tmp_path: Path) -> None:
+    """In a corner, outside the scene, or no numbers; a projection without a place."""
+    everywhere = gcps(lonlat)
+    corner = [GroundControlPoint(p.row / 8, p.col / 8, *lonlat(p.row / 8, p.col / 8)) for p in everywhere]
+    outside = [GroundControlPoint(p.row + 500, p.col, *lonlat(p.row + 500, p.col)) for p in everywhere]
+    nowhere = [GroundControlPoint(np.nan, p.col, p.x, p.y) for p in everywhere]
+    for points in (corner, outside, nowhere):
+        with pytest.raises(SceneError, match=rf"{NAME}: the 60 ground control points do not span the scene: .* lines"):
+            open_geotiff(write(tmp_path / NAME, gcps=points))
+    infinite = [GroundControlPoint(p.row, p.col, np.inf, p.y) for p in everywhere]
+    with pytest.raises(SceneError, match=rf"{NAME}: positions outside its reference system"):
+        open_geotiff(write(tmp_path / NAME, gcps=infinite))
+    with pytest.raises(SceneError, match=rf"{NAME}: neither ground control points nor a projection"):
+        open_geotiff(write(tmp_path / NAME, gcps=None, crs=CRS.from_epsg(3413)))
 
 
 def test_decibels_without_a_tag_are_noticed(tmp_path: Path) -> None:

@@ -86,7 +86,10 @@ def test_what_nobody_wrote_is_no_data_except_in_bytes() -> None:
 def test_zero_is_zero_after_scale_and_offset() -> None:
     scale, offset = np.float32(0.01), np.float32(-20)
     assert float(scale) * 2000 + float(offset) != 0
-    assert decode([2000, 2001], "i2", "dB", scale_factor=scale, add_offset=offset)[0] == 0
+    how = meaning("x", {"scale_factor": scale, "add_offset": offset}, I2, "dB")
+    values = how.decode(np.array([2000, 2001], "i2"), np.float64)
+    assert values[0] == 0
+    assert values[1] == pytest.approx(0.01, abs=1e-5)
 
 
 def test_plain_numbers_are_not_copied() -> None:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice.geo import interpolate, pixel_of
 from arcticseg.ice.layers import read_layers
+from arcticseg.ice.scenes.netcdf import open_netcdf
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.scenes.resampled import ResampledScene, axis, brought
+from arcticseg.ice.scenes.scene import Scene
 from launchers.cli import main
 from shards.rtt import write_ready
 from tests import rasters, scenes
@@ -211,3 +213,17 @@ def test_the_remedy_for_pixels_that_are_not_squares(tmp_path: Path) -> None:
     scene = opened(warped)
     assert scene.pixel_spacing == pytest.approx(40, rel=0.02)
     assert np.nanmedian(scene.sar("hh")) == pytest.approx(-20, abs=1e-3)
+
+
+def test_nothing_of_a_scene_is_forgotten(tmp_path: Path) -> None:
+    """What a reader adds to `Scene` must be brought to the new pixels, or be said here to be the same on them."""
+    same_code = {"chart", "note", "take_facts", "to_xarray"}
+    methods = {name for name, value in vars(Scene).items() if callable(value) and not name.startswith("_")}
+    assert methods - same_code <= set(vars(ResampledScene))
+    path = raw_of(tmp_path / f"{scenes.RAW_NAME}.nc", 55.0)
+    scene, source = opened(path), open_netcdf(path)
+    facts = {name for name in Scene.__annotations__ if hasattr(source, name)}
+    changed = {"shape", "pixel_spacing", "geo", "notes", "threads", "file_pixels"}
+    assert {name for name in facts - changed if getattr(scene, name) != getattr(source, name)} == set()
+    assert scene.indexed_chart().polygons == source.indexed_chart().polygons
+    assert scene.to_xarray().sizes["line"] == scene.shape[0]
