@@ -211,8 +211,7 @@ def _distance(scene: Scene, steps: Collection[int]) -> dict[int, NDArray[np.uint
     """Step -> distance zones, from a coastline where the scene has none; 255: no data."""
     zones = scene.distance()
     if zones is None:
-        scene.note(land.NOTE)
-        return land.distance_zones(scene.geo, scene.shape, scene.pixel_spacing, steps, scene.threads)
+        return land.zones_of(scene, steps)
     return resample.block_zones(zones, steps, scene.threads)
 
 
