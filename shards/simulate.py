@@ -26,6 +26,7 @@ from shards.simulation.netcdf import SceneFile
 from shards.simulation.noise import Array
 from shards.simulation.passive import simulate_passive
 from shards.simulation.place import Place, geolocation, place_scene
+from shards.simulation.truth import Truth, truth_path
 from shards.simulation.under_chart import ground_under, open_chart, place_under
 from shards.simulation.weather import melt_of, simulate_weather
 from shards.workers import Job, Workers
@@ -50,6 +51,7 @@ class SimulationConfig:
         date: day (and time, if it is not midnight) of the acquisitions; the season drives temperature and ice types.
         labelled: scenes with a chart; without a chart they are like the archive's raw test scenes.
         ct_ranges: how total concentrations of the chart that are ranges are read, see `vector.resolve_ranges`.
+        truth: write the ice that is really in each pixel, too, see `simulation.truth`.
     """
 
     size: tuple[int, int] | int = 2000
@@ -59,6 +61,7 @@ class SimulationConfig:
     date: datetime | None = None
     labelled: bool = True
     ct_ranges: str = "mask"
+    truth: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -93,14 +96,14 @@ class SimulationConfig:
 def simulate_scene(
     path: Path, *, index: int, seed: int, size: tuple[int, int] | int, chart: Path | None = None,
     window: tuple[float, float] | None = None, date: datetime | None = None, labelled: bool = True,
-    ct_ranges: str = "mask",
+    ct_ranges: str = "mask", truth: bool = False,
 ) -> Path:  # fmt: skip
     """Write a simulated scene.
 
     Args:
         path: the file to write, or an existing folder in which to write it under a name like the archive's.
         index: number of the scene; class shares and seasons are spread evenly over successive scenes.
-        seed, size, chart, window, date, labelled, ct_ranges: see `SimulationConfig`.
+        seed, size, chart, window, date, labelled, ct_ranges, truth: see `SimulationConfig`.
 
     Returns:
         The file's path.
@@ -110,7 +113,7 @@ def simulate_scene(
         SceneError: a chart that cannot be read or has no ice in the scene.
         OutputError: the file cannot be written.
     """
-    config = SimulationConfig(size, seed, chart, window, date, labelled, ct_ranges)
+    config = SimulationConfig(size, seed, chart, window, date, labelled, ct_ranges, truth)
     place = config.place(index)
     path = Path(path)
     if path.is_dir():
@@ -122,7 +125,7 @@ def simulate_scene(
 def simulate_archive(
     out: Path, n: int, seed: int = 0, size: tuple[int, int] | int = 2000, chart: Path | None = None,
     window: tuple[float, float] | None = None, date: datetime | None = None, labelled: bool = True, workers: int = 1,
-    progress: OnProgress = ignore, ct_ranges: str = "mask",
+    progress: OnProgress = ignore, ct_ranges: str = "mask", truth: bool = False,
 ) -> list[Path]:  # fmt: skip
     """Write scenes 0 .. n - 1 into the folder `out` and return their paths in that order.
 
@@ -130,7 +133,7 @@ def simulate_archive(
     scenes; the files do not depend on their number. `progress` is told (scenes done, scenes in all). Other arguments
     and errors as in `simulate_scene`.
     """
-    config = SimulationConfig(size, seed, chart, window, date, labelled, ct_ranges)
+    config = SimulationConfig(size, seed, chart, window, date, labelled, ct_ranges, truth)
     if n < 1:
         raise ConfigError(f"number of scenes {n}: must be at least 1")
     out = make_folder(Path(out))
@@ -163,7 +166,7 @@ def _write_in(out: Path, config: SimulationConfig, index: int) -> None:
 
 def _is_done(path: Path, config: SimulationConfig, index: int) -> bool:
     """Whether a file of the same configuration is there; files appear only when they are complete."""
-    if not path.exists():
+    if not path.exists() or (config.truth and not truth_path(path).exists()):
         return False
     try:
         with netCDF4.Dataset(path) as file:
@@ -190,11 +193,12 @@ def _write(path: Path, config: SimulationConfig, index: int, place: Place) -> No
     radar = Radar(size, index, seed, ground.eggs, wind, melt_of(place.time.month))
     codes = ground.codes if config.labelled else None
     cells = _CellMeans(size)
+    truth = Truth(size, ground.eggs) if config.truth else None
     with (
         atomic_path(path) as temporary,
         SceneFile(temporary, size, place.product, place.chart_name, config.statement(index), codes) as file,
     ):
-        for first, images, shares, land in _blocks(config, index, ground, radar):
+        for first, images, shares, land in _blocks(config, index, ground, radar, truth):
             file.write_block(first, images)
             cells.add(first, shares, land)
         # AMSR2 sees what was drawn inside the scene, and what is expected around it.
@@ -205,10 +209,13 @@ def _write(path: Path, config: SimulationConfig, index: int, place: Place) -> No
         passive = simulate_passive(size, index, seed, place, seen, land_share, weather)
         fields = {name: values[inside] for name, values in weather.fields.items()}
         file.write_rest(geolocation(place, size), passive, fields)
+        # The scene's file appears after this one: where it is, both are.
+        if truth is not None:
+            truth.write(path, config.statement(index), place, size, fields)
 
 
 def _blocks(
-    config: SimulationConfig, index: int, ground: Ground, radar: Radar
+    config: SimulationConfig, index: int, ground: Ground, radar: Radar, truth: Truth | None
 ) -> Iterator[tuple[int, dict[str, Array], dict[str, Array], NDArray[np.bool_]]]:
     """First line, full-resolution images, ice shares and land of each block of lines."""
     size, seed = config.shape, config.seed
@@ -226,10 +233,13 @@ def _blocks(
         down, right = displacement(lines, samples)
         down += np.arange(first, first + len(lines))[:, None]
         right += columns[None, :]
-        truth = ground.raster[np.clip(down, 0, height - 1), np.clip(right, 0, width - 1)]
-        hh, hv, shares = radar.block(first, truth, land)
+        real = ground.raster[np.clip(down, 0, height - 1), np.clip(right, 0, width - 1)]
+        covers: dict[int, Array] = {}
+        hh, hv, shares = radar.block(first, real, land, None if truth is None else covers)
         outside = (columns[None, :] < start[rows, None]) | (columns[None, :] >= stop[rows, None])
         hh[outside] = hv[outside] = np.nan
+        if truth is not None:
+            truth.add(first, real, covers, land | outside)
         images = {
             "nersc_sar_primary": hh,
             "nersc_sar_secondary": hv,

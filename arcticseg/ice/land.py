@@ -14,13 +14,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from arcticseg.errors import SceneError
 from arcticseg.ice.geo import Frame, GeoGrid, interpolate, pixel_of, positions, unit_vectors
 from arcticseg.ice.resample import coarse_shape
+
+if TYPE_CHECKING:
+    from arcticseg.ice.scenes.scene import Scene
 
 # Upper ends of distance zones 1..40 in km; zone 41 has no end.
 ZONE_ENDS_KM = (
@@ -106,6 +110,19 @@ def _split(pieces: NDArray[np.intp]) -> tuple[NDArray[np.intp], Float]:
     return of_edge, (np.arange(of_edge.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)) / pieces[of_edge]
 
 
+def zones_of(scene: Scene, steps: Collection[int]) -> dict[int, UInt8]:
+    """`distance_zones` of a scene that has no distance map, which gets a note.
+
+    Raises:
+        SceneError: see `distance_zones`; it names the file.
+    """
+    scene.note(NOTE)
+    try:
+        return distance_zones(scene.geo, scene.shape, scene.pixel_spacing, steps, scene.threads)
+    except SceneError as error:
+        raise SceneError(f"{scene.path}: {error}") from error
+
+
 def distance_zones(
     geo: GeoGrid, shape: tuple[int, int], pixel_spacing: float, steps: Collection[int], n_threads: int = 1
 ) -> dict[int, UInt8]:
@@ -123,7 +140,7 @@ def distance_zones(
         step -> uint8 [H // step, W // step].
 
     Raises:
-        SceneError: the geolocation covers half the Earth or more.
+        SceneError: the geolocation covers half the Earth or more, or is not one to one.
     """
     lattice = max(1, round(_LATTICE_METRES / pixel_spacing))
     km = _distance_km(geo, shape, lattice, n_threads)
@@ -249,13 +266,21 @@ def _land(geo: GeoGrid, shape: tuple[int, int]) -> list[tuple[Any, int]]:
         inside = shapely.intersection(shapely.make_valid(near), outline)
         shapes += [(part, 0 if coast.land[ring] else 1) for part in shapely.get_parts(inside) if part.area > 0]
 
+    polygons = shapely.segmentize([polygon for polygon, _ in shapes], _EDGE)
+    counts = shapely.get_num_coordinates(shapely.get_rings(polygons))
+
     def to_pixels(xy: Float) -> Float:
         latitude, longitude = positions(frame.unstereographic(xy))
         line, sample = pixel_of(geo, longitude, latitude)
-        return np.column_stack([sample + 0.5, line + 0.5])
+        pixels = np.column_stack([sample + 0.5, line + 0.5])
+        if np.isnan(pixels).any():
+            raise SceneError("geolocation: positions of pixels fold, or jump; repair the file")
+        # Vectorised arithmetic may give the two equal ends of a ring results that differ in the last bit.
+        pixels[np.cumsum(counts) - 1] = pixels[np.cumsum(counts) - counts]
+        return pixels
 
-    polygons = shapely.transform(shapely.segmentize([polygon for polygon, _ in shapes], _EDGE), to_pixels)
-    return [(polygon, value) for polygon, (_, value) in zip(polygons, shapes, strict=True)]
+    values = (value for _, value in shapes)
+    return list(zip(shapely.transform(polygons, to_pixels), values, strict=True))
 
 
 def _water(shapes: list[tuple[Any, int]], shape: tuple[int, int], step: int) -> UInt8:

@@ -14,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from shapely.errors import GEOSException
 
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice import land, resample
@@ -212,14 +211,7 @@ def _distance(scene: Scene, steps: Collection[int]) -> dict[int, NDArray[np.uint
     """Step -> distance zones, from a coastline where the scene has none; 255: no data."""
     zones = scene.distance()
     if zones is None:
-        scene.note(land.NOTE)
-        try:
-            return land.distance_zones(scene.geo, scene.shape, scene.pixel_spacing, steps, scene.threads)
-        except GEOSException as error:
-            raise SceneError(
-                f"{scene.path}: its positions are not those of an image on the ground ({error}); correct its reference "
-                "system and transform, or its geolocation"
-            ) from error
+        return land.zones_of(scene, steps)
     return resample.block_zones(zones, steps, scene.threads)
 
 

@@ -2,7 +2,8 @@
 
 Land, ice polygons with SIGRID-3 codes, backscatter by ice class, speckle, AMSR2 and ERA5 are drawn from a seed; with
 --chart the polygons and codes are those of a real vector chart (shapefile or GeoPackage). Started again, it keeps the
-scenes that are complete.
+scenes that are complete. The folder `truth` in OUT gets reference files of the ice that is really in each pixel, which
+`arcticseg evaluate --reference` takes.
 
     arcticseg simulate scenes --n 20 --size 2000
     arcticseg simulate scenes --n 3 --safe products
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--safe", type=Path, metavar="FOLDER", help="also write the SAR of each scene as a Sentinel-1 product (SAFE)"
     )
     parser.add_argument("--unlabelled", action="store_true", help="write no chart, as in raw test scenes")
+    parser.add_argument("--no-truth", action="store_true", help="write no files of the ice in each pixel (OUT/truth)")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -92,6 +94,7 @@ def main(arguments: argparse.Namespace) -> None:
             workers=arguments.workers,
             progress=on_progress,
             ct_ranges=arguments.ct_ranges,
+            truth=not arguments.no_truth,
         )
     show(f"{len(written)} simulated scenes in {arguments.out}")
     if arguments.safe is not None:

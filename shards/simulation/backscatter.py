@@ -146,11 +146,12 @@ class Radar:
         self.rim_gain = np.array([_RIMS.get(name, (0, 0)) for name in ROWS], np.float32).T
 
     def block(
-        self, first: int, truth: NDArray[np.int32], land: NDArray[np.bool_]
+        self, first: int, truth: NDArray[np.int32], land: NDArray[np.bool_], covers: dict[int, Array] | None = None
     ) -> tuple[Array, Array, dict[str, Array]]:
         """HH and HV in dB, float32 [n, W], of lines `first` ...; and the true share of each ice class by name.
 
-        truth: int32 [n, W] polygon of each pixel, -1 = none.
+        truth: int32 [n, W] polygon of each pixel, -1 = none. covers: takes the share of each pixel that each partial
+        covers in the end, float32 [n, W]; None: nobody asks.
         """
         height, width = truth.shape
         lines = np.arange(first, first + height, dtype=float)
@@ -185,6 +186,8 @@ class Radar:
             hv += cover * (_power(hv_ice) - hv)
             for name in shares:
                 shares[name] = shares[name] * (1 - cover)
+            if covers is not None:
+                covers |= {below: covers[below] * (1 - cover) for below in covers} | {partial: cover}
             for number in np.unique(row[cover > 0]):
                 name = ROWS[number]
                 here = np.where(row == number, cover, np.float32(0))

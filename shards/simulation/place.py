@@ -132,6 +132,20 @@ def positions(
     return np.degrees(latitude), (np.degrees(longitude) + 180) % 360 - 180
 
 
+def heading_of_lines(
+    place: Place, size: tuple[int, int], lines: NDArray[np.float64], samples: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Direction of growing lines [n, m] in degrees clockwise from the north of each place.
+
+    The initial bearing of the great circle to the next line; to the right of it samples grow.
+    """
+    latitude, longitude = (np.radians(angles) for angles in positions(place, size, lines, samples))
+    ahead, beside = (np.radians(angles) for angles in positions(place, size, lines + 1, samples))
+    east = np.sin(beside - longitude) * np.cos(ahead)
+    north = np.cos(latitude) * np.sin(ahead) - np.sin(latitude) * np.cos(ahead) * np.cos(beside - longitude)
+    return np.asarray(np.degrees(np.arctan2(east, north)))
+
+
 def geolocation(place: Place, size: tuple[int, int]) -> GeoGrid:
     """The 21 x 21 geolocation grid of a scene."""
     lines, samples = (np.linspace(0, count - 1, GRID_POINTS) for count in size)

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from arcticseg.data.transforms import Assemble
 from arcticseg.errors import SceneError
 from arcticseg.evaluate import count, evaluate
-from arcticseg.ice.layers import LayerConfig, Layers
+from arcticseg.ice.land import distance_zones
+from arcticseg.ice.layers import LayerConfig, Layers, official_labels
+from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.sigrid import CHARTS
 from arcticseg.models.heads import Classification
 from arcticseg.models.segmenter import Segmenter
@@ -92,6 +94,25 @@ def test_reference_charts_give_the_scores_of_the_scenes_own(archive: tuple[Path,
     assert np.sum(own["confusion"]["SIC"]) > 1000
     assert own["scenes"][0]["reference"] is None
     assert referred["scenes"][0]["reference"].endswith("20180721T120156_cis_prep_reference.nc")
+
+
+def test_land_of_a_coastline_does_not_count(tmp_path: Path) -> None:
+    variables = scenes.raw(**SHAPE)
+    # To the west coast of Greenland.
+    dims, degrees = variables["sar_grid_longitude"]
+    variables["sar_grid_longitude"] = (dims, degrees + 2.4)
+    zones = variables.pop("distance_map")
+    path = scenes.write(tmp_path / "a.nc", variables)
+    with open_scene(path) as scene:
+        labels = official_labels(scene)
+        is_land = distance_zones(scene.geo, scene.shape, 40.0, [2])[2] == 0
+    assert labels is not None
+    assert 0.05 < is_land.mean() < 0.95
+    scored = np.sum(run(path, tmp_path / "coastline")["confusion"]["SIC"])
+    assert scored == np.count_nonzero((labels[0] != 255) & ~is_land)
+    # With a map of its own, which says that land is elsewhere, all labels count.
+    path = scenes.write(tmp_path / "b.nc", variables | {"distance_map": zones})
+    assert np.sum(run(path, tmp_path / "map")["confusion"]["SIC"]) == np.count_nonzero(labels[0] != 255)
 
 
 def test_scenes_are_pooled_and_their_files_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,8 @@ from arcticseg.ice import threads
 _DEFLATE, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 # What is undone here, in the order in which a writer applied it.
 _PIPELINES: tuple[list[int], ...] = ([], [_DEFLATE], [_SHUFFLE], [_SHUFFLE, _DEFLATE])
+# More chunks than a list of their places should have.
+_MOST_CHUNKS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ def _layout(file: h5py.File, name: str) -> _Chunks | None:
     filters = [code for code, *_ in applied]
     element = next((options[0] for code, _, options, _ in applied if code == _SHUFFLE), dataset.dtype.itemsize)
     if filters not in _PIPELINES or element != dataset.dtype.itemsize:
+        return None
+    if math.prod(-(-n // step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)) > _MOST_CHUNKS:
         return None
     grid = product(*(range(0, n, step) for n, step in zip(dataset.shape, dataset.chunks, strict=True)))
     return _Chunks(dataset.chunks, dataset.dtype, filters, list(grid))

@@ -166,9 +166,7 @@ def _images(scene: Scene, rules: str) -> dict[str, tuple[Any, ...]]:
 def _zones(scene: Scene) -> NDArray[Any]:
     """Distance zones of every pixel."""
     zones = scene.distance()
-    if zones is None:
-        return land.distance_zones(scene.geo, scene.shape, scene.pixel_spacing, [1], scene.threads)[1]
-    return zones
+    return land.zones_of(scene, [1])[1] if zones is None else zones
 
 
 def _cells(scene: Scene) -> dict[str, tuple[Any, ...]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pyproj
@@ -10,10 +13,12 @@ import pytest
 import xarray as xr
 from numpy.typing import NDArray
 
+from arcticseg.errors import SceneError
 from arcticseg.ice import land
 from arcticseg.ice.geo import GeoGrid, interpolate
 from arcticseg.ice.layers import read_layers
 from arcticseg.ice.scenes.open import open_scene
+from arcticseg.ice.scenes.scene import Scene
 from tests import scenes
 from tests.coast import coast_km, land_by_degrees
 
@@ -106,6 +111,25 @@ def test_a_scene_without_a_distance_map_gets_the_coastline(tmp_path: Path) -> No
         expected = land.distance_zones(opened.geo, opened.shape, 40.0, [2, 4])
     for factor, layers in by_factor.items():
         np.testing.assert_array_equal(layers.distance, expected[factor])
+
+
+def test_positions_that_fold_are_refused() -> None:
+    geo = scene(70, -52)
+    longitude = np.random.default_rng(0).permutation(geo.longitude.ravel()).reshape(21, 21)
+    folded = SimpleNamespace(
+        path="a.tif", geo=replace(geo, longitude=longitude), shape=(1000, 1000), pixel_spacing=400.0, threads=1,
+        note=lambda clause: None,
+    )  # fmt: skip
+    with pytest.raises(SceneError, match=r"^a\.tif: .*; repair the file$"):
+        land.zones_of(cast(Scene, folded), [2])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_anywhere_on_the_earth(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    latitude, longitude = np.degrees(np.arcsin(random.uniform(-1, 1))), random.uniform(-180, 180)
+    raster = land.distance_zones(scene(latitude, longitude, 500, 400.0), (500, 500), 400.0, [2])[2]
+    assert raster.max() <= 41
 
 
 def test_agrees_with_maps_made_by_others(real_data: Path) -> None:

@@ -48,9 +48,10 @@ def test_a_negative_scale_turns_a_range_of_values_around() -> None:
 
 
 def test_the_ends_of_a_range_are_valid_whatever_the_rounding_of_the_scale() -> None:
-    attributes = {"scale_factor": np.float32(0.01), "add_offset": np.float32(-20)}
+    attributes = {"scale_factor": np.float32(0.1), "add_offset": np.float32(-20)}
+    assert -100 * float(attributes["scale_factor"]) < -30 + 20
     ends = np.array([-30, 10], "f4")
-    values = decode([-1001, -1000, 3000, 3001], "i2", "dB", valid_range=ends, **attributes)
+    values = decode([-101, -100, 300, 301], "i2", "dB", valid_range=ends, **attributes)
     assert [value is None for value in values] == [True, False, False, True]
 
 
@@ -81,6 +82,7 @@ def test_what_nobody_wrote_is_no_data_except_in_bytes() -> None:
         assert decode([fill, 1], dtype, _FillValue=np.array(1, dtype))[0] is not None
     assert decode([-127, 1], "i1") == [-127, 1]
     assert decode([9.96921e36, np.inf, -np.inf, 3], "f8")[:2] == [None, None]
+    assert decode([9.96921e36, 3e9], "f8", scale_factor=1e-9) == [None, 3]
 
 
 def test_zero_is_zero_after_scale_and_offset() -> None:

@@ -22,7 +22,7 @@ from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.land import distance_zones
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.scenes.view import extent
-from tests import scenes
+from tests import safes, scenes
 
 LINES, SAMPLES = 200, 220
 STATISTICS = {name: (channel.mean, channel.std) for name, channel in CHANNELS.items()}
@@ -159,6 +159,17 @@ def test_a_geotiff_has_what_it_has(tmp_path: Path) -> None:
         expected = distance_zones(scene.geo, (60, 80), scene.pixel_spacing, [1])[1]
         np.testing.assert_array_equal(data.distance_map, expected)
         assert scene.to_xarray().sizes == {"line": 60, "sample": 80}
+
+
+def test_a_safe_product(tmp_path: Path) -> None:
+    with arcticseg.open_scene(safes.made(tmp_path, lines=120, samples=140)) as scene:
+        assert "Sentinel-1 SAFE product" in repr(scene)
+        data = scene.to_xarray()
+        assert set(data.data_vars) == {"hh", "hv", "incidence_angle", "distance_map"}
+        np.testing.assert_array_equal(data.hv, scene.sar("hv"))
+        assert (data.incidence_angle > 15).all()
+        data.to_netcdf(tmp_path / "out.nc")
+    assert (tmp_path / "out.nc").stat().st_size > 10_000
 
 
 def test_closing_the_dataset_closes_the_scene(raw_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
