@@ -94,14 +94,13 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int
         SceneError: the scene cannot be read, or gives no tile.
         OutputError: the part cannot be written.
     """
-    tallies = stats.SceneTallies()
+    tallies = stats.SceneTallies(str(scene_path))
     entries: list[SampleEntry] = []
     with (
-        warnings.catch_warnings(record=True) as caught,
+        warnings.catch_warnings(record=True, action="always") as caught,
         open_scene(scene_path, n_threads=n_threads) as scene,
         atomic_path(part) as temporary,
     ):
-        warnings.simplefilter("always")
         facts: dict[str, Any] = {
             "scene": scene.name,
             "simulated": scene.simulated,

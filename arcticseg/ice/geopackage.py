@@ -75,7 +75,8 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             file.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(path.stat().st_size, 1 << 16))
             file.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _READ_ONLY else sqlite3.SQLITE_DENY)
             yield file
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
+        # Names and messages of the library are decoded, too.
         raise SceneError(
             f"{path}: not a readable GeoPackage ({' '.join(str(error).split())}); get the file again"
         ) from error

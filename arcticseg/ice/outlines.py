@@ -7,6 +7,7 @@ longitudes taken modulo 360.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,9 @@ EDGE_METRES = 1_500.0
 _DATE_LINE = 300.0
 _TURN = 360.0
 _SAME = 1e-6
+
+# A reference system by authority and number.
+_CODE = re.compile(r"[A-Za-z0-9_]{1,20}:[0-9]{1,9}", re.ASCII)
 
 # Longitudes beyond this are no degrees.
 _FAR = 720.0
@@ -99,7 +103,8 @@ def to_lonlat(polygons: Iterable[BaseGeometry], crs_text: str, source: str) -> l
         SceneError: the system is unknown, or the coordinates do not fit it.
     """
     try:
-        crs = pyproj.CRS.from_user_input(crs_text)
+        # Files give WKT or a code; other forms that PROJ takes may name files.
+        crs = (pyproj.CRS.from_user_input if _CODE.fullmatch(crs_text) else pyproj.CRS.from_wkt)(crs_text)
         transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     except pyproj.exceptions.ProjError as error:
         raise SceneError(

@@ -60,8 +60,10 @@ def read(path: Path, columns: tuple[str, ...]) -> Table:
     cells = {
         str(name): tuple(text(value) for value in column) for name, column in zip(meta["fields"], values, strict=True)
     }
+    if lost := [name for name in columns if name not in cells]:
+        raise _damaged(_table(path), f"its column {', '.join(lost)} cannot be read")
     geometries = (None,) * count if blobs is None else geometries_of(blobs, str(path))
-    return Table(meta["crs"] or "", geometries, cells, notes)
+    return Table(_system(path), geometries, cells, notes)
 
 
 def _sibling(path: Path, suffix: str) -> Path | None:
@@ -95,7 +97,7 @@ def _check(path: Path) -> NDArray[np.int64]:
         if (len(index) - _HEADER) % 8:
             raise _damaged(indexed, "ends within a record")
         pairs = index[_HEADER:].view(">i4").reshape(-1, 2).astype(np.int64) * 2
-        if len(pairs) != len(records) or (np.sort(pairs[:, 0]) != records[:, 0]).any():
+        if len(pairs) != len(records) or (pairs[pairs[:, 0].argsort()] != records).any():
             raise _damaged(path, f"has {len(records)} records, its index {indexed.name} {len(pairs)} at other places")
     count = _count_of_rows(path)
     if count != len(records):
@@ -191,14 +193,21 @@ def _fields(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _system(path: Path) -> str:
+    """The reference system of the .prj, as WKT; "" where there is none."""
+    system = _sibling(path, ".prj")
+    if system is None:
+        return ""
+    if system.stat().st_size > _LONGEST_PRJ:
+        raise _damaged(system, f"has {system.stat().st_size} bytes, a reference system some hundred")
+    return system.read_bytes().decode("utf-8-sig", "replace").strip(" \t\r\n\0")
+
+
 def _gather(path: Path, records: NDArray[np.int64], folder: Path) -> Path:
     """A copy of what is read, and nothing else, with an index of its own; the input's folder stays as it is."""
     copy = folder / "chart.shp"
     shutil.copyfile(path, copy)
     shutil.copyfile(_table(path), copy.with_suffix(".dbf"))
-    system = _sibling(path, ".prj")
-    if system is not None and system.stat().st_size <= _LONGEST_PRJ:
-        shutil.copyfile(system, copy.with_suffix(".prj"))
     with path.open("rb") as file:
         header = bytearray(file.read(_HEADER))
     header[24:28] = struct.pack(">i", (_HEADER + 8 * len(records)) // 2)

@@ -49,7 +49,7 @@ def test_a_negative_scale_turns_a_range_of_values_around() -> None:
 
 def test_the_ends_of_a_range_are_valid_whatever_the_rounding_of_the_scale() -> None:
     attributes = {"scale_factor": np.float32(0.1), "add_offset": np.float32(-20)}
-    assert -30 + 20 > -100 * float(attributes["scale_factor"])
+    assert -100 * float(attributes["scale_factor"]) < -30 + 20
     ends = np.array([-30, 10], "f4")
     values = decode([-101, -100, 300, 301], "i2", "dB", valid_range=ends, **attributes)
     assert [value is None for value in values] == [True, False, False, True]
