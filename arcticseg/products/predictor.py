@@ -191,9 +191,12 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
     sections = stored(facts["config"])
     if sections["task"] != "segment":
         raise ConfigError(f"{path}: is a pretraining, which draws no charts; give a run of task: segment")
-    data = config.build(DataConfig, sections["data"], "data.")
     tile = int(facts["tile"])
-    cfg = config.build(ModelConfig, sections["model"], "model.")
+    try:
+        data = config.build(DataConfig, sections["data"], "data.")
+        cfg = config.build(ModelConfig, sections["model"], "model.")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: has a config that cannot work ({error}); give other weights of the run") from error
     with torch.device("meta"):
         check_fits(path, build_segmenter(cfg, data.in_chans, tile).state_dict(), weights)
     model = build_segmenter(cfg, data.in_chans, tile)
