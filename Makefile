@@ -7,13 +7,15 @@ PINS := requirements.txt
 # Two at a time: much of the time of a test is that of starting a command.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --durations 20
 
-# Of `make chaos`.
+# Of `make chaos`, `make moves` and `make fuzz`.
 KILLS ?= 30
 TERMS ?= 10
 SEED ?= 0
 MOVES ?= 12
 
-.PHONY: demo test test-base moves chaos lint types contract wheel clean help
+FILES ?= 300
+
+.PHONY: demo test test-base moves chaos fuzz lint types contract wheel clean help
 
 help:
 	@echo "make demo       the whole chain on simulated scenes; results in $(OUT)"
@@ -21,6 +23,7 @@ help:
 	@echo "make test-base  the tests of the half without torch, less the slow ones, in an environment without it"
 	@echo "make moves      trainings that go on with other ranks and in another ZeRO stage; SEED=0 MOVES=12"
 	@echo "make chaos      a training that is killed and damaged 40 times must learn the same; SEED=0"
+	@echo "make fuzz       damaged files of eleven kinds: each is read right or refused; SEED=0 FILES=300"
 	@echo "make lint types contract wheel clean"
 
 $(VENV)/.train: pyproject.toml $(PINS)
@@ -52,6 +55,9 @@ moves: $(VENV)/.all
 
 chaos: $(VENV)/.all
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --terms $(TERMS) --seed $(SEED)
+
+fuzz: $(VENV)/.all
+	$(BIN)/python -m tests.fuzz --files $(FILES) --seed $(SEED)
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .

@@ -10,9 +10,9 @@ with a class method `completed` has keys filled in by it, as those that follow f
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
-import math
 import re
 import types
 import typing
@@ -24,12 +24,17 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from arcticseg.choice import Choice
+from arcticseg.documents import DocumentError, read_text
 from arcticseg.errors import BadValueError, ConfigError
-from arcticseg.shown import hidden
+from arcticseg.shown import brief, hidden
+from arcticseg.system import why_unread
 
 T = TypeVar("T")
 
-_MAX_BASES = 16
+# A number that no float holds is no number here.
+_LARGEST = 1e300
+# Files that extend each other, bytes of one, levels and values in it, in any of which more cannot be meant.
+_MAX_BASES, _MAX_BYTES, _MAX_DEPTH, _MAX_VALUES = 16, 1 << 20, 32, 100_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -40,9 +45,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
-                raise ConfigError(f"{node.start_mark.name}: {key!r} is no key; write a name before the colon")
+                raise ConfigError(f"{node.start_mark.name}: {brief(key)} is no key; write a name before the colon")
             if key in seen:
-                raise ConfigError(f"{node.start_mark.name}: key '{key}' stands twice; leave it out once")
+                raise ConfigError(f"{node.start_mark.name}: key {brief(key)} stands twice; leave it out once")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -68,24 +73,54 @@ def find(name: str | Path, beside: Path | None = None) -> Path:
         ConfigError: there is none.
     """
     places = [Path(name)] if beside is None else [beside / name, Path(name)]
-    for place in places:
-        if place.is_file():
-            return place
-    packaged = Path(str(resources.files("configs"))) / f"{str(name).removesuffix('.yaml')}.yaml"
-    if packaged.is_file() and Path(name).name == str(name):
-        return packaged
-    raise ConfigError(f"config '{name}': no such file; give a path, or one of the shipped {', '.join(shipped())}")
+    with contextlib.suppress(OSError):  # a name longer than any file's
+        for place in places:
+            if place.is_file():
+                return place
+    packaged = f"{str(name).removesuffix('.yaml')}.yaml"
+    if packaged in shipped():
+        return Path(str(resources.files("configs"))) / packaged
+    raise ConfigError(
+        f"config {brief(str(name))}: no such file; give a path, or one of the shipped {', '.join(shipped())}"
+    )
 
 
 def _parse(text: str, source: str) -> Any:
-    loader = _Loader(text)
-    loader.name = source
+    loader = None
     try:
-        return _hidden(loader.get_single_data())
+        loader = _Loader(text)
+        loader.name = source
+        value = loader.get_single_data()
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: is not YAML ({' '.join(str(error).split())}); repair it") from error
+    except RecursionError as error:
+        raise ConfigError(f"{source}: is nested too deeply; repair it") from error
+    except (ValueError, TypeError, OverflowError, AttributeError, LookupError) as error:
+        # What looks like a date, a number or a tag, and is none.
+        raise ConfigError(f"{source}: holds a value that cannot be ({error}); repair it") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
+    _count(value, {}, source)
+    return _hidden(value)
+
+
+def _count(value: Any, known: dict[int, int], source: str, depth: int = 0) -> int:
+    """How many values a value holds, each alias in full: a few lines of aliases can stand for billions.
+
+    Raises:
+        ConfigError: more than a config can need, or nested more deeply, as what holds itself.
+    """
+    if depth > _MAX_DEPTH:
+        raise ConfigError(f"{source}: is nested more than {_MAX_DEPTH} deep, or holds itself; repair it")
+    if not isinstance(value, (dict, list, tuple, set)):
+        return 1
+    if id(value) not in known:
+        items = [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
+        known[id(value)] = 1 + sum(_count(item, known, source, depth + 1) for item in items)
+    if known[id(value)] > _MAX_VALUES:
+        raise ConfigError(f"{source}: stands for more than {_MAX_VALUES:,} values; repair it")
+    return known[id(value)]
 
 
 def _hidden(value: Any) -> Any:
@@ -119,8 +154,10 @@ def layers(name: str | Path) -> list[dict[str, Any]]:
     chain: list[dict[str, Any]] = []
     for _ in range(_MAX_BASES):
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path, _MAX_BYTES)
+        except OSError as error:
+            raise ConfigError(f"{path}: {why_unread(error, 'give a YAML file')}") from error
+        except DocumentError as error:
             raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from error
         keys = _parse(text, str(path))
         if not isinstance(keys, dict):
@@ -270,9 +307,9 @@ def build(cls: type[T], keys: Mapping[str, Any], prefix: str = "") -> T:
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in keys:
         if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
+            near = difflib.get_close_matches(str(key)[:100], fields, n=1)
             meant = f"did you mean '{prefix}{near[0]}'?" if near else f"known: {', '.join(fields)}"
-            raise ConfigError(f"unknown key '{prefix}{key}' (value {keys[key]!r}); {meant}")
+            raise ConfigError(f"unknown key '{prefix}{str(key)[:100]}' (value {brief(keys[key])}); {meant}")
     values = {}
     for name, field in fields.items():
         if name in keys:
@@ -288,7 +325,7 @@ def build(cls: type[T], keys: Mapping[str, Any], prefix: str = "") -> T:
 def _build_choice(base: type[Choice], value: Any, key: str, default: str | None) -> Choice:
     keys = _spelled(value)
     if not isinstance(keys, Mapping):
-        raise ConfigError(f"key '{key}' is {value!r}; set a name, or a mapping of keys with `name`")
+        raise ConfigError(f"key '{key}' is {brief(value)}; set a name, or a mapping of keys with `name`")
     name = keys.get("name", default)
     kind = base.choose(name)
     if kind is None:
@@ -303,7 +340,7 @@ def _convert(hint: Any, value: Any, key: str, default: str | None = None) -> Any
         if issubclass(hint, Choice):
             return _build_choice(hint, value, key, default)
         if not isinstance(value, Mapping):
-            raise ConfigError(f"key '{key}' is {value!r}; set a mapping of keys")
+            raise ConfigError(f"key '{key}' is {brief(value)}; set a mapping of keys")
         return build(hint, value, f"{key}.")
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
@@ -315,19 +352,19 @@ def _convert(hint: Any, value: Any, key: str, default: str | None = None) -> Any
         return _convert(chosen, value, key, default)
     if origin is Literal:
         if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
-            raise ConfigError(f"key '{key}' is {value!r}; set one of {', '.join(map(str, arguments))}")
+            raise ConfigError(f"key '{key}' is {brief(value)}; set one of {', '.join(map(str, arguments))}")
         return arguments[arguments.index(value)]
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"key '{key}' is {value!r}; set a list, such as [a, b]")
+            raise ConfigError(f"key '{key}' is {brief(value)}; set a list, such as [a, b]")
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(_convert(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
         if len(value) != len(arguments):
-            raise ConfigError(f"key '{key}' is {value!r}; set a list of {len(arguments)} values")
+            raise ConfigError(f"key '{key}' is {brief(value)}; set a list of {len(arguments)} values")
         return tuple(_convert(a, item, f"{key}[{i}]") for i, (a, item) in enumerate(zip(arguments, value, strict=True)))
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"key '{key}' is {value!r}; set a mapping of keys")
+            raise ConfigError(f"key '{key}' is {brief(value)}; set a mapping of keys")
         return {
             _convert(arguments[0], name, key): _convert(arguments[1], item, f"{key}.{name}")
             for name, item in value.items()
@@ -335,9 +372,9 @@ def _convert(hint: Any, value: Any, key: str, default: str | None = None) -> Any
     accepted = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}[hint]
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
         kind = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}[hint]
-        raise ConfigError(f"key '{key}' is {value!r}; set {kind}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"key '{key}' is {value!r}; set a finite number")
+        raise ConfigError(f"key '{key}' is {brief(value)}; set {kind}")
+    if isinstance(value, (int, float)) and not abs(value) < _LARGEST:
+        raise ConfigError(f"key '{key}' is {brief(value)}; set a finite number")
     return hint(value)
 
 

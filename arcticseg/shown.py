@@ -30,7 +30,7 @@ _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 80
 # The longest that a value is shown.
 _BRIEF = 200
-_repr.maxlevel, _repr.maxlist, _repr.maxdict, _repr.maxtuple, _repr.maxlong = 2, 4, 4, 4, 40
+_repr.maxlevel, _repr.maxlist, _repr.maxdict, _repr.maxtuple, _repr.maxlong = 4, 12, 12, 12, 40
 
 
 def visible(text: str) -> str:

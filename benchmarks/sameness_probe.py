@@ -179,7 +179,10 @@ def charts(checkout: Checkout, request: Mapping[str, Any]) -> None:
                 values.update(flat(scene.chart(rules), f"{kind} {rules} chart"))
                 values.update(flat(layers.official_labels(scene, config), f"{kind} {rules} official labels"))
                 for at in layers.read_layers(scene, {2, 4}, config):
-                    values.update(flat(at, f"{kind} {rules} layers at {at.factor}"))
+                    # Labels are kept in one checkout as planes of classes, in another as rows of polygons.
+                    parts = {field.name: getattr(at, field.name) for field in dataclasses.fields(at)}
+                    parts = {name: part for name, part in parts.items() if name != "chart"} | {"labels": at.labels}
+                    values.update(flat(parts, f"{kind} {rules} layers at {at.factor}"))
     np.savez("charts.npz", **values)
     np.savez("scores.npz", **polygons(checkout.find("chart")), **scores(checkout.find("score")))
 

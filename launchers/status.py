@@ -46,6 +46,10 @@ PATIENCE = 5.0
 _LOST_PATIENCE = 8.0
 
 
+# Characters of an error's line.
+_LONGEST = 4000
+
+
 def guarded(body: Callable[[], int | None], patience: float = 0.0) -> int:
     """Run a command; its exit status. An error becomes a line on stderr.
 
@@ -119,4 +123,4 @@ def _tell(error: ArcticSegError, patience: float) -> None:
         return
     if error.met_by is None and not is_main_rank():
         time.sleep(patience)
-    print(f"{ERROR_PREFIX}{shown(' '.join(str(error).split()))}", file=sys.stderr, flush=True)
+    print(f"{ERROR_PREFIX}{shown(' '.join(str(error).split()))[:_LONGEST]}", file=sys.stderr, flush=True)

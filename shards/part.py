@@ -94,7 +94,7 @@ def build_part(scene_path: Path, part: Path, config: BuildConfig, n_threads: int
         SceneError: the scene cannot be read, or gives no tile.
         OutputError: the part cannot be written.
     """
-    tallies = stats.SceneTallies()
+    tallies = stats.SceneTallies(str(scene_path))
     entries: list[SampleEntry] = []
     with (
         warnings.catch_warnings(record=True, action="always") as caught,

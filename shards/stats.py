@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcticseg.data.tile import SAR_LOW, SAR_MAX_CODE, SAR_STEP, sar_codes
-from arcticseg.errors import ConfigError
+from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice.channels import CHANNELS, COARSE, SAR
 from arcticseg.ice.layers import Layers
 from arcticseg.ice.sigrid import IGNORE_INDEX
@@ -35,6 +35,10 @@ _AT_ONCE = 1 << 16
 def bin_width(channel: str) -> float:
     """Width of the histogram bins of a channel, in its unit; bin i holds values of [i, i + 1) times the width."""
     return _OWN_WIDTHS.get(channel) or _WIDTHS[CHANNELS[channel].group]
+
+
+# Ten times what any channel holds, in its unit.
+_FAR = 4000.0
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,12 @@ def tallies_of_pixels(layers: Layers) -> dict[str, Tally]:
     return backscatter | {"distance_map": tally_distance(layers.distance)}
 
 
-def tallies_of_scene(layers: Layers) -> dict[str, Tally]:
-    """Tallies of the channels that do not depend on the factor, of a scene."""
+def tallies_of_scene(layers: Layers, source: str = "") -> dict[str, Tally]:
+    """Tallies of the channels that do not depend on the factor, of a scene.
+
+    Raises:
+        SceneError: a channel holds what it cannot, of which a histogram would fill the memory; it names the source.
+    """
     channels: dict[str, NDArray] = dict(zip(COARSE, layers.coarse, strict=True))
     channels |= {
         "sar_incidenceangle": layers.geo.incidence,
@@ -129,19 +137,26 @@ def tallies_of_scene(layers: Layers) -> dict[str, Tally]:
     if layers.time is not None:
         channels["month"] = np.array([layers.time.month])
         channels["day"] = np.array([layers.time.timetuple().tm_yday])
+    for name, values in channels.items():
+        far = np.abs(values) > _FAR
+        if far.any():
+            said = f"{name} holds {values[far][0]:g} {CHANNELS[name].unit}"
+            raise SceneError(f"{source}: {said}, which cannot be; correct the file, or leave it out")
     return {name: tally(values, bin_width(name)) for name, values in channels.items()}
 
 
 class SceneTallies:
     """Collects the tallies of a scene, factor by factor."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: str = "") -> None:
+        """`source` names the scene in errors."""
+        self._source = source
         self._tallies: dict[str, dict[str, Tally]] = {}
 
     def add(self, layers: Layers) -> None:
         """Take in the scene at another factor."""
         if not self._tallies:
-            self._tallies["scene"] = tallies_of_scene(layers)
+            self._tallies["scene"] = tallies_of_scene(layers, self._source)
         self._tallies[str(layers.factor)] = tallies_of_pixels(layers)
 
     def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:

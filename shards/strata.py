@@ -210,7 +210,7 @@ def _from_table(path: Path, names: Sequence[str]) -> dict[str, Counts]:
                 }
                 for row in csv.DictReader(file)
             }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise ConfigError(
             f"{path}: is not a table of class counts ({error!r}); give the columns scene, SIC_0, ... FLOE_255"
         ) from error

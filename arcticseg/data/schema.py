@@ -23,14 +23,13 @@ from arcticseg.documents import (
 )
 from arcticseg.ice.channels import CHANNELS
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
+from arcticseg.ice.tiling import LARGEST_FACTOR, LARGEST_TILE
 from arcticseg.shown import brief
 
 # Bytes of a manifest that are read, and objects and arrays in it: those of some 30,000 scenes at 9 factors.
 MANIFEST_BYTES, MANIFEST_CONTAINERS = 64 << 20, 2 << 20
 # Bytes of an index that are read for each sample, and for all together.
 SAMPLE_BYTES, INDEX_BYTES = 8192, 256 << 20
-# Edge of a tile in pixels, and the largest factor.
-LARGEST_TILE, LARGEST_FACTOR = 1 << 14, 1000
 # Larger than any shard, and small enough for the system to seek to.
 _SHARD_BYTES = 1 << 48
 # The least that a sample takes in a tar: headers and data of its six members.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections import Counter
@@ -21,10 +20,14 @@ from arcticseg.data import manifest as manifests
 from arcticseg.data import schema
 from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
 from arcticseg.data.source import Folder, Patience, Source, is_remote, open_source
+from arcticseg.documents import DocumentError, each, parse_json, read_text
 from arcticseg.errors import ConfigError, ShardError
 from arcticseg.shown import brief
+from arcticseg.system import why_unread
 
 _INDICES_AT_A_TIME = 8
+# Bytes of a list of scenes that are read: those of 100,000 names.
+_LIST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -151,13 +154,16 @@ def read_scene_list(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such list of scenes; give a text file of scene names")
-    text = path.read_text(encoding="utf-8")
+    is_json = path.suffix == ".json"
     try:
-        lines = json.loads(text) if path.suffix == ".json" else [line.partition("#")[0] for line in text.splitlines()]
-    except ValueError as error:
-        raise ConfigError(f"{path}: is not a list of scenes ({error}); give a JSON array of scene names") from error
-    if not isinstance(lines, list) or not all(isinstance(name, str) for name in lines):
-        raise ConfigError(f"{path}: is not a list of scenes; give a JSON array of scene names")
+        text = read_text(path, _LIST_BYTES)
+        lines = parse_json(text, 1) if is_json else [line.partition("#")[0].strip() for line in text.splitlines()]
+        each(schema.SCENE_NAME)([line for line in lines if line != ""] if isinstance(lines, list) else lines)
+    except OSError as error:
+        raise ConfigError(f"{path}: {why_unread(error, 'give a text file of scene names')}") from error
+    except DocumentError as error:
+        kind = "JSON array" if is_json else "text file"
+        raise ConfigError(f"{path}: is not a list of scenes ({error}); give a {kind} of scene names") from error
     names = [name.strip().removesuffix(".nc") for name in lines if name.strip()]
     if not names:
         raise ConfigError(f"{path}: the file is empty; list a scene on each line")

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+# Edge of a tile in pixels, and factor, of which more cannot be meant.
+LARGEST_TILE, LARGEST_FACTOR = 1 << 14, 1000
+
 
 def starts(length: int, tile: int, overlap: int = 0) -> list[int]:
     """First pixels of tiles that cover [0, length): evenly stepped, the last tile moved back to end at `length`.

@@ -14,6 +14,8 @@ from arcticseg.choice import Choice
 from arcticseg.errors import need
 from arcticseg.ice.sigrid import CHARTS
 
+# Of any width or depth: more cannot be meant, and would fill the memory before anything is said.
+LARGEST = 1 << 14
 # What an encoder's maps look like: all of one stride, or each with half the rows and columns of the one before.
 Pyramid = Literal["flat", "halving"]
 
@@ -57,6 +59,7 @@ class ViTConfig(EncoderConfig):
         for key in ("patch_size", "embed_dim", "depth", "num_heads"):
             value = getattr(self, key)
             need(value is None or value > 0, key, value, "set 1 or more, or null for what the name stands for")
+            need(value is None or value <= LARGEST, key, value, f"set {LARGEST} or less")
         need(0 <= self.drop_path < 1, "drop_path", self.drop_path, "set a share in [0, 1)")
         if self.embed_dim is not None and self.num_heads is not None:
             remedy = f"set a divisor of embed_dim ({self.embed_dim})"
@@ -79,7 +82,7 @@ class UNetConfig(EncoderConfig):
     decoder: ClassVar[str] = "unet"
 
     def __post_init__(self) -> None:
-        good = bool(self.filters) and min(self.filters) > 0
+        good = 0 < len(self.filters) <= 16 and min(self.filters) > 0 and max(self.filters) <= LARGEST
         need(good, "filters", list(self.filters), "set positive channel counts, such as [16, 32, 64, 64]")
 
 
@@ -154,6 +157,7 @@ def check_width(key: str, width: int) -> None:
         BadValueError: naming the key.
     """
     need(width > 0 and width % 4 == 0, key, width, "set a positive multiple of 4")
+    need(width <= LARGEST, key, width, f"set {LARGEST} or less")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,30 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
+from arcticseg.documents import DocumentError, each, flag, mapping, number, parse_json, plain, record, text, whole
 from arcticseg.errors import ConfigError
 from arcticseg.ice import denoising
+from arcticseg.ice.tiling import LARGEST_FACTOR, LARGEST_TILE
+from arcticseg.shown import brief
 
 # Key of the metadata of a weights file; files of version 0.1 have none.
 CHECKSUM = "checksum"
 
 _PREFIX = "encoder."
+# Bytes of a header that are read, and objects and arrays in it: three a tensor.
+_HEADER_BYTES, _HEADER_CONTAINERS = 16 << 20, 1 << 18
+_KINDS = text("F64|F32|F16|BF16|I64|I32|I16|I8|U8|BOOL", "a type of numbers that weights have")
+_TENSOR = record({"dtype": _KINDS, "shape": each(whole(), most=16), "data_offsets": each(whole(), 2, 2)})
+_SECTION = mapping(text(), plain)
+_CHECK_FACTS = record(
+    {
+        "config": record({"data": _SECTION, "model": _SECTION, "task": text()}, plain),
+        "statistics": mapping(text(), each(number(), 2, 2)),
+        "tile": whole(1, LARGEST_TILE),
+        "factors": each(whole(1, LARGEST_FACTOR), 1, 64),
+        "simulated": flag,
+    }
+)
 # Other keys, each JSON.
 _FACTS = ("config", "statistics", "tile", "factors", "simulated")
 
@@ -81,10 +97,11 @@ def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        _check_header(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-    except (OSError, SafetensorError) as error:
+    except (OSError, DocumentError, SafetensorError) as error:
         raise ConfigError(f"{path}: cannot be read as weights ({error}); give a .safetensors file of a run") from error
     if "config" not in metadata:
         raise ConfigError(f"{path}: holds no config; give a .safetensors file of a run")
@@ -98,6 +115,43 @@ def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return weights, metadata
 
 
+def _check_header(path: Path) -> None:
+    """See that a file begins as weights do: its length in 8 bytes, then JSON of tensors and texts.
+
+    Whether the tensors lie where it says, one behind the other to the end of the file, safetensors checks.
+
+    Raises:
+        DocumentError: it does not.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _HEADER_BYTES:
+            raise DocumentError(f"its header has {length:,} bytes; at most {_HEADER_BYTES:,} are read")
+        header = parse_json(file.read(length), _HEADER_CONTAINERS)
+    mapping(text(), lambda _: None)(header)
+    mapping(text(), text(longest=_HEADER_BYTES))(header.pop("__metadata__", {}))
+    mapping(text(), _TENSOR)(header)
+
+
+def check_fits(path: Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """See that weights are those of the network that the config beside them describes.
+
+    Args:
+        own: names and tensors of the network, which may be on the meta device.
+
+    Raises:
+        ConfigError: a name or a shape differs.
+    """
+    differing = sorted(own.keys() ^ weights.keys()) or [
+        name for name, tensor in own.items() if tensor.shape != weights[name].shape
+    ]
+    if differing:
+        raise ConfigError(
+            f"{path}: its tensors are not those of the network in its metadata ({brief(differing[0])} is the first of "
+            f"{len(differing)} that differ); give a .safetensors file of a run, as it was written"
+        )
+
+
 def facts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """What stands beside weights: `config` with its sections `data` and `model`, `statistics`, `tile` and so on.
 
@@ -105,13 +159,13 @@ def facts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         ConfigError: it is not what a run of this project writes.
     """
     try:
-        facts = {key: json.loads(metadata[key]) for key in _FACTS}
+        facts = {key: parse_json(metadata[key], _HEADER_CONTAINERS) for key in _FACTS}
+        _CHECK_FACTS(facts)
         # Weights of earlier versions do not say it.
-        facts["denoising"] = denoising.known(json.loads(metadata.get("denoising", "[]")))
-        if not all(isinstance(facts["config"][section], Mapping) for section in ("data", "model")):
-            raise ValueError("sections of config are not mappings")
-        str(facts["config"]["task"]), min(facts["factors"]), dict(facts["statistics"])
-    except (KeyError, ValueError, TypeError) as error:
+        seen = parse_json(metadata.get("denoising", "[]"), _HEADER_CONTAINERS)
+        plain(seen)
+        facts["denoising"] = denoising.known(seen)
+    except (KeyError, TypeError, ValueError) as error:
         told = f"{type(error).__name__}: {error} in its metadata"
         raise ConfigError(
             f"{path}: is not of a run of ArcticSeg ({told}); give a run folder or a .safetensors file of a run"

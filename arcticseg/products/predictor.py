@@ -27,7 +27,7 @@ from arcticseg.ice.tiling import blend_weights, windows
 from arcticseg.models.build import build_segmenter
 from arcticseg.models.config import ModelConfig
 from arcticseg.models.segmenter import Segmenter
-from arcticseg.models.weights import facts_of, load_weights
+from arcticseg.models.weights import check_fits, facts_of, load_weights
 from arcticseg.products.charts import PRODUCT_FACTOR, Classes, Float
 from arcticseg.products.product import Network
 from arcticseg.run.folder import weights_file
@@ -193,7 +193,10 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
         raise ConfigError(f"{path}: is a pretraining, which draws no charts; give a run of task: segment")
     data = config.build(DataConfig, sections["data"], "data.")
     tile = int(facts["tile"])
-    model = build_segmenter(config.build(ModelConfig, sections["model"], "model."), data.in_chans, tile)
+    cfg = config.build(ModelConfig, sections["model"], "model.")
+    with torch.device("meta"):
+        check_fits(path, build_segmenter(cfg, data.in_chans, tile).state_dict(), weights)
+    model = build_segmenter(cfg, data.in_chans, tile)
     model.load_state_dict(weights)
     statistics = {name: (mean, std) for name, (mean, std) in facts["statistics"].items()}
     assemble = Assemble(data.names, data.valid_plane, statistics, Want(targets=()))
