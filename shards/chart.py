@@ -62,10 +62,12 @@ def chart_scene(
         layer, max_lost: see `vector.read_chart`.
 
     Raises:
-        ConfigError: `out` is the scene itself.
+        ConfigError: `out` is the scene itself, or `max_lost` is no per cent.
         SceneError: a file that cannot be read, or a chart without ice information in the scene.
         OutputError: the scene cannot be written.
     """
+    if max_lost is not None and not 0 <= max_lost <= 100:
+        raise ConfigError(f"--max-lost is {max_lost:g}; give per cent from 0 to 100")
     chart, ranges = vector.resolve_ranges(vector.read_chart(chart_path, layer, max_lost), ct_ranges)
     with open_scene(scene_path, polarisation) as scene:
         if isinstance(scene, RttScene):

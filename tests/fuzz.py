@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 
 from arcticseg.errors import ArcticSegError
-from tests.fuzzed import KINDS, NUMBERS, Kind, Random, pick
+from tests.extremes import NUMBERS, Random, pick
+from tests.fuzzed import KINDS, Kind
 
 # How a file may end; the last four are wrong.
 ENDS = ("accepted", "refused", "traceback", "hang", "memory", "crash")

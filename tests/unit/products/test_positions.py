@@ -15,11 +15,12 @@ from rasterio.transform import GCPTransformer
 from rasterio.warp import calculate_default_transform, reproject
 
 from arcticseg.ice.geo import GeoGrid, interpolate
-from arcticseg.products.geotiff import GeoTIFF
-from arcticseg.products.product import Drawn
+from arcticseg.ice.scenes.scene import Scene
+from arcticseg.products.geotiff import write_geotiff
 
 GEOD = pyproj.Geod(ellps="WGS84")
-LINES, STEP = 10_000, 4
+# A scene of 400 km, of pixels that are twice as large as the product takes them for: the test is faster.
+LINES, SPACING, STEP = 5_000, 80, 2
 # Half the edge of a mark, in pixels of the chart.
 HALF = 12
 FIFTH, MIDDLE = LINES // STEP // 20, LINES // STEP // 2
@@ -28,11 +29,11 @@ LAEA = "+proj=laea +lat_0=90 +lon_0=0 +datum=WGS84"
 
 
 def places(latitude: float, longitude: float, nodes: NDArray, heading: float) -> tuple[NDArray, NDArray]:
-    """Latitude and longitude of pixels of 40 m as a satellite sees them: lines are geodesics across its ground track.
+    """Latitude and longitude of pixels as a satellite sees them: lines are geodesics across its ground track.
 
     The middle of the scene, 300 km to the right of the track, lies at the given place.
     """
-    metres = (nodes - (LINES - 1) / 2) * 40
+    metres = (nodes - (LINES - 1) / 2) * SPACING
     track_lon, track_lat, _ = GEOD.fwd(longitude, latitude, heading - 90, 300e3)
     along = GEOD.inv(track_lon, track_lat, longitude, latitude)[0] - 90
     lat, lon = np.empty((nodes.size, nodes.size)), np.empty((nodes.size, nodes.size))
@@ -52,8 +53,8 @@ def grid(latitude: float, longitude: float, heading: float) -> GeoGrid:
 
 
 def write(path: Path, geo: GeoGrid, charts: NDArray[np.uint8]) -> None:
-    scene = SimpleNamespace(geo=geo, notes=(), simulated=False)
-    GeoTIFF().write(path, cast(Drawn, SimpleNamespace(scene=scene, charts=charts, layers=SimpleNamespace(step=STEP))))
+    scene = SimpleNamespace(geo=geo, notes=(), simulated=False, pixel_spacing=40.0)
+    write_geotiff(path, cast(Scene, scene), charts)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_marks_stay_in_place(latitude: float, longitude: float, target: str, tmp
     write(tmp_path / "a.tif", geo, charts)
     with rasterio.open(tmp_path / "a.tif") as file:
         points, crs = file.gcps
-        spacing = 40 * STEP
+        spacing = SPACING * STEP
         transform, width, height = calculate_default_transform(
             crs, target, size, size, gcps=points, resolution=(spacing, spacing)
         )

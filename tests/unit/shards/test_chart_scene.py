@@ -164,6 +164,18 @@ def test_a_simulated_scene_without_chart_stays_simulated(tmp_path: Path) -> None
         assert scene.has_chart
 
 
+def test_what_is_lost_may_be_an_error(tmp_path: Path, chart: Path) -> None:
+    tif = geotiff(tmp_path / f"{NAME}.tif")
+    for wrong in (-1.0, 101.0, float("nan")):
+        with pytest.raises(ConfigError, match="--max-lost is"):
+            chart_scene(tif, chart, tmp_path / "own", max_lost=wrong)
+    path = vector_chart(tmp_path / "a.gpkg", [WEST, shapely.Polygon([(0, 0), (1, 1), (0, 0)])], {"CT": "92"}, {})
+    made = chart_scene(tif, path, tmp_path / "own")
+    assert "1 of 2 features have no polygon and are left out" in "; ".join(made.notes)
+    command = ["chart", str(tif), str(path), "--out", str(tmp_path / "own"), "--max-lost", "10"]
+    assert main(command) == 2
+
+
 def test_names_keep_the_time(tmp_path: Path, chart: Path) -> None:
     tif = geotiff(tmp_path / f"{NAME}.tif")
     with pytest.warns(UserWarning, match=rf"^{tmp_path}/mine\.nc: .*20200123T120618"):
