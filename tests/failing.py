@@ -103,7 +103,7 @@ def not_netcdf(folder: Path) -> Path:
 
 # What makes a bad scene -> what the error says of it.
 BAD_SCENES = {
-    truncated: "damaged or cut",
+    truncated: "it is cut",
     without_variable: "nersc_sar_secondary",
     of_wrong_shape: "(293, 350), expected (300, 350)",
     all_nan: "hh, hv",

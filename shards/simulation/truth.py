@@ -13,7 +13,7 @@ import netCDF4
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.files import atomic_path
+from arcticseg.files import atomic_path, make_folder
 from arcticseg.ice.sigrid import CHARTS, FLOE_CLASS, IGNORE_INDEX, SOD_CLASS
 from arcticseg.ice.simulated import ATTRIBUTE, marked
 from shards.simulation.backscatter import PARTIALS
@@ -83,7 +83,7 @@ class Truth:
             wind: u10m_rotated and v10m_rotated on the 2 km cells, m/s.
         """
         path = truth_path(scene)
-        path.parent.mkdir(exist_ok=True)
+        make_folder(path.parent)
         with atomic_path(path) as temporary, netCDF4.Dataset(temporary, "w") as file:
             file.setncatts({
                 "title": f"{marked('scene', True)}, no observation: the ice that was drawn, pixel by pixel, at 80 m",

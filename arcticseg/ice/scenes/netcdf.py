@@ -33,8 +33,10 @@ LAST_ZONE = 41
 # More pixels than any scene of Sentinel-1 has, grid points or polygons: sizes that a damaged or hostile file declares.
 _MOST_PIXELS = 1 << 30
 _MOST_POINTS = 1 << 20
-# Pixels a byte of the file: deflate packs a byte at most into 1/1032.
+# Pixels a byte of the file: deflate packs a byte at most into 1/1032. Chunks that nobody wrote take no byte, so a
+# scene of the archive's size may be smaller.
 _MOST_PACKED = 1032
+_MOST_UNWRITTEN = 120_000_000
 
 # Unit of the variables that are no channel; positions of both kinds of file have the same last word.
 _UNITS = {
@@ -70,7 +72,7 @@ class _NetcdfScene(Scene):
         if len(shape) != 2 or min(shape) < 2:
             raise SceneError(f"{path}: {SAR['hh']} has shape {shape}; expected lines x samples; get the file again")
         self.shape = (int(shape[0]), int(shape[1]))
-        if shape[0] * shape[1] > min(_MOST_PIXELS, _MOST_PACKED * path.stat().st_size):
+        if shape[0] * shape[1] > min(_MOST_PIXELS, max(_MOST_UNWRITTEN, _MOST_PACKED * path.stat().st_size)):
             raise SceneError(f"{path}: declares {shape[0]} x {shape[1]} pixels; cut the scene, or get the file again")
         self._check_shape(SAR["hv"], self.shape)
         if "distance_map" in dataset:

@@ -29,6 +29,8 @@ LARGEST = 1e30
 
 # A packed limit or zero is met if it is missed by less than this share of a step, since scale_factor is rounded.
 _STEP_SHARE = 1e-3
+# Among z-scores zero means no data, and the stored number next to it stands for it, however scale and offset lie.
+_STEP_SHARE_SCORED = 0.499
 # Numbers decoded at a time.
 _BLOCK = 1 << 22
 
@@ -42,6 +44,7 @@ class Meaning:
         missing: stored numbers that mean no data.
         low, high: smaller and larger stored numbers mean no data.
         scale, offset: value = stored number x scale + offset; None: the stored numbers are the values.
+        zero: integers whose value is smaller than this share of a step are zero.
         convert: from the file's unit to the one that is expected; None: it is the same.
     """
 
@@ -51,6 +54,7 @@ class Meaning:
     high: float = np.inf
     scale: float | None = None
     offset: float = 0.0
+    zero: float = _STEP_SHARE
     convert: Convert | None = None
 
     @property
@@ -91,8 +95,7 @@ class Meaning:
         if self.scale is not None:
             values = values * self.scale + self.offset
             if stored.dtype.kind in "iu":
-                # Zero is zero, not the rounding of scale and offset: a z-score of 0 means no data.
-                values[np.abs(values) < _STEP_SHARE * abs(self.scale)] = 0
+                values[np.abs(values) < self.zero * abs(self.scale)] = 0
         values[no_data] = np.nan
         if self.convert is not None:
             values = self.convert(values)
@@ -131,6 +134,7 @@ def meaning(
         high,
         None if (scale, offset) == (1, 0) else scale,
         offset,
+        _STEP_SHARE_SCORED if is_scored else _STEP_SHARE,
         conversion(name, attributes.get("units"), unit, is_scored),
     )
 

@@ -99,10 +99,13 @@ def is_safe(path: Path) -> bool:
 
 
 def _looks_like_a_scene(path: Path) -> bool:
-    """Whether a path in a folder of scenes is one; of zips, those named as Sentinel-1 products are."""
-    if path.is_dir():
-        return is_safe(path)
+    """Whether a path in a folder of scenes is meant as one; of zips, those named as Sentinel-1 products are.
+
+    A folder called as a file is, too: whoever opens it says what is wrong.
+    """
     suffix = path.suffix.lower()
+    if is_safe(path):
+        return True
     return suffix in READERS and (suffix != ".zip" or facts_of(path.name).satellite is not None)
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ torch = pytest.importorskip("torch")
 from drawing import Pointwise, layers_of, predictor, write_weights
 
 from arcticseg.errors import ConfigError, SceneError
+from arcticseg.ice.scenes.open import open_scene
 from arcticseg.products.charts import fields_to_charts
 from arcticseg.products.predictor import load_predictor
+from tests import scenes
 
 
 @pytest.mark.parametrize("overlap", [0, 4])
@@ -25,6 +29,20 @@ def test_overlapping_windows_of_a_pointwise_network_give_the_field_itself(overla
     # Backscatter is stored in steps of 0.05 dB.
     np.testing.assert_allclose(fields["SIC"][0], 5 + (hh - mean) / std, atol=0.026 / std + 1e-5)
     np.testing.assert_allclose(fields["SOD"].sum(0), 1, atol=1e-5)
+
+
+def test_a_scene_of_another_noise_removal_than_the_networks_is_warned_of_and_noted(tmp_path: Path) -> None:
+    drawer = replace(predictor(16, 4), learnt_denoising=("nersc",))
+    path = scenes.write_raw(tmp_path / f"{scenes.RAW_NAME}.nc", lines=160, samples=160, chart=False)
+    with open_scene(path) as scene, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        drawer.read(scene)
+        assert not [note for note in scene.notes if "noise" in note]
+        scene.denoising = "esa"
+        warnings.simplefilter("error", UserWarning)
+        with pytest.raises(UserWarning, match=r"its thermal noise removal is ESA's.*NERSC's"):
+            drawer.read(scene)
+        assert [note for note in scene.notes if "thermal noise removal is ESA's" in note]
 
 
 def test_progress_counts_empty_windows_at_the_end() -> None:

@@ -235,6 +235,25 @@ def test_charts_may_be_stored_otherwise(tmp_path: Path, masked: int) -> None:
     np.testing.assert_array_equal(chart, expected)
 
 
+def test_no_data_among_packed_z_scores_stays_no_data(tmp_path: Path) -> None:
+    """No whole number stands for zero exactly; a tenth of a per cent of the others fall together with it."""
+    variables, physical = scenes.rtt(STATISTICS, 200, 210)
+    attributes = {}
+    for name in ("nersc_sar_primary", "sar_incidenceangle", "distance_map"):
+        dims, scored = variables[name]
+        variables[name] = (dims, np.rint((scored.astype(float) - 0.12345) / 0.0007).astype(np.int16))
+        attributes[name] = {"scale_factor": 0.0007, "add_offset": 0.12345}
+    with open_scene(scenes.write(tmp_path / "a.nc", variables, attributes_of=attributes)) as scene:
+        for name, values in (("nersc_sar_primary", scene.sar("hh")), ("distance_map", scene.distance())):
+            assert values is not None
+            expected = physical[name][1]
+            assert np.isnan(values[np.isnan(expected)]).all()
+            both = np.isfinite(values) & np.isfinite(expected)
+            assert np.isfinite(expected).sum() - both.sum() <= 0.002 * both.sum()
+            np.testing.assert_allclose(values[both], expected[both], atol=0.0004 * CHANNELS[name].std)
+        assert scene.geo.incidence.max() == pytest.approx(45, abs=0.1)
+
+
 def test_half_a_class_is_none(tmp_path: Path) -> None:
     variables, _ = scenes.rtt(STATISTICS, *SMALL)
     dims, values = variables["SOD"]

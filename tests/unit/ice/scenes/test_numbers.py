@@ -94,6 +94,13 @@ def test_zero_is_zero_after_scale_and_offset() -> None:
     assert values[1] == pytest.approx(0.01, abs=1e-5)
 
 
+def test_the_number_next_to_zero_is_zero_among_z_scores() -> None:
+    attributes = {"scale_factor": 0.001, "add_offset": 0.1234567}
+    stored = np.array([-125, -124, -123, -122], "i2")
+    np.testing.assert_array_equal(meaning("x", attributes, I2, "K", True).decode(stored) == 0, [0, 0, 1, 0])
+    assert (meaning("x", attributes, I2, "K").decode(stored) != 0).all()
+
+
 def test_plain_numbers_are_not_copied() -> None:
     stored = np.array([1.0, nan, -np.inf], np.float32)
     how = meaning("x", {"_FillValue": np.float32(nan), "description": "Sigma0 in dB", "min": "-3"}, F4, "dB")
