@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rules import COLUMNS, HEADER, RULES, TABLES, read_all_literally, row
 
 from arcticseg.errors import SceneError
 from arcticseg.ice.chart import PolygonCodes, parse_polygon_codes, polygon_classes
 from arcticseg.ice.indexed import index_planes, rasterise
+from tests.rules import COLUMNS, HEADER, RULES, TABLES, read_all_literally, row
 
 
 @functools.cache

@@ -10,13 +10,10 @@ from typing import Any
 import netCDF4
 import numpy as np
 
+from tests.rules import COLUMNS, EMPTY, HEADER, read_literally
 from tests.scenes import AMSR2, ERA5
 
 # Written out from the tables of the page.
-SIC = {0: 0, 1: 0, 2: 0, 55: 0, 91: 10, 92: 10} | {10 * n: n for n in range(1, 10)}
-SOD = {0: 0, 80: 0, 81: 1, 82: 1, 83: 2, 84: 2, 85: 2, 86: 4, 87: 3, 88: 3, 89: 3, 91: 4, 93: 4, 95: 5, 96: 5, 97: 5}
-SOD |= {98: 255, 99: 255}
-FLOE = {0: 0, 2: 1, 3: 2, 4: 3, 5: 4, 6: 5, 7: 5, 9: 6, 10: 6} | dict.fromkeys((1, 8, 21, 22, 99), 255)
 OFFSETS = dict.fromkeys(AMSR2, (20.0, 0.005)) | {
     "u10m_rotated": (-60.0, 0.002),
     "v10m_rotated": (-60.0, 0.002),
@@ -25,52 +22,26 @@ OFFSETS = dict.fromkeys(AMSR2, (20.0, 0.005)) | {
     "tcwv": (0.0, 0.002),
     "tclw": (0.0, 0.0001),
 }
-COLUMNS = ["poly_id", "CT", "CA", "SA", "FA", "CB", "SB", "FB", "CC", "SC", "FC", "CN", "CD", "CF", "POLY_TYPE"]
-
-
-def number(cell: str) -> int | None:
-    """A code; None where the cell is empty; -1, which no table lists, where it is garbled."""
-    if not cell.strip() or cell.strip() == "-9":
-        return None
-    try:
-        return int(cell)
-    except ValueError:
-        return -1
+# What is no number is a number that no table lists.
+GARBLED = -999
 
 
 def classes_of(row: dict[str, str]) -> tuple[int, int, int]:
     """SIC, SOD, FLOE of one polygon, rules `autoice`."""
-    cell = {name: number(row[name]) for name in COLUMNS[1:11]}
-    water = row["POLY_TYPE"].strip() == "W"
-    if cell["CT"] is None and not water:
+    code = {name: number(row[name]) for name in COLUMNS}
+    if code["CT"] == GARBLED and row["POLY_TYPE"].strip().upper() != "W":
         return 255, 255, 255
-    for names, table in ((("CT", "CA", "CB", "CC"), SIC), (("SA", "SB", "SC"), SOD), (("FA", "FB", "FC"), FLOE)):
-        if any(cell[name] is not None and cell[name] not in table for name in names):
-            return 255, 255, 255
-    total = 0 if water else SIC[cell["CT"]]  # type: ignore[index]
-    if total == 0:
-        return 0, 0, 0
-    partial = {p: 0 if cell["C" + p] is None else SIC[cell["C" + p]] for p in "ABC"}  # type: ignore[index]
-    if cell["CA"] is None:
-        partial["A"] = total
+    cells = {name: str(code.get(name, row[name].strip())) for name in HEADER.split(";")}
+    return read_literally(";".join(cells.values()), "autoice")[0]
 
-    def dominant(letter: str, table: dict[int, int]) -> int:
-        kind = {p: None if cell[letter + p] is None else table[cell[letter + p]] for p in "ABC"}  # type: ignore[index]
-        size = dict(partial)
-        if kind["A"] is not None and kind["A"] == kind["B"]:
-            size["A"] = partial["A"] + partial["B"]
-        if kind["A"] is not None and kind["A"] == kind["C"]:
-            size["A"] = partial["A"] + partial["C"]
-        if kind["B"] is not None and kind["B"] == kind["C"]:
-            size["B"] = partial["B"] + partial["C"]
-        first = max("ABC", key=lambda p: (size[p], -ord(p)))
-        largest = kind[first]
-        return 255 if largest is None or size[first] < 0.65 * total else largest
 
-    floe = dominant("F", FLOE)
-    if any(cell["F" + p] in (1, 8, 21, 22) for p in "ABC"):
-        floe = 255
-    return total, dominant("S", SOD), floe
+def number(cell: str) -> int:
+    """A code; -9 where the cell is empty."""
+    text = cell.strip()
+    if text in ("", "9-"):
+        return EMPTY
+    digits = text.removesuffix(".0").lstrip("+-")
+    return int(text.removesuffix(".0")) if digits.isascii() and digits.isdecimal() and len(digits) < 8 else GARBLED
 
 
 def plain(file: netCDF4.Dataset, name: str) -> np.ndarray:
