@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.errors import ConfigError, SceneError
+from arcticseg.errors import SceneError
 from arcticseg.ice import land, resample
 from arcticseg.ice.channels import COARSE, RAW_SPACING
 from arcticseg.ice.geo import GeoGrid
@@ -97,13 +97,13 @@ def step_of(scene: Scene, factor: int) -> int:
     """Pixels of the file to a pixel at `factor`.
 
     Raises:
-        ConfigError: the file's spacing does not divide factor x 40 m.
+        SceneError: the file's spacing does not divide factor x 40 m.
     """
     # `open_scene` brings every scene to within 2 % of a multiple of 40 m (a GeoTIFF may have 40.7 m).
     native = spacing.multiple(scene.pixel_spacing)
     if factor % native:
-        raise ConfigError(
-            f"factor {factor} cannot be made from {scene.path} at {scene.pixel_spacing:.4g} m; set a multiple of "
+        raise SceneError(
+            f"{scene.path}: factor {factor} cannot be made of pixels of {scene.pixel_spacing:.4g} m; set a multiple of "
             f"{native}, or give a file whose pixels are {factor * RAW_SPACING:g} m or less"
         )
     return factor // native
@@ -124,8 +124,8 @@ def read_layers(scene: Scene, factors: Iterable[int], config: LayerConfig = Laye
     there is a single raster of the file's own size at a time.
 
     Raises:
-        SceneError: the file is damaged, has no valid pixel or is smaller than a pixel at a factor.
-        ConfigError: the file's spacing cannot give a factor.
+        SceneError: the file is damaged, has no valid pixel, is smaller than a pixel at a factor, or its
+            spacing cannot give one.
     """
     steps = {factor: step_of(scene, factor) for factor in factors}
     for factor, step in steps.items():

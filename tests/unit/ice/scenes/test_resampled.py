@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arcticseg.errors import ConfigError, SceneError
+from arcticseg.errors import SceneError
 from arcticseg.ice.geo import interpolate, pixel_of
 from arcticseg.ice.layers import read_layers
 from arcticseg.ice.scenes.netcdf import open_netcdf
@@ -163,7 +163,7 @@ def test_a_raw_scene_of_550_m(tmp_path: Path) -> None:
     path = raw_of(tmp_path / "scenes" / f"{scenes.RAW_NAME}.nc", 550.0)
     scene = opened(path)
     assert scene.pixel_spacing == 560
-    with pytest.raises(ConfigError, match=rf"factor 2 cannot be made from {path} at 560 m; set a multiple of 14"):
+    with pytest.raises(SceneError, match=rf"{path}: factor 2 cannot be made of pixels of 560 m; set a multiple of 14"):
         next(read_layers(scene, [2]))
     assert next(read_layers(scene, [14])).pixel_spacing == 560
 
