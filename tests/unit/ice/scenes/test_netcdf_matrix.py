@@ -101,7 +101,9 @@ def test_storage_does_not_change_values(
 
 
 @pytest.mark.parametrize("chunked", [True, False], ids=["fast", "library"])
-@pytest.mark.parametrize(("name", "unit", "convert"), matrix.CONVERTED, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "unit", "convert"), matrix.CONVERTED, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_units_are_converted_in_raw_scenes_and_not_among_z_scores(
     tmp_path: Path,
     kind_and_values: tuple[str, Values],
