@@ -222,7 +222,8 @@ def test_what_the_system_refuses_is_no_fault(
 def test_nobody_reads_what_is_printed() -> None:
     command = f"{sys.executable} -m launchers.cli train --config scratch_unet --dry-run | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+    # Without torch a word is said of that.
+    assert not [line for line in done.stderr.splitlines() if "torch is not installed" not in line]
 
 
 def test_dry_run_prints_a_config_that_loads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from shards.part import BuildConfig, _sample, samples
 from shards.simulate import simulate_scene
 from tests import scenes
 from tests.archive import InThisProcess, quiet
+from tests.rules import EMPTY, FLOE, SIC, SOD
 
 SIZE = 64
 FACTORS = (1, 2, 5, 7)
@@ -55,16 +56,14 @@ def literal_row(cells: dict[str, str]) -> dict[str, Any]:
 
     def of(name: str, table: dict[int, int]) -> int | None:
         code = literal.number(cells[name])
-        return None if code is None else table.get(code, 1000 + code)
+        return None if code == EMPTY else table.get(code, 1000 + code)
 
-    floes = {code: size for code, size in literal.FLOE.items() if code != 99}
+    floes = {code: size for code, size in FLOE.items() if code != 99}
     label = literal.classes_of(cells)
     return {
         "label": list(label),
-        "ct": 0 if label[0] == 0 else of("CT", literal.SIC),
-        "partials": [
-            [of(f"C{part}", literal.SIC), of(f"S{part}", literal.SOD), of(f"F{part}", floes)] for part in "ABC"
-        ],
+        "ct": 0 if label[0] == 0 else of("CT", SIC),
+        "partials": [[of(f"C{part}", SIC), of(f"S{part}", SOD), of(f"F{part}", floes)] for part in "ABC"],
     }
 
 
@@ -166,11 +165,11 @@ def codes_of(identity: int, row: dict[str, Any]) -> str:
             return "-9"
         return str(value - 1000 if value >= 1000 else next(c for c, of in reversed(table.items()) if of == value))
 
-    floes = {code: size for code, size in literal.FLOE.items() if code != 99}
-    cells = {"poly_id": str(identity), "CT": code(row["ct"], literal.SIC), "POLY_TYPE": "I"}
+    floes = {code: size for code, size in FLOE.items() if code != 99}
+    cells = {"poly_id": str(identity), "CT": code(row["ct"], SIC), "POLY_TYPE": "I"}
     for letter, (concentration, stage, floe) in zip("ABC", row["partials"], strict=True):
-        cells[f"C{letter}"] = code(concentration, literal.SIC)
-        cells[f"S{letter}"] = code(stage, literal.SOD)
+        cells[f"C{letter}"] = code(concentration, SIC)
+        cells[f"S{letter}"] = code(stage, SOD)
         cells[f"F{letter}"] = code(floe, floes)
     return ";".join(cells.get(name, "-9") for name in COLUMNS.split(";"))
 
