@@ -14,6 +14,7 @@ Zero power (-inf dB) and no data (NaN) are not counted: scenes may have much of 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,14 +71,30 @@ def check(values: Float, name: str) -> str | None:
     return f"{stands}: no data that is not marked, or values cut off" if share >= _FRAME else None
 
 
+def check_numbers(sample: NDArray[np.uint16], name: str) -> str | None:
+    """What is odd about digital numbers; None: nothing. Calibration hides a frame of one number.
+
+    Args:
+        sample: uint16 [N] of a regular sample of the pixels with data.
+    """
+    number, share = _frequent(sample) if sample.size else (0.0, 0.0)
+    stands = f"the digital number of {share:.1%} of {name} is exactly {number:g}"
+    return f"{stands}: no data that is not marked, or values cut off" if share >= _FRAME else None
+
+
+def sampling(pixels: int) -> int:
+    """Every how many lines and samples of a raster are looked at."""
+    return max(1, round(math.sqrt(pixels / _SAMPLE)))
+
+
 def _sample(values: Float) -> Float:
     """Finite values of evenly spaced lines and samples."""
-    step = max(1, round(math.sqrt(values.size / _SAMPLE)))
+    step = sampling(values.size)
     part = values[::step, ::step]
     return part[np.isfinite(part)]
 
 
-def _frequent(sample: Float) -> tuple[float, float]:
+def _frequent(sample: NDArray[Any]) -> tuple[float, float]:
     """The most frequent of the numbers that stand out from those next to them, and its share; 0: none stands out."""
     numbers, counts = np.unique(sample, return_counts=True)
     padded = np.pad(counts, 1)

@@ -33,6 +33,7 @@ from rasterio.windows import Window
 
 from arcticseg.errors import SceneError
 from arcticseg.ice import resample, threads
+from arcticseg.ice.scenes import backscatter
 from arcticseg.ice.scenes import safe_annotation as said
 from arcticseg.ice.scenes import safe_tables as tables
 from arcticseg.ice.scenes import safe_xml as xml
@@ -132,6 +133,8 @@ class SafeScene(Scene):
         if self._reuses:
             self._memory = out
         border = self._border if self.processor is not None and self.processor < _BORDERS_ZERO else None
+        every = backscatter.sampling(self.shape[0] * self._step * self._size[1])
+        looked_at: list[NDArray[np.uint16]] = []
 
         def work(first: int, numbers: NDArray[np.uint16], no_data: NDArray[np.bool_]) -> int:
             power = self._power(image, first, numbers)
@@ -140,10 +143,15 @@ class SafeScene(Scene):
                 _mask_border(power, border[:, first : first + len(numbers)])
             rows = slice(first // self._step, (first + len(numbers)) // self._step)
             _decibels(_means(power, self._step), out[rows])
+            looked_at.append(numbers[::every, ::every][~no_data[::every, ::every]])
             return int(numbers.sum(dtype=np.int64))
 
         total = sum(self._by_band(image, work))
         self._check_exchanged(image, total / (self.shape[0] * self._step * self._size[1]))
+        odd = backscatter.check_numbers(np.concatenate(looked_at), polarisation.upper())
+        if odd is not None:
+            self._warn(odd)
+            self.note(odd)
         return out
 
     def _by_band(self, image: _Image, work) -> Iterator[int]:  # type: ignore[no-untyped-def]
