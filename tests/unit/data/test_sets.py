@@ -16,6 +16,7 @@ from arcticseg.errors import ConfigError
 from arcticseg.run import config as run_config
 from arcticseg.run.build import open_sets, statistics_of
 from arcticseg.run.config import RunConfig
+from tests.archive import SCENE_FACTS
 
 
 def config(tmp_path: Path, *more: str) -> RunConfig:
@@ -49,7 +50,7 @@ def test_sets_of_different_tiles_are_refused(sets: Path) -> None:
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_scene_held_out_by_one_set_must_not_train_in_another(split: str, sets: Path) -> None:
-    change(sets / "b", scenes={"one": {"split": split}})
+    change(sets / "b", scenes={"one": SCENE_FACTS | {"split": split}})
     with pytest.raises(ConfigError, match=rf"^{sets / 'a'}: .* one, .*{sets / 'b'}"):
         open_sets(config(sets))
 
@@ -58,7 +59,8 @@ def test_statistics_are_those_of_all_values_together(sets: Path) -> None:
     random = np.random.default_rng(0)
     values = {"a": random.normal(3, 2, 50), "b": random.normal(-1, 5, 200)}
     for name, part in values.items():
-        statistics = {"mean": float(part.mean()), "std": float(part.std()), "count": len(part)}
+        histogram = {"width": 100.0, "first": 0, "counts": [len(part)]}
+        statistics = {"mean": float(part.mean()), "std": float(part.std()), "count": len(part), "histogram": histogram}
         change(sets / name, statistics={"nersc_sar_primary": statistics})
     cfg = config(sets, "data.channels=[hh]", "data.statistics=shards")
     (pooled,) = statistics_of(cfg, open_sets(cfg)).values()

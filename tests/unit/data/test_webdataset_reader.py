@@ -83,24 +83,37 @@ def rewrite(folder: Path, copy: Path, change: Callable[[bytes], bytes], hide_siz
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
-    ("change", "hide_size"),
+    "change",
     [
-        pytest.param(lambda data: data[: len(data) * 7 // 10], False, id="cut"),
-        pytest.param(lambda data: data[: len(data) * 7 // 10], True, id="cut-unnoticed"),
-        pytest.param(lambda data: data[: len(data) // 1024 * 512], True, id="cut-at-a-block"),
-        pytest.param(lambda data: b"", True, id="emptied"),
-        pytest.param(lambda data: b"\xff" * 512 + data[512:], False, id="first-header"),
-        pytest.param(lambda data: data.replace(b"ustar", b"\xff" * 5)[: len(data)], False, id="all-headers"),
+        pytest.param(lambda data: data[: len(data) * 7 // 10], id="cut"),
+        pytest.param(lambda data: b"\xff" * 512 + data[512:], id="first-header"),
+        pytest.param(lambda data: data.replace(b"ustar", b"\xff" * 5)[: len(data)], id="all-headers"),
     ],
 )
 def test_a_damaged_shard_is_named_in_one_line(
-    change: Callable[[bytes], bytes], hide_size: bool, workers: int, folder: Path, tmp_path: Path
+    change: Callable[[bytes], bytes], workers: int, folder: Path, tmp_path: Path
 ) -> None:
-    shard = rewrite(folder, tmp_path / "set", change, hide_size)
+    shard = rewrite(folder, tmp_path / "set", change)
     error = first_error(tmp_path / "set", workers)
     assert error.startswith(f"{shard}: ") or ": member " in error
     assert "\n" not in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda data: data[: len(data) * 7 // 10], id="cut"),
+        pytest.param(lambda data: data[: len(data) // 1024 * 512], id="cut-at-a-block"),
+        pytest.param(lambda data: b"", id="emptied"),
+    ],
+)
+def test_a_cut_shard_that_the_manifest_agrees_with_is_noticed_by_its_index(
+    change: Callable[[bytes], bytes], folder: Path, tmp_path: Path
+) -> None:
+    rewrite(folder, tmp_path / "set", change, hide_size=True)
+    with pytest.raises(ShardError, match=r"(index|manifest) is damaged"):
+        first_error(tmp_path / "set")
 
 
 def test_a_shard_that_ends_early_for_tarfile_is_noticed(folder: Path, tmp_path: Path) -> None:
