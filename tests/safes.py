@@ -77,9 +77,9 @@ def literal_tables(root: Path, polarisation: str, line: int, sample: int) -> tup
                 return left + (right - left) * (at - a) / (b - a)
         return values[-1]
 
-    def bilinear(found: list[tuple[float, list[float], list[float]]]) -> float:
-        at_line = [between(sample, pixels, values) for _, pixels, values in found]
-        return between(line, [at for at, *_ in found], at_line)
+    def bilinear(tables: list[tuple[float, list[float], list[float]]]) -> float:
+        at_line = [between(sample, pixels, values) for _, pixels, values in tables]
+        return between(line, [at for at, *_ in tables], at_line)
 
     amplitude = bilinear(vectors("calibration", "calibrationVector", "sigmaNought"))
     range_vectors = vectors("noise", "noiseRangeVector", "noiseRangeLut") or vectors("noise", "noiseVector", "noiseLut")

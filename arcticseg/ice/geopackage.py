@@ -100,17 +100,17 @@ def _check_size(path: Path) -> None:
 
 def _refuse_damage(file: sqlite3.Connection, layer: str, path: Path) -> None:
     """Refuse a layer whose pages do not hold together; rows that break the file's own rules are no damage."""
-    for (found,) in file.execute(f"PRAGMA quick_check({_quoted(layer)})").fetchmany(100):
-        if found != "ok" and not found.startswith(("NULL value", "CHECK constraint", "non-unique", "NUMERIC value")):
-            raise SceneError(f"{path}: is damaged ({' '.join(found.split())}); get the file again")
+    for (fault,) in file.execute(f"PRAGMA quick_check({_quoted(layer)})").fetchmany(100):
+        if fault != "ok" and not fault.startswith(("NULL value", "CHECK constraint", "non-unique", "NUMERIC value")):
+            raise SceneError(f"{path}: is damaged ({' '.join(fault.split())}); get the file again")
 
 
 def _plain_tables(file: sqlite3.Connection) -> dict[str, str]:
     """Name in small letters -> name of the tables that hold their rows themselves."""
-    found = file.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+    tables = file.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
     return {
         str(name).lower(): str(name)
-        for name, sql in found
+        for name, sql in tables
         if not " ".join(str(sql).split()).upper().startswith("CREATE VIRTUAL")
     }
 

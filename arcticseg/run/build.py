@@ -32,6 +32,7 @@ from arcticseg.engine.process_group import Ranks
 from arcticseg.errors import ConfigError, need
 from arcticseg.ice import denoising
 from arcticseg.models.build import build_autoencoder, build_segmenter
+from arcticseg.models.config import ModelConfig
 from arcticseg.models.segmenter import Segmenter
 from arcticseg.models.weights import facts_of, load_encoder, load_weights
 from arcticseg.run import inherit
@@ -164,12 +165,15 @@ def initialise(cfg: RunConfig, model: nn.Module, sets: Sequence[ShardSet], repor
     path = weights_file(Path(cfg.model.init_from))
     weights, metadata = load_weights(path)
     facts = facts_of(path, metadata)
-    theirs = config.build(RunConfig, stored(facts["config"]))
+    # Hooks and losses of its own need not be known here.
+    theirs = stored(facts["config"])
+    model_before = config.build(ModelConfig, theirs["model"], "model.")
+    data_before = config.build(DataConfig, theirs["data"], "data.")
     # Tensors first: a name or shape that differs says more than a key.
     load_encoder(model, weights, path)
-    inherit.check_encoder(theirs, cfg, str(path))
+    inherit.check_encoder(model_before, data_before, cfg, str(path))
     statistics = statistics_of(cfg, sets)
-    for text in inherit.odd_inputs(theirs, cfg, str(path)):
+    for text in inherit.odd_inputs(data_before, cfg.data, str(path)):
         report(text)
     for text in inherit.odd_facts(facts, statistics, sets[0].manifest.tile, str(path)):
         report(text)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from arcticseg.data.config import DataConfig
 from arcticseg.errors import ConfigError
+from arcticseg.models.config import ModelConfig
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import differences
 
@@ -21,11 +23,12 @@ _CLOSE = 0.05
 Statistics = Mapping[str, Sequence[float]]
 
 
-def check_encoder(before: RunConfig, now: RunConfig, source: str) -> None:
+def check_encoder(model: ModelConfig, data: DataConfig, now: RunConfig, source: str) -> None:
     """Refuse an encoder that would compute something else with the weights of another run.
 
     Args:
-        before: config of the run that the weights come from.
+        model, data: of the run that the weights come from; the rest of its config, such as hooks of its own, may be
+            unknown here.
         source: its name, for the message.
 
     Raises:
@@ -33,28 +36,28 @@ def check_encoder(before: RunConfig, now: RunConfig, source: str) -> None:
     """
     changed = [
         (f"model.encoder.{key}", theirs, ours)
-        for key, theirs, ours in differences(before.model.encoder, now.model.encoder)
+        for key, theirs, ours in differences(model.encoder, now.model.encoder)
         if key not in _TRAINING_ONLY
     ]
-    if before.data.names != now.data.names:
-        changed.append(("data.channels", list(before.data.channels), list(now.data.channels)))
-    if before.data.valid_plane != now.data.valid_plane:
-        changed.append(("data.valid_plane", before.data.valid_plane, now.data.valid_plane))
+    if data.names != now.data.names:
+        changed.append(("data.channels", list(data.channels), list(now.data.channels)))
+    if data.valid_plane != now.data.valid_plane:
+        changed.append(("data.valid_plane", data.valid_plane, now.data.valid_plane))
     if changed:
         key, theirs, ours = changed[0]
         raise ConfigError(f"key '{key}' is {ours!r}; {source} has {theirs!r}: set the same")
 
 
-def odd_inputs(before: RunConfig, now: RunConfig, source: str) -> Iterator[str]:
+def odd_inputs(data: DataConfig, now: DataConfig, source: str) -> Iterator[str]:
     """Sentences about inputs that differ, by config, from those that an encoder has learnt from."""
-    if before.data.statistics != now.data.statistics:
+    if data.statistics != now.statistics:
         yield (
-            f"key 'data.statistics' is '{now.data.statistics}', so inputs are normalised otherwise than for {source} "
-            f"('{before.data.statistics}'); set the same unless that is meant"
+            f"key 'data.statistics' is '{now.statistics}', so inputs are normalised otherwise than for {source} "
+            f"('{data.statistics}'); set the same unless that is meant"
         )
-    if before.data.factors and now.data.factors and set(now.data.factors) - set(before.data.factors):
+    if data.factors and now.factors and set(now.factors) - set(data.factors):
         yield (
-            f"key 'data.factors' is {list(now.data.factors)}; {source} has learnt from {list(before.data.factors)}, "
+            f"key 'data.factors' is {list(now.factors)}; {source} has learnt from {list(data.factors)}, "
             "so pixels have another size; add them to its factors unless that is meant"
         )
 

@@ -308,8 +308,8 @@ class _Source:
         cfg = _absolute(cfg)
         if first is not None:
             source = f"pretraining '{first.name}'"
-            check_encoder(first.config, cfg, source)
-            for text in odd_inputs(first.config, cfg, source):
+            check_encoder(first.config.model, first.config.data, cfg, source)
+            for text in odd_inputs(first.config.data, cfg.data, source):
                 warnings.warn(f"{phase} '{name}': {text}", stacklevel=2)
         threads = cfg.engine.threads or max(1, resources.cpus // resources.ranks)
         return dataclasses.replace(

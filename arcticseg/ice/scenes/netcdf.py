@@ -57,8 +57,6 @@ class _NetcdfScene(Scene):
     def __init__(self, path: Path, dataset: xr.Dataset, n_threads: int, pixel_spacing: float) -> None:
         self.path, self.name, self._dataset = path, path.stem, dataset
         self.threads, self.pixel_spacing = n_threads, pixel_spacing
-        self._reuses = False
-        self._memory: NDArray[Any] | None = None
         product = {"upstream_id": dataset[SAR["hh"]].attrs.get("upstream_id", "")} if SAR["hh"] in dataset else {}
         self.take_facts(facts_of(path.name, dataset.attrs | product))
         self.ice_service = service_of(path.name)
@@ -138,14 +136,6 @@ class _NetcdfScene(Scene):
                 f"{self.path}: distance_map holds {low:g} to {high:g}, zones are 0 to {LAST_ZONE}; get the file again"
             )
         return values
-
-    @contextmanager
-    def reusing_memory(self) -> Iterator[None]:
-        self._reuses = True
-        try:
-            yield
-        finally:
-            self._reuses, self._memory = False, None
 
     def close(self) -> None:
         self._dataset.close()

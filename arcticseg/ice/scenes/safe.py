@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -97,8 +96,6 @@ class SafeScene(Scene):
         self._manifest = xml.parse(self._files.read(MANIFEST), f"{path}: {MANIFEST}")
         self._checksums = said.checksums(self._manifest)
         self._verified: set[str] = set()
-        self._reuses = False
-        self._memory: Float | None = None
         self.processor = said.processor(self._manifest)
         self.simulated = is_simulated({ATTRIBUTE: self._manifest.findtext(".//simulated") or ""})
         said.check_type(self._manifest.findtext(".//productType"), self._manifest.findtext(".//mode"), path)
@@ -151,7 +148,6 @@ class SafeScene(Scene):
         odd = backscatter.check_numbers(np.concatenate(looked_at), polarisation.upper())
         if odd is not None:
             self._warn(odd)
-            self.note(odd)
         return out
 
     def _by_band(self, image: _Image, work) -> Iterator[int]:  # type: ignore[no-untyped-def]
@@ -212,10 +208,10 @@ class SafeScene(Scene):
         size, checksum = self._checksums.get(name, (None, ""))
         if name in self._verified or not checksum:
             return
-        found = self._files.size(name)
-        if packed and found != size:
+        size_now = self._files.size(name)
+        if packed and size_now != size:
             self._warn(f"{name} has been packed since it was delivered, and cannot be checked for damage")
-        elif found != size or self._files.md5(name) != checksum:
+        elif size_now != size or self._files.md5(name) != checksum:
             raise SceneError(f"{self.path}: {name} differs from its checksum: it is damaged; get the product again")
         self._verified.add(name)
 
@@ -313,14 +309,6 @@ class SafeScene(Scene):
     def _warn(self, text: str) -> None:
         self.note(text)
         warnings.warn(f"{self.path}: {text}", stacklevel=4)
-
-    @contextmanager
-    def reusing_memory(self) -> Iterator[None]:
-        self._reuses = True
-        try:
-            yield
-        finally:
-            self._reuses, self._memory = False, None
 
 
 def open_safe(path: Path, n_threads: int = 1) -> SafeScene:

@@ -68,10 +68,10 @@ def text(element: Element, path: str, place: str) -> str:
     Raises:
         SceneError: there is none.
     """
-    found = (element.findtext(path) or "").strip()
-    if not found:
+    content = (element.findtext(path) or "").strip()
+    if not content:
         raise SceneError(f"{place}: {path} is missing; {_DAMAGED}")
-    return found
+    return content
 
 
 def number(element: Element, path: str, place: str) -> float:
@@ -89,10 +89,10 @@ def integer(element: Element, path: str, place: str) -> int:
     Raises:
         SceneError: there is none.
     """
-    found = text(element, path, place)
-    if not re.fullmatch(r"[+-]?\d{1,12}", found):
-        raise SceneError(f"{place}: {path} is '{found[:40]}', not a whole number; {_DAMAGED}")
-    return int(found)
+    content = text(element, path, place)
+    if not re.fullmatch(r"[+-]?\d{1,12}", content):
+        raise SceneError(f"{place}: {path} is '{content[:40]}', not a whole number; {_DAMAGED}")
+    return int(content)
 
 
 def numbers(element: Element, path: str, place: str, count: int | None = None) -> Float:
@@ -101,11 +101,11 @@ def numbers(element: Element, path: str, place: str, count: int | None = None) -
     Raises:
         SceneError: there is none, or not `count` of them.
     """
-    found = text(element, path, place)
+    content = text(element, path, place)
     try:
-        values = np.array(found.split(), np.float64)
+        values = np.array(content.split(), np.float64)
     except ValueError as error:
-        raise SceneError(f"{place}: {path} is '{found[:40]}', not numbers; {_DAMAGED}") from error
+        raise SceneError(f"{place}: {path} is '{content[:40]}', not numbers; {_DAMAGED}") from error
     if not np.isfinite(values).all() or (count is not None and values.size != count):
         raise SceneError(f"{place}: {path} holds {values.size} numbers, or one that is not finite; {_DAMAGED}")
     return values

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,8 @@ class Scene(ABC):
     notes: tuple[str, ...] = ()
     threads: int = 1
     file_pixels: int = 0
+    _reuses = False
+    _memory: NDArray[Any] | None = None
 
     @abstractmethod
     def sar(self, polarisation: str) -> Float:
@@ -157,9 +159,14 @@ class Scene(ABC):
     def reusing_memory(self) -> Iterator[None]:
         """In this block each raster of the file's own size may overwrite the raster read before.
 
-        Fresh memory of that size costs more time than filling it.
+        Fresh memory of that size costs more time than filling it. A reader fills `_memory` again where `_reuses` says
+        so.
         """
-        yield
+        self._reuses = True
+        try:
+            yield
+        finally:
+            self._reuses, self._memory = False, None
 
     def take_facts(self, facts: Facts) -> None:
         """Set time, satellite and orbit."""

@@ -115,6 +115,6 @@ def conversion(name: str, given: object, unit: str, is_scored: bool = False) -> 
         return None
     if text not in known or (is_scored and known[text] is not None):
         wanted = UNITS[unit][0][0].split(";")[0] + (" of z-scores" if is_scored else "")
-        found = brief(np.asarray(given).tolist())
-        raise SceneError(f"{name} has units {found}; expected {wanted}; convert it, or correct the attribute")
+        shown = brief(np.asarray(given).tolist())
+        raise SceneError(f"{name} has units {shown}; expected {wanted}; convert it, or correct the attribute")
     return known[text]

@@ -36,19 +36,19 @@ BEFORE = config_of(factors=[2, 4])
 def test_another_computation_is_refused_by_its_key(now: RunConfig, told: str) -> None:
     before = config_of(channels=["hh", "hv"]) if "channels" in told else BEFORE
     with pytest.raises(ConfigError, match=told):
-        check_encoder(before, now, "the run")
+        check_encoder(before.model, before.data, now, "the run")
 
 
 def test_what_matters_while_it_learns_only_may_change() -> None:
-    check_encoder(BEFORE, config_of({"drop_path": 0.2}, factors=[2]), "the run")
+    check_encoder(BEFORE.model, BEFORE.data, config_of({"drop_path": 0.2}, factors=[2]), "the run")
 
 
 def test_other_statistics_and_pixels_are_told() -> None:
-    assert not list(odd_inputs(BEFORE, config_of(factors=[4]), "the run"))
-    (text,) = odd_inputs(BEFORE, config_of(factors=[2], statistics="shards"), "the run")
+    assert not list(odd_inputs(BEFORE.data, config_of(factors=[4]).data, "the run"))
+    (text,) = odd_inputs(BEFORE.data, config_of(factors=[2], statistics="shards").data, "the run")
     assert "data.statistics" in text
     assert "the run ('published')" in text
-    (text,) = odd_inputs(BEFORE, config_of(factors=[2, 10]), "the run")
+    (text,) = odd_inputs(BEFORE.data, config_of(factors=[2, 10]).data, "the run")
     assert "data.factors" in text
     assert "[2, 4]" in text
 

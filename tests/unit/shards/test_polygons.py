@@ -208,15 +208,15 @@ def test_odd_codes_stand_in_rows_as_the_page_says(tmp_path: Path) -> None:
     path = scenes.write_raw(tmp_path / f"{scenes.RAW_NAME}.nc", rows=rows)
     with pytest.warns(UserWarning, match="without a class"):
         tiles = tiles_of(path, 2, LayerConfig(labels="nearest"))
-    found = {json.dumps(row.to_json()["partials"]): row for tile in tiles for row in tile.polygons}
+    by_partials = {json.dumps(row.to_json()["partials"]): row for tile in tiles for row in tile.polygons}
     empty = "[null, null, null]"
-    assert set(found) == {
+    assert set(by_partials) == {
         f"[[9, 5, 5], [1099, 1070, 1014], {empty}]",
         f"[[3, 4, 1099], [3, 2, 255], {empty}]",
         f"[[1999, 5, 5], {empty}, {empty}]",
         f"[{empty}, {empty}, {empty}]",
     }
-    assert found[f"[[1999, 5, 5], {empty}, {empty}]"].total == 1999
+    assert by_partials[f"[[1999, 5, 5], {empty}, {empty}]"].total == 1999
     totals = {row.total for tile in tiles for row in tile.polygons}
     assert totals == {10, 6, 1999, 0, None}
 

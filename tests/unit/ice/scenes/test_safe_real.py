@@ -46,11 +46,11 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Unpacked:
         return next(out.glob("*/tests/data"))
 
     def give(package: str) -> Path:
-        found = folders.setdefault(package, "") or download(package)
-        folders[package] = found
-        if isinstance(found, str):
-            pytest.skip(found)
-        return found
+        folder = folders.setdefault(package, "") or download(package)
+        folders[package] = folder
+        if isinstance(folder, str):
+            pytest.skip(folder)
+        return folder
 
     return give
 
