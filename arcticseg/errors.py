@@ -44,6 +44,21 @@ def need(condition: bool, key: str, value: object, remedy: str) -> None:
         raise BadValueError(key, value, remedy)
 
 
+def heed_interrupt(error: BaseException) -> None:
+    """See that Ctrl-C is not taken for a damaged file; whoever catches every error calls this first.
+
+    Within native code Ctrl-C becomes a SystemError, whose cause it is.
+
+    Raises:
+        KeyboardInterrupt: it is behind the error.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        cause = cause.__cause__ or cause.__context__
+
+
 class SceneError(ArcticSegError):
     """A scene or chart file that cannot be read or does not follow its schema."""
 

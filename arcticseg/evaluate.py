@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from arcticseg.baselines import LOGISTIC, MAJORITY, LogisticBaseline, fit_logistic
 from arcticseg.data.manifest import read_manifest
-from arcticseg.errors import SceneError
+from arcticseg.errors import SceneError, heed_interrupt
 from arcticseg.files import make_folder, write_text
 from arcticseg.ice import land
 from arcticseg.ice.channels import RAW_SPACING
@@ -257,6 +257,7 @@ def charts_of(
         try:
             references[path] = _chart_of(path, reference, known, rules)
         except Exception as error:
+            heed_interrupt(error)
             failed(outcome.fail(path, error))
     if not references:
         outcome.need_any()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arcticseg.errors import heed_interrupt
 from arcticseg.files import make_folder
 from arcticseg.ice.layers import LayerConfig
 from arcticseg.ice.scenes.open import open_scene
@@ -115,6 +116,7 @@ def write_scenes(
                 hooks.kept(path, finished)
                 outcome.kept.append(path)
         except Exception as error:
+            heed_interrupt(error)
             hooks.failed(outcome.fail(path, error))
     outcome.need_any()
     return outcome

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import h5py
 
-from arcticseg.errors import ArcticSegError, SceneError
+from arcticseg.errors import ArcticSegError, SceneError, heed_interrupt
 from arcticseg.system import REFUSALS
 
 # How a file system says that it has no locks, which HDF5 asks for.
@@ -38,6 +38,7 @@ def reading(path: Path, variable: str = "") -> Iterator[None]:
             f"{path}: too large for the memory of this machine; use a larger one, or fewer workers"
         ) from error
     except Exception as error:  # the libraries' own errors have no common type; damage can raise any error
+        heed_interrupt(error)
         reason, remedy = _diagnosis(path, error)
         what = f"{variable} cannot" if variable else "cannot"
         raise SceneError(f"{path}: {what} be read ({reason}); {remedy}") from error
@@ -80,4 +81,5 @@ def _hdf5_error(path: Path) -> str:
         with h5py.File(os.path.abspath(path), "r"):
             return ""
     except Exception as error:  # damage can raise any error
+        heed_interrupt(error)
         return str(error)

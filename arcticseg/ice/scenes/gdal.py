@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 
-from arcticseg.errors import SceneError
+from arcticseg.errors import SceneError, heed_interrupt
 
 DRIVER = "GTiff"
 _OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
@@ -76,6 +76,7 @@ def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
     except MemoryError as error:
         raise SceneError(f"{path}: too large for the memory of this machine; use a larger one") from error
     except Exception as error:  # the errors of GDAL, of rasterio and of its CRS have no common type
+        heed_interrupt(error)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SceneError(f"{path}: cannot be read as a GeoTIFF ({reason}); get the file again") from error
 

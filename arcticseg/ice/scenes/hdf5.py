@@ -19,7 +19,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.errors import SceneError
+from arcticseg.errors import SceneError, heed_interrupt
 from arcticseg.ice import threads
 
 _DEFLATE, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
@@ -121,7 +121,8 @@ def read_chunked(path: Path, name: str, n_threads: int, memory: NDArray[Any] | N
 
             for _ in threads.in_order(inflate, chunks.places, n_threads):
                 pass
-    except Exception:  # damage can raise any error; the netCDF library will raise its own and name it
+    except Exception as error:  # damage can raise any error; the netCDF library will raise its own and name it
+        heed_interrupt(error)
         return None
     return out.astype(out.dtype.newbyteorder("="), copy=False)
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
 import netCDF4
 import pytest
 
 from arcticseg.errors import SceneError
+from arcticseg.ice.scenes import hdf5
 from arcticseg.ice.scenes.access import reading
 from arcticseg.ice.scenes.open import open_scene
 from tests import scenes
@@ -168,3 +170,18 @@ def test_files_of_netcdf_3_are_read(tmp_path: Path) -> None:
             file.createVariable(name, values.dtype, dims)[:] = values
     with open_scene(path) as scene:
         assert (scene.sar("hh")[:, 3:] == variables["nersc_sar_primary"][1][:, 3:]).all()
+
+
+def interrupted(*_: object, **__: object) -> None:
+    """What Python raises where Ctrl-C comes within native code."""
+    raise SystemError("a function returned a result with an exception set") from KeyboardInterrupt()
+
+
+def test_ctrl_c_within_native_code_is_no_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt), reading(path):
+        interrupted()
+    monkeypatch.setattr(h5py, "File", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        hdf5.read_chunked(path, "nersc_sar_primary", 1)
+    with pytest.raises(KeyboardInterrupt):
+        open_scene(path)
