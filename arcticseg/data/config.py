@@ -89,9 +89,14 @@ class DataConfig:
         return expand(self.channels)
 
     @property
+    def planes(self) -> tuple[str, ...]:
+        """Names of the network's input planes, in order."""
+        return (*self.names, *(("valid",) if self.valid_plane else ()))
+
+    @property
     def in_chans(self) -> int:
         """Input planes of the network."""
-        return len(self.names) + self.valid_plane
+        return len(self.planes)
 
     def __post_init__(self) -> None:
         check_channels("channels", self.channels)
