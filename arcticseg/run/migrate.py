@@ -38,7 +38,8 @@ def renamed(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of a config that a run stored, of this version or of 0.1."""
+    """Keys of a config that a run stored, of this version or of an earlier one."""
+    keys = _with_old_defaults(keys)
     model = keys.get("model")
     if not isinstance(model, Mapping) or not {"encoder", *_MOVED} <= model.keys():
         return dict(keys)
@@ -46,6 +47,14 @@ def stored(keys: Mapping[str, Any]) -> dict[str, Any]:
     ignored = {"decoder", "decoder_channels", *(key for key, new in _MOVED.items() if new[0] == "encoder")}
     ignored = ignored - {"unet_filters"} if is_unet else {"unet_filters"}
     return {**keys, "model": _nested({key: value for key, value in model.items() if key not in ignored})}
+
+
+def _with_old_defaults(keys: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keys of a stored config, with what they meant where they were left out and mean something else today."""
+    pretrain = keys.get("pretrain")
+    if not isinstance(pretrain, Mapping) or "normalise_targets" in pretrain:
+        return keys
+    return {**keys, "pretrain": {**pretrain, "normalise_targets": False}}
 
 
 def hook_states(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class PretrainConfig:
     decoder_depth: int = 8
     decoder_heads: int = 16
     # Compare patches after normalising each by the mean and spread of its own valid values, all targets together.
-    normalise_targets: bool = False
+    normalise_targets: bool = True
 
     def __post_init__(self) -> None:
         need(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "set a share in (0, 1)")

@@ -115,3 +115,13 @@ def test_configs_of_now_stay_as_they_are() -> None:
 def test_best_scores_of_an_old_checkpoint_go_to_their_hook() -> None:
     assert hook_states({"best": {"SIC": 1.0}}) == {"best": {"scores": {"SIC": 1.0}}}
     assert hook_states({"hooks": {"mean": {"n": 2}}}) == {"mean": {"n": 2}}
+
+
+@pytest.mark.parametrize(("given", "means"), [({}, False), ({"normalise_targets": True}, True)])
+def test_a_stored_pretraining_that_does_not_say_so_did_not_normalise_its_targets(
+    given: dict[str, bool], means: bool
+) -> None:
+    kept = stored({"steps": 1, "task": "pretrain", "pretrain": {"mask_ratio": 0.6} | given})
+    assert config.build(RunConfig, kept).pretrain.normalise_targets is means
+    # A config that a user writes means what is the default today.
+    assert config.build(RunConfig, renamed({"steps": 1, "pretrain": {"mask_ratio": 0.6}})).pretrain.normalise_targets

@@ -150,3 +150,25 @@ def test_the_smallest_are_those_of_a_stable_sort(values: int, count: int) -> Non
     noise = np.random.default_rng(count).integers(0, values, (20, 64)).astype(np.float32)
     expected = np.sort(np.argsort(noise, axis=1, kind="stable")[:, :count], axis=1)
     np.testing.assert_array_equal(smallest(noise, count), expected)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_no_invalid_pixel_and_no_kept_patch_is_ever_asked_for(masked: tuple[Pretrain, Inputs], normalise: bool) -> None:
+    _, inputs = masked
+    task = Pretrain(targets=[0, 2], patch=4, mask_ratio=0.6, seed=5, normalise=normalise)
+    prediction = torch.randn(2, 16, 32, requires_grad=True)
+
+    def asked_for(inputs: Inputs) -> tuple[Tensor, Tensor]:
+        sums = task.sums(lambda *_: (prediction, None), inputs)
+        return sums.detach(), torch.autograd.grad(sums.sum(), prediction)[0]
+
+    sums, gradient = asked_for(inputs)
+    mask = torch.ones(2, 16, dtype=torch.bool).scatter(1, task.draw([0, 1], 16), False)
+    there = patchify(inputs.data[:, [0, 2]], 4)
+    assert torch.equal(gradient != 0, there & mask[..., None])
+    assert int(task.counts(inputs)) == int((gradient != 0).sum())
+    # What stands where there is no data changes nothing, neither there nor in the mean and spread of a patch.
+    other = replace(inputs, x=torch.where(inputs.data, inputs.x, torch.tensor(1e4)))
+    again, same = asked_for(other)
+    torch.testing.assert_close(again, sums)
+    torch.testing.assert_close(same, gradient)
