@@ -116,17 +116,37 @@ class Selection:
         """
         if share >= 1:
             return self
-        draws = [xxhash.xxh3_64_intdigest(f"{seed} {key}".encode()) for key in self.key.tolist()]
-        order = np.lexsort((np.array(draws, np.uint64), self.factor, self.scene))
+        order = np.lexsort((self._draws(seed), self.factor, self.scene))
         strata = np.stack([self.scene, self.factor])[:, order]
         starts = np.flatnonzero(np.diff(strata, prepend=-1).any(axis=0))
         sizes = np.diff(starts, append=len(self))
         wanted = np.ceil(share * sizes - 1e-9).clip(1)
         place = np.arange(len(self)) - np.repeat(starts, sizes)
         kept = np.sort(order[place < np.repeat(wanted, sizes)])
+        return self._kept(kept, f"{share} {seed}")
+
+    def few(self, count: int, seed: int = 0) -> Selection:
+        """At most `count` samples: one of each scene, then another of each, and so on, drawn by the seed.
+
+        Fewer are a subset of more; a sample's draw depends on its key alone.
+        """
+        if count >= len(self):
+            return self
+        draws = self._draws(seed)
+        order = np.lexsort((draws, self.scene))
+        starts = np.flatnonzero(np.diff(self.scene[order], prepend=-1))
+        turn = np.empty(len(self), np.int64)
+        turn[order] = np.arange(len(self)) - np.repeat(starts, np.diff(starts, append=len(self)))
+        return self._kept(np.sort(np.lexsort((draws, turn))[:count]), f"few {count} {seed}")
+
+    def _draws(self, seed: int) -> NDArray[np.uint64]:
+        return np.array([xxhash.xxh3_64_intdigest(f"{seed} {key}".encode()) for key in self.key.tolist()], np.uint64)
+
+    def _kept(self, numbers: NDArray[np.int64], how: str) -> Selection:
+        """Some of the samples; `how` they are chosen goes into the fingerprint."""
         columns = ("shard", "scene", "factor", "offset", "size", "core", "xxh3", "core_xxh3", "key")
-        rows: dict[str, Any] = {name: getattr(self, name)[kept] for name in columns}
-        return replace(self, fingerprint=f"{self.fingerprint} {share} {seed}", **rows)
+        rows: dict[str, Any] = {name: getattr(self, name)[numbers] for name in columns}
+        return replace(self, fingerprint=f"{self.fingerprint} {how}", **rows)
 
     @cached_property
     def summary(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 import xxhash
 from torch import Tensor
 
-from arcticseg.data.batch import Batch
 from arcticseg.data.loader import Loader
 from arcticseg.data.quarantine import Damage
 from arcticseg.data.transforms import Assemble
@@ -27,8 +26,9 @@ from arcticseg.engine.feed import Feed
 from arcticseg.engine.hooks.hook import Hook, Training, Values
 from arcticseg.engine.length import Length
 from arcticseg.engine.optim import learning_rate
-from arcticseg.engine.process_group import agree, gather, sum_over_ranks
+from arcticseg.engine.process_group import gather, sum_over_ranks
 from arcticseg.engine.progress import beat, begin_step
+from arcticseg.engine.samples import on_all_ranks
 from arcticseg.engine.watchdog import watched
 from arcticseg.engine.weights import check_engine, save_weights
 from arcticseg.errors import ArcticSegError
@@ -242,7 +242,7 @@ class Trainer:
         self.validation.stream = self.feed.stage.stream
         total: Tensor | None = None
         with torch.no_grad():
-            for inputs, n in self.feed.passing(self._on_all_ranks(iter(self.validation))):
+            for inputs, n in self.feed.passing(on_all_ranks(self.validation)):
                 tally = self.task.tally(self.step.forward, inputs, n)
                 total = tally if total is None else total + tally
         self.step.train()
@@ -253,23 +253,6 @@ class Trainer:
         scores = self.task.scores(sum_over_ranks(total).cpu().numpy())
         for hook in self.hooks:
             hook.on_validation(self.position.step, scores)
-
-    def _on_all_ranks(self, batches: Iterator[tuple[Batch, int]]) -> Iterator[tuple[Batch, int]]:
-        """The items of an iterator that is as long on all ranks.
-
-        Raises:
-            ArcticSegError: that of one rank's iterator, the same on all ranks.
-        """
-        while True:
-            item, error = None, None
-            try:
-                item = next(batches, None)
-            except ArcticSegError as caught:
-                error = caught
-            agree(error)
-            if item is None:
-                return
-            yield item
 
     def _checkpoint(self, needed: bool) -> None:
         """Write a checkpoint; one that is not `needed` may fail, and training goes on to the next.

@@ -20,6 +20,7 @@ from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import Selection, ShardSet, open_set, read_scene_list, select_from
 from arcticseg.data.share import Share
 from arcticseg.data.source import Patience, is_remote
+from arcticseg.data.transforms import Assemble
 from arcticseg.data.validation import ValidationLoader
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine.config import accumulation_steps
@@ -29,6 +30,7 @@ from arcticseg.engine.hooks.hook import Hook
 from arcticseg.engine.hooks.logs import Logs
 from arcticseg.engine.length import Length
 from arcticseg.engine.process_group import Ranks
+from arcticseg.engine.samples import Samples
 from arcticseg.errors import ConfigError, need
 from arcticseg.ice import denoising
 from arcticseg.models.build import build_autoencoder, build_segmenter
@@ -232,8 +234,12 @@ def open_sets(cfg: RunConfig) -> list[ShardSet]:
     return sets
 
 
-def selection_of(cfg: RunConfig, sets: Sequence[ShardSet], split: str) -> Selection:
-    """The samples of a split that a config selects."""
+def selection_of(cfg: RunConfig, sets: Sequence[ShardSet], split: str, labelled: bool | None = None) -> Selection:
+    """The samples of a split that a config selects.
+
+    Args:
+        labelled: only samples with a chart; None: where the task needs labels.
+    """
     train = split == "train"
     return select_from(
         sets,
@@ -241,14 +247,14 @@ def selection_of(cfg: RunConfig, sets: Sequence[ShardSet], split: str) -> Select
         cfg.data.factors,
         read_scene_list(Path(cfg.data.scenes)) if train and cfg.data.scenes else None,
         cfg.data.label_fraction if train else 1.0,
-        labelled=cfg.labelled,
+        labelled=cfg.labelled if labelled is None else labelled,
     )
 
 
-def _reader(cfg: RunConfig, selection: Selection, tile: int) -> tuple[SampleReader, Layout]:
+def _reader(cfg: RunConfig, selection: Selection, tile: int, labels: bool) -> tuple[SampleReader, Layout]:
     """What reads the samples, and the arrays that they are decoded to."""
     factors = sorted(set(selection.factor.tolist()))
-    layout = Layout.of(tile, factors, cfg.data.names, cfg.data.valid_plane, labels=cfg.labelled)
+    layout = Layout.of(tile, factors, cfg.data.names, cfg.data.valid_plane, labels=labels)
     cache = None if cfg.data.cache is None else Cache(Path(cfg.data.cache), cfg.data.cache_bytes)
     return SampleReader(selection, layout.core_only, cache), layout
 
@@ -274,7 +280,7 @@ def loader_of(
         return WebDatasetLoader(selection, share, data.workers, augment)
     order = make_order(selection, data, cfg.mix, cfg.seed)
     return Loader(
-        *_reader(cfg, selection, tile),
+        *_reader(cfg, selection, tile, cfg.labelled),
         order,
         share,
         data.workers,
@@ -286,20 +292,36 @@ def loader_of(
     )
 
 
+def validates(cfg: RunConfig, sets: Sequence[ShardSet]) -> bool:
+    """Whether there are validation samples that can be read: not of a server to stream whole shards from."""
+    streamed = cfg.data.reader == "webdataset" and any(map(is_remote, cfg.data.places))
+    return not streamed and any("val" in part.manifest.splits for part in sets)
+
+
 def validation_of(
     cfg: RunConfig, sets: Sequence[ShardSet], tile: int, share: Share, pin_memory: bool
 ) -> ValidationLoader | None:
-    """Passes over the validation samples; None where there are none, or only a server to stream whole shards from."""
-    streamed = cfg.data.reader == "webdataset" and any(map(is_remote, cfg.data.places))
-    if streamed or not any("val" in part.manifest.splits for part in sets):
+    """Passes over the validation samples; None where there are none."""
+    if not validates(cfg, sets):
         return None
-    return ValidationLoader(
-        *_reader(cfg, selection_of(cfg, sets, "val").sampled(cfg.data.validation_share), tile),
-        share,
-        cfg.data.workers,
-        pin_memory,
-        patience=cfg.data.patience,
-    )
+    selection = selection_of(cfg, sets, "val").sampled(cfg.data.validation_share)
+    reading = _reader(cfg, selection, tile, cfg.labelled)
+    return ValidationLoader(*reading, share, cfg.data.workers, pin_memory, patience=cfg.data.patience)
+
+
+def samples_of(
+    cfg: RunConfig, sets: Sequence[ShardSet], tile: int, share: Share, assemble: Assemble, task: Task, ranks: Ranks
+) -> Samples | None:
+    """Some validation samples with labels, for hooks; None where there are none."""
+    if not validates(cfg, sets):
+        return None
+
+    def loader(selection: Selection) -> ValidationLoader:
+        # Threads of this process decode them: few samples are not worth the start of workers.
+        reading, cuda = _reader(cfg, selection, tile, labels=True), ranks.device.type == "cuda"
+        return ValidationLoader(*reading, share, pin_memory=cuda, patience=cfg.data.patience)
+
+    return Samples(lambda labels: selection_of(cfg, sets, "val", labels), loader, assemble, task, ranks)
 
 
 def length_of(cfg: RunConfig, samples: int) -> Length:

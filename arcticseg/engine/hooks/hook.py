@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from arcticseg.engine.process_group import Ranks
+from arcticseg.engine.samples import Samples
 from arcticseg.engine.step import Step
 from arcticseg.tasks.task import Task
 
@@ -28,6 +29,8 @@ class Training:
         metadata: stored with weights.
         first: steps done at its start.
         last: step that it ends with.
+        samples: a fixed subset of the validation samples with labels; None: there are no validation samples, or only a
+            server to stream whole shards from.
     """
 
     out: Path
@@ -38,6 +41,7 @@ class Training:
     metadata: dict[str, str]
     first: int
     last: int
+    samples: Samples | None = None
 
 
 def numbers(values: Values) -> dict[str, float]:
