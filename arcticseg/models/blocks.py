@@ -93,6 +93,20 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return resize_by_products(x, *size)
 
 
+def coarse(strides: Sequence[int], finest: int = 4) -> list[int]:
+    """Which maps stand at stride `finest` or coarser, as published decoders use them; all, where none does."""
+    return [number for number, stride in enumerate(strides) if stride >= finest] or list(range(len(strides)))
+
+
+def brought(x: Tensor, stride: int, to: int) -> Tensor:
+    """Maps [B, C, h, w] of one stride, in pixels of the image, at another: averaged to a coarser, else resized."""
+    if stride == to:
+        return x
+    if to % stride == 0:
+        return F.avg_pool2d(x, to // stride)
+    return resize(x, [side * stride // to for side in x.shape[-2:]])
+
+
 def resize_by_products(x: Tensor, height: int, width: int) -> Tensor:
     """What `resize` gives, as one product along the width and one along the height.
 

@@ -32,16 +32,16 @@ def build_segmenter(model: ModelConfig, in_chans: int, tile: int) -> Segmenter:
         ConfigError: the encoder cannot be built.
     """
     encoder = build_encoder(model, in_chans, tile)
-    decoder, dims = model.decoding, encoder.dims
-    if decoder.shared:
-        decoders = dict.fromkeys(model.charts, cast(nn.Module, decoder.make(dims)))
+    decoder, maps = model.decoding, (encoder.dims, encoder.strides)
+    if decoder.for_all:
+        decoders = dict.fromkeys(model.charts, cast(nn.Module, decoder.make(*maps)))
     else:
-        decoders = {chart: cast(nn.Module, decoder.make(dims)) for chart in model.charts}
+        decoders = {chart: cast(nn.Module, decoder.make(*maps)) for chart in model.charts}
     heads: dict[str, Head] = {chart: model.head(chart).make(decoders[chart].out_channels, chart) for chart in decoders}
     # After all of them are made, so that another kind of head draws no other weights for the rest.
     for head in heads.values():
         head.initialise()
-    return Segmenter(encoder, decoders[model.charts[0]] if decoder.shared else nn.ModuleDict(decoders), heads)
+    return Segmenter(encoder, decoders[model.charts[0]] if decoder.for_all else nn.ModuleDict(decoders), heads)
 
 
 def build_autoencoder(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from arcticseg.choice import Choice
 from arcticseg.errors import need
@@ -16,8 +16,6 @@ from arcticseg.ice.sigrid import CHARTS
 
 # Of any width or depth: more cannot be meant, and would fill the memory before anything is said.
 LARGEST = 1 << 14
-# What an encoder's maps look like: all of one stride, or each with half the rows and columns of the one before.
-Pyramid = Literal["flat", "halving"]
 
 
 @dataclass(frozen=True)
@@ -25,11 +23,13 @@ class EncoderConfig(Choice):
     """An image [B, C, H, W] to maps of features.
 
     The implementation takes (input planes, edge of a tile) and the config's keys. It gives a module whose forward
-    takes an image and returns a list of maps, with `dims` (channels of each map) and `stride` (pixels, of which H and
-    W are multiples). Where it has `takes_seeds` set to True, its forward takes `seeds`, too: by them it drops paths.
+    takes an image and returns a list of maps, with `dims` and `strides` (channels of each map, and its pixels in those
+    of the image) and `stride` (pixels, of which H and W are multiples). Where it has `takes_seeds` set to True, its
+    forward takes `seeds`, too: by them it drops paths.
     """
 
-    pyramid: ClassVar[Pyramid] = "halving"
+    # Whether its maps stand at strides 1, 2, 4 and so on.
+    halving: ClassVar[bool] = False
     # The decoder of a run that names none.
     decoder: ClassVar[str] = "light"
     # Whether a masked autoencoder can be made of it.
@@ -52,7 +52,6 @@ class ViTConfig(EncoderConfig):
     checkpoint_blocks: bool = False
 
     implementation: ClassVar[str] = "arcticseg.models.encoders.vit:build_vit"
-    pyramid: ClassVar[Pyramid] = "flat"
     pretrains: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -79,6 +78,7 @@ class UNetConfig(EncoderConfig):
     filters: tuple[int, ...] = (16, 32, 64, 64)
 
     implementation: ClassVar[str] = "arcticseg.models.encoders.unet:UNetEncoder"
+    halving: ClassVar[bool] = True
     decoder: ClassVar[str] = "unet"
 
     def __post_init__(self) -> None:
@@ -96,26 +96,37 @@ EncoderConfig.table = {**dict.fromkeys(_VITS, ViTConfig), "unet": UNetConfig}
 class DecoderConfig(Choice):
     """Maps of features to one map.
 
-    The implementation takes (channels of the maps) and the config's keys. It gives a module whose forward takes the
-    list of maps, with `out_channels`.
+    The implementation takes (channels of the maps, their strides) and the config's keys. It gives a module whose
+    forward takes the list of maps, with `out_channels`.
     """
 
-    # Maps that it can take; None: any.
-    pyramid: ClassVar[Pyramid | None] = None
-    # One for all charts, or one for each.
-    shared: ClassVar[bool] = True
+    # One for all charts, or one for each; null: as is usual for the kind.
+    shared: bool | None = None
+
+    # Whether it takes maps at strides 1, 2, 4 and so on only.
+    halving: ClassVar[bool] = False
+    # What is usual.
+    shares: ClassVar[bool] = True
+
+    @property
+    def for_all(self) -> bool:
+        """Whether one decoder serves all charts."""
+        return self.shares if self.shared is None else self.shared
+
+    def arguments(self) -> dict[str, Any]:
+        """What one decoder takes: it does not know how many there are."""
+        return {key: value for key, value in super().arguments().items() if key != "shared"}
 
 
 @dataclass(frozen=True)
 class LightConfig(DecoderConfig):
-    """Projected, fused and upsampled maps of one stride."""
+    """Projected, fused and upsampled maps."""
 
     name: str = "light"
     # Width of the projections.
     channels: int = 256
 
     implementation: ClassVar[str] = "arcticseg.models.decoders.light:LightDecoder"
-    pyramid: ClassVar[Pyramid | None] = "flat"
 
     def __post_init__(self) -> None:
         check_width("channels", self.channels)
@@ -123,15 +134,14 @@ class LightConfig(DecoderConfig):
 
 @dataclass(frozen=True)
 class UPerNetConfig(DecoderConfig):
-    """Pyramid pooling and feature pyramid on maps of one stride, one for each chart."""
+    """Pyramid pooling and feature pyramid, one for each chart."""
 
     name: str = "upernet"
     # Width of the pyramid.
     channels: int = 768
 
     implementation: ClassVar[str] = "arcticseg.models.decoders.upernet:UPerDecoder"
-    pyramid: ClassVar[Pyramid | None] = "flat"
-    shared: ClassVar[bool] = False
+    shares: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_width("channels", self.channels)
@@ -144,7 +154,7 @@ class UNetDecoderConfig(DecoderConfig):
     name: str = "unet"
 
     implementation: ClassVar[str] = "arcticseg.models.decoders.unet:UNetDecoder"
-    pyramid: ClassVar[Pyramid | None] = "halving"
+    halving: ClassVar[bool] = True
 
 
 DecoderConfig.table = {"light": LightConfig, "upernet": UPerNetConfig, "unet": UNetDecoderConfig}
@@ -251,6 +261,5 @@ class ModelConfig:
         for chart, head in self.heads.items():
             need(chart in head.charts, f"heads.{chart}", head.name, f"it predicts {', '.join(head.charts)} only")
         need(self.init_from != "", "init_from", "", "set a run folder or a weights file, or null")
-        decoder, pyramid = self.decoding, self.encoder.pyramid
         remedy = f"set {self.encoder.decoder}, or null: it cannot take the maps of encoder {self.encoder.name}"
-        need(decoder.pyramid in (None, pyramid), "decoder.name", decoder.name, remedy)
+        need(self.encoder.halving or not self.decoding.halving, "decoder.name", self.decoding.name, remedy)

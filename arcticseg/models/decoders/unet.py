@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from arcticseg.errors import ConfigError
 from arcticseg.models.blocks import init_convs, resize
 from arcticseg.models.encoders.unet import double_conv
 
@@ -14,9 +15,18 @@ from arcticseg.models.encoders.unet import double_conv
 class UNetDecoder(nn.Module):
     """Way up: each step doubles the resolution and joins the encoder's map of that size."""
 
-    def __init__(self, in_dims: Sequence[int]) -> None:
-        """in_dims: channels of the encoder's maps, fine to coarse."""
+    def __init__(self, in_dims: Sequence[int], strides: Sequence[int]) -> None:
+        """in_dims: channels of the encoder's maps, fine to coarse. strides: 1, 2, 4 and so on.
+
+        Raises:
+            ConfigError: strides are others.
+        """
         super().__init__()
+        if list(strides) != [2**level for level in range(len(in_dims))]:
+            raise ConfigError(
+                f"key 'model.decoder.name' is 'unet', which needs maps at strides 1, 2, 4 ...; the encoder's are "
+                f"{', '.join(map(str, strides))}; set another"
+            )
         self.steps = nn.ModuleList(
             [double_conv(below + width, width) for width, below in zip(in_dims[-2::-1], in_dims[:0:-1], strict=True)]
         )

@@ -8,22 +8,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arcticseg.models.blocks import conv_norm, init_convs, resize
+from arcticseg.models.blocks import coarse, conv_norm, init_convs, resize
 
 
 class UPerDecoder(nn.Module):
-    """Pyramid pooling and feature pyramid on a ViT's maps, rescaled to a quarter to four thirds of its stride.
+    """Pyramid pooling and feature pyramid on the maps of stride 4 and coarser.
 
-    Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018. For patches of 16 pixels the maps
-    stand at strides 4, 8, 16 and 32.
+    Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018. Maps of one stride, as a ViT's, become
+    a pyramid first, from four times their size to a half: for patches of 16 pixels at strides 4, 8, 16 and 32.
     """
 
-    _SCALES = (4.0, 2.0, 1.0, 0.5)
     _POOLS = (1, 2, 3, 6)
 
-    def __init__(self, in_dims: Sequence[int], channels: int) -> None:
-        """in_dims: channels of the encoder's four maps, shallow to deep. channels: width of the pyramid."""
+    def __init__(self, in_dims: Sequence[int], strides: Sequence[int], channels: int) -> None:
+        """in_dims, strides: of the encoder's maps, shallow to deep. channels: width of the pyramid."""
         super().__init__()
+        self.used = coarse(strides)
+        in_dims = [in_dims[number] for number in self.used]
+        flat = len(set(strides)) == 1
+        self.scales = [min(4.0, 2.0 ** (len(in_dims) - 2 - place)) if flat else 1.0 for place in range(len(in_dims))]
         self.pools = nn.ModuleList([conv_norm(in_dims[-1], channels, 1) for _ in self._POOLS])
         self.bottleneck = conv_norm(in_dims[-1] + len(self._POOLS) * channels, channels, 3)
         self.laterals = nn.ModuleList([conv_norm(dim, channels, 1) for dim in in_dims[:-1]])
@@ -33,8 +36,8 @@ class UPerDecoder(nn.Module):
         init_convs(self)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """maps: four [B, D_i, h, w] -> features [B, channels, 4 h, 4 w]."""
-        pyramid = [self._rescale(x, scale) for x, scale in zip(maps, self._SCALES, strict=True)]
+        """maps: [B, D_i, h_i, w_i] -> features [B, channels, h, w] of the pyramid's finest size."""
+        pyramid = [self._rescale(maps[number], scale) for number, scale in zip(self.used, self.scales, strict=True)]
         levels = [lateral(x) for lateral, x in zip(self.laterals, pyramid[:-1], strict=True)]
         levels.append(self._pool(pyramid[-1]))
         for i in range(len(levels) - 1, 0, -1):

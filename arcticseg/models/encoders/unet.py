@@ -34,7 +34,8 @@ class UNetEncoder(nn.Module):
             [double_conv(before, width) for before, width in zip([in_chans, *widths[:-1]], widths, strict=True)]
         )
         self.dims = tuple(widths)
-        self.stride = 2 ** len(filters)
+        self.strides = tuple(2**level for level in range(len(widths)))
+        self.stride = self.strides[-1]
         init_convs(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -127,6 +127,11 @@ class ViTEncoder(VisionTransformer):
         """Channels of the maps that `forward` gives."""
         return (int(self.embed_dim),) * N_MAPS
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the image in a pixel of each map."""
+        return (self.stride,) * N_MAPS
+
     def forward(  # type: ignore[override]
         self, x: Tensor, kept: Tensor | None = None, seeds: Tensor | None = None
     ) -> list[Tensor]:

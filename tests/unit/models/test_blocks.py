@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arcticseg.models import blocks
-from arcticseg.models.blocks import conv_norm, group_norm, group_normalised, resize, resize_by_products
+from arcticseg.models.blocks import brought, coarse, conv_norm, group_norm, group_normalised, resize, resize_by_products
 from arcticseg.models.build import build_segmenter
 from arcticseg.models.decoders import light
 from arcticseg.models.decoders import unet as unet_decoder
@@ -120,3 +120,17 @@ def test_planes_filled_up_to_eights_change_nothing(gpu_form: None) -> None:
     torch.testing.assert_close(
         gradients(y, x, block[0].weight), gradients(block(x), x, block[0].weight), rtol=1e-3, atol=1e-4
     )
+
+
+def test_maps_are_brought_to_another_stride() -> None:
+    x = torch.arange(32.0).reshape(1, 1, 4, 8)
+    assert brought(x, 8, 8) is x
+    means = [[(x[0, 0, 2 * row : 2 * row + 2, 2 * k : 2 * k + 2]).mean().item() for k in range(4)] for row in range(2)]
+    torch.testing.assert_close(brought(x, 4, 8), torch.tensor([[means]]))
+    assert brought(x, 8, 2).shape == (1, 1, 16, 32)
+
+
+def test_published_decoders_use_maps_from_stride_4_on() -> None:
+    assert coarse((1, 2, 4, 8, 16)) == [2, 3, 4]
+    assert coarse((16, 16)) == [0, 1]
+    assert coarse((1, 2)) == [0, 1]

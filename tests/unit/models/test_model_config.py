@@ -25,7 +25,7 @@ def test_each_encoder_brings_a_decoder_that_fits() -> None:
     for kind in set(EncoderConfig.table.values()):
         model = ModelConfig(encoder=kind())  # type: ignore[call-arg]
         assert model.decoder is None
-        assert model.decoding.pyramid in (None, model.encoder.pyramid)
+        assert model.encoder.halving or not model.decoding.halving
     assert ModelConfig().decoding == LightConfig(channels=256)
     assert ModelConfig(encoder=UNetConfig()).decoding == UNetDecoderConfig()
 
@@ -33,7 +33,21 @@ def test_each_encoder_brings_a_decoder_that_fits() -> None:
 def test_decoders_have_widths_of_their_own() -> None:
     assert config.build(ModelConfig, {"decoder": "light"}).decoding == LightConfig(channels=256)
     assert config.build(ModelConfig, {"decoder": "upernet"}).decoding == UPerNetConfig(channels=768)
-    assert (LightConfig.shared, UPerNetConfig.shared, UNetDecoderConfig.shared) == (True, False, True)
+    kinds = LightConfig, UPerNetConfig, UNetDecoderConfig
+    assert [kind().for_all for kind in kinds] == [True, False, True]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("kind", [LightConfig, UPerNetConfig, UNetDecoderConfig])
+def test_any_decoder_is_shared_or_not_as_the_user_says(kind: type[DecoderConfig], shared: bool) -> None:
+    chosen = kind(shared=shared)  # type: ignore[call-arg]
+    assert chosen.for_all is shared
+    assert "shared" not in chosen.arguments()
+
+
+def test_the_way_up_of_the_unet_needs_its_way_down() -> None:
+    with pytest.raises(ConfigError, match=r"'decoder\.name' is 'unet'; set light, or null"):
+        config.build(ModelConfig, {"decoder": "unet"})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from arcticseg.models.config import UPerNetConfig
 
 @pytest.mark.parametrize("size", [(4, 6), (1, 1)])
 def test_maps_of_one_stride_become_features_at_a_quarter_of_it(size: tuple[int, int]) -> None:
-    decoder = UPerNetConfig(channels=8).make((6, 6, 6, 10))
+    decoder = UPerNetConfig(channels=8).make((6, 6, 6, 10), (16,) * 4)
     assert decoder.out_channels == 8
     maps = [torch.randn(2, dim, *size) for dim in (6, 6, 6, 10)]
     assert decoder(maps).shape == (2, 8, 4 * size[0], 4 * size[1])
@@ -19,7 +19,7 @@ def test_maps_of_one_stride_become_features_at_a_quarter_of_it(size: tuple[int, 
 
 def test_every_map_counts() -> None:
     torch.manual_seed(0)
-    decoder = UPerNetConfig(channels=8).make((6, 6, 6, 6))
+    decoder = UPerNetConfig(channels=8).make((6, 6, 6, 6), (16,) * 4)
     maps = [torch.randn(1, 6, 4, 4) for _ in range(4)]
     before = decoder(maps)
     for number in range(4):

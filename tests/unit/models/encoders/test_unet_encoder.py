@@ -14,6 +14,7 @@ def test_maps_halve_from_level_to_level() -> None:
     encoder = UNetConfig(filters=(4, 8, 12)).make(5, 384)
     assert isinstance(encoder, UNetEncoder)
     assert (encoder.stride, encoder.dims) == (8, (4, 8, 12, 12))
+    assert encoder.strides == (1, 2, 4, 8)
     maps = encoder(torch.randn(2, 5, 16, 32))
     assert [tuple(x.shape) for x in maps] == [(2, 4, 16, 32), (2, 8, 8, 16), (2, 12, 4, 8), (2, 12, 2, 4)]
 
