@@ -26,6 +26,10 @@ class OptimConfig(Choice):
     final_lr: float = 0.01
     # Largest norm of the gradient; 0: no clipping.
     clip: float = 1.0
+    # Rate of the encoder as a share of lr, that of decoder and heads.
+    encoder_rate: float = 1.0
+    # By what the rate falls from each layer of the encoder to the one before it; 1: it does not.
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         need(self.lr > 0, "lr", self.lr, "set a positive learning rate")
@@ -33,6 +37,9 @@ class OptimConfig(Choice):
         need(0 <= self.warmup < 1, "warmup", self.warmup, "set a share of the steps in [0, 1)")
         need(0 <= self.final_lr <= 1, "final_lr", self.final_lr, "set a share of lr in [0, 1]")
         need(self.clip >= 0, "clip", self.clip, "set 0 (off) or more")
+        remedy = "set a positive number; model.frozen keeps an encoder as it is"
+        need(0 < self.encoder_rate <= 100, "encoder_rate", self.encoder_rate, remedy)
+        need(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "set a share in (0, 1]; 1: none")
 
     def arguments(self) -> dict[str, Any]:
         """What the implementation takes by keyword; the rest is for the training loop."""

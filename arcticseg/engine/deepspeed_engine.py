@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -55,10 +56,19 @@ def deepspeed_config(cfg: EngineConfig, world_size: int) -> dict[str, Any]:
     }
 
 
-def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: Ranks) -> Any:
+def make_engine(
+    model: nn.Module,
+    cfg: EngineConfig,
+    optim: OptimConfig,
+    ranks: Ranks,
+    taken: Mapping[str, float] | None = None,
+) -> Any:
     """A DeepSpeed engine around the model, whose masters are the model's own float32 weights.
 
     DeepSpeed would make masters of the weights that it has rounded already.
+
+    Args:
+        taken: name -> steps that the optimiser has taken for a parameter so far; None: it begins.
 
     Raises:
         ConfigError: the batch sizes do not divide.
@@ -75,7 +85,7 @@ def make_engine(model: nn.Module, cfg: EngineConfig, optim: OptimConfig, ranks: 
     with contextlib.redirect_stdout(io.StringIO()):
         engine, *_ = deepspeed.initialize(
             model=model,
-            optimizer=make_optimizer(model, optim),
+            optimizer=make_optimizer(model, optim, taken),
             config=deepspeed_config(cfg, ranks.world_size),
             dist_init_required=False,
         )

@@ -38,6 +38,15 @@ class UNetEncoder(nn.Module):
         self.stride = self.strides[-1]
         init_convs(self)
 
+    @property
+    def n_layers(self) -> int:
+        """Levels."""
+        return len(self.levels)
+
+    def layer_of(self, name: str) -> int:
+        """The level of a parameter, 0 for the first."""
+        return int(name.split(".")[1])
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W], H and W multiples of `stride` -> maps [B, dims[i], H / 2^i, W / 2^i]."""
         if compiled_on_gpu(x):

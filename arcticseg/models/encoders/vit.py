@@ -132,6 +132,18 @@ class ViTEncoder(VisionTransformer):
         """Pixels of the image in a pixel of each map."""
         return (self.stride,) * N_MAPS
 
+    @property
+    def n_layers(self) -> int:
+        """The layer of what comes after all blocks, the final norm."""
+        return len(self.blocks) + 1
+
+    def layer_of(self, name: str) -> int:
+        """The layer of a parameter: 0 for patches, positions and tokens, then each block, then the final norm."""
+        first, *rest = name.split(".")
+        if first == "blocks":
+            return int(rest[0]) + 1
+        return self.n_layers if first == "norm" else 0
+
     def forward(  # type: ignore[override]
         self, x: Tensor, kept: Tensor | None = None, seeds: Tensor | None = None
     ) -> list[Tensor]:
