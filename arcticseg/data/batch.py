@@ -78,7 +78,8 @@ class Batch:
         geo: float32 [B, 3, m, m], latitude, longitude and incidence angle in degrees.
         geo_rows, geo_cols: float64 [B, m], tile coordinates of the points.
         clock: float32 [B, 2], month and day of the year; NaN = unknown.
-        lab: uint8 [B, 3, H, W]; 255 = masked or no chart.
+        lab: uint8 [B, 3, H, W]; 255 = masked or no chart; with polygons a fourth plane, rows of `shares`, 255 = none.
+        shares: float32 [B, 255, 13], what is in each polygon, see `ice.soft`; without elements or None: nobody asks.
         draws: the augmentation; None: there is none.
         drawn: what the task draws for each sample, such as the patches that are kept; None: nothing.
         seeds: int64 [B], of what the network draws for each sample; None: nothing.
@@ -99,6 +100,7 @@ class Batch:
     geo_cols: Tensor
     clock: Tensor
     lab: Tensor
+    shares: Tensor | None = None
     draws: Draws | None = None
     drawn: Tensor | None = None
     seeds: Tensor | None = None
@@ -106,6 +108,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.place)
+
+    @property
+    def polygons(self) -> bool:
+        """Whether it holds polygons."""
+        return self.shares is not None and self.shares.numel() > 0
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device, without waiting for the copies; its places stay on the CPU."""

@@ -19,11 +19,18 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from arcticseg.data.sample import Sample, split_members
+from arcticseg.data.tile import row_type
 from arcticseg.ice.channels import CHANNELS, COARSE, COARSE_SPACING, RAW_SPACING, SAR
+from arcticseg.ice.partials import PolygonRow
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
+from arcticseg.ice.soft import WIDTH, shares_of
 
 # Points of a geolocation window along an edge; a whole scene of the archive has 21.
 MAX_POINTS = 32
+
+# Rows of the table of polygons; pixels of rows behind them count as without a polygon. Polygons stand first in a
+# sample's table, and the rest are combinations of labels, which say nothing of partials.
+MAX_ROWS = IGNORE_INDEX
 
 # Arrays start at multiples of a page, and so of any vector's width.
 _PAGE = 4096
@@ -44,6 +51,8 @@ class Layout:
         sar: which of `hh` and `hv`.
         coarse: names of the 2 km channels, in the order of `channels.COARSE`.
         dist, geo, lab: whether distance zones, positions and angles, and labels are needed.
+        poly: whether polygons are needed: a fourth plane of the labels holds their rows, which are turned, cropped and
+            mixed as labels are; 255 = none.
     """
 
     tile: int
@@ -53,10 +62,16 @@ class Layout:
     dist: bool = True
     geo: bool = True
     lab: bool = True
+    poly: bool = False
 
     @staticmethod
     def of(
-        tile: int, factors: Iterable[int], channels: Sequence[str], valid_plane: bool = True, labels: bool = True
+        tile: int,
+        factors: Iterable[int],
+        channels: Sequence[str],
+        valid_plane: bool = True,
+        labels: bool = True,
+        polygons: bool = False,
     ) -> Layout:
         """The layout for tiles at some factors, of `tile` x `tile` pixels.
 
@@ -64,6 +79,7 @@ class Layout:
             channels: names of the channels that the network sees.
             valid_plane: the network also sees where there is SAR data, so both polarisations are needed.
             labels: the labels are needed.
+            polygons: what charts say of polygons is needed, too.
         """
         # Cells between the centres of the first and the last pixel, and one more on either side.
         cells = math.ceil((tile - 1) * RAW_SPACING * max(factors) / COARSE_SPACING) + 3
@@ -76,12 +92,13 @@ class Layout:
             dist="distance_map" in channels,
             geo="geo" in grids,
             lab=labels,
+            poly=polygons,
         )
 
     @property
     def core_only(self) -> bool:
         """Whether the core of a sample (SAR, metadata and labels) holds all that is needed."""
-        return not (self.coarse or self.dist or self.geo)
+        return not (self.coarse or self.dist or self.geo or self.poly)
 
     @cached_property
     def fields(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
@@ -100,7 +117,8 @@ class Layout:
             "geo_rows": (np.float64, (points,)),
             "geo_cols": (np.float64, (points,)),
             "clock": (np.float32, (2,)),
-            "lab": (np.uint8, (len(CHARTS), *(plane if self.lab else none))),
+            "lab": (np.uint8, (len(CHARTS) + self.poly, *(plane if self.lab else none))),
+            "shares": (np.float32, (MAX_ROWS if self.poly else 0, WIDTH)),
         }
         return {name: (np.dtype(dtype), shape) for name, (dtype, shape) in shapes.items()}
 
@@ -227,7 +245,25 @@ class Decoder:
             if self._window is not None:
                 codes = sample.array("aux.b2", (len(COARSE), *self._window.shape[1:]), np.uint16)
                 self._window[...] = codes if self._coarse is None else codes[self._coarse]
+            labels = self._arrays["lab"]
             if self._layout.lab and "lab.zst" in sample:
-                sample.decode("lab.zst", self._arrays["lab"])
+                sample.decode("lab.zst", labels[: len(CHARTS)])
             else:
-                self._arrays["lab"][...] = IGNORE_INDEX
+                labels[...] = IGNORE_INDEX
+            if self._layout.poly:
+                self._polygons(sample, labels[-1])
+
+    def _polygons(self, sample: Sample, plane: NDArray[np.uint8]) -> None:
+        """Decode the rows of polygons, and fill the table with what they say."""
+        table = self._arrays["shares"]
+        table[...] = 0
+        if "aux_poly.zst" not in sample:
+            plane[...] = IGNORE_INDEX
+            return
+        rows = sample.facts["polygons"]
+        fits = shares_of([PolygonRow.from_json(row) for row in rows[:MAX_ROWS]])
+        table[: len(fits)] = fits
+        if row_type(len(rows)) is np.uint8:
+            sample.decode("aux_poly.zst", plane)
+        else:
+            plane[...] = np.minimum(sample.array("aux_poly.zst", sample.shape, np.uint16), MAX_ROWS)

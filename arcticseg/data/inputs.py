@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,19 @@ class Want:
     targets: tuple[int, ...] | None = None
 
 
+class Polygons(NamedTuple):
+    """What charts say of the polygons of a batch.
+
+    Attributes:
+        rows: int32 [B, H, W], row of `shares` of each pixel; the number of rows where nothing is known.
+        shares: float32 [N, 13], see `ice.soft`; CutMix moves pixels between samples, not polygons between tables, so
+            the rows are those of all samples.
+    """
+
+    rows: Tensor
+    shares: Tensor
+
+
 class Content(Protocol):
     """What a task counts: full inputs, or a batch's codes, which are there before any input.
 
@@ -32,6 +45,7 @@ class Content(Protocol):
         place: int64 [B], on the CPU.
         size: H and W.
         labels: uint8 [B, 3, H, W]; 255 = masked. Those of codes may be turned and flipped otherwise than the inputs.
+        polygons: as the labels are turned; None: nobody asked for them.
         drawn: what the task has drawn for the samples.
     """
 
@@ -43,6 +57,9 @@ class Content(Protocol):
 
     @property
     def labels(self) -> Tensor: ...
+
+    @property
+    def polygons(self) -> Polygons | None: ...
 
     @property
     def drawn(self) -> Tensor | None: ...
@@ -66,6 +83,7 @@ class Inputs:
         target: float32 [B, targets, H, W], what x was rounded from.
         drawn: what the task has drawn for the samples, from (seed, place).
         seeds: int64 [B], of what the network draws for the samples.
+        poly, shares: see `Polygons`; None: nobody asked for them.
     """
 
     place: Tensor
@@ -77,6 +95,13 @@ class Inputs:
     target: Tensor | None = None
     drawn: Tensor | None = None
     seeds: Tensor | None = None
+    poly: Tensor | None = None
+    shares: Tensor | None = None
+
+    @property
+    def polygons(self) -> Polygons | None:
+        """What charts say of polygons."""
+        return None if self.poly is None or self.shares is None else Polygons(self.poly, self.shares)
 
     @property
     def size(self) -> int:
@@ -109,7 +134,11 @@ class Inputs:
         data, labels = self.data.clone(), self.labels.clone()
         data[n:] = False
         labels[n:] = IGNORE_INDEX
-        return replace(self, data=data, labels=labels)
+        poly = self.poly
+        if poly is not None and self.shares is not None:
+            poly = poly.clone()
+            poly[n:] = len(self.shares)
+        return replace(self, data=data, labels=labels, poly=poly)
 
 
 class MicroBatches(Protocol):

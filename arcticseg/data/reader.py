@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
+import numpy as np
 import xxhash
 
 from arcticseg.data import sample
@@ -14,6 +15,9 @@ from arcticseg.data.quarantine import Damage, DamagedSample
 from arcticseg.data.select import Selection
 from arcticseg.data.source import Folder
 from arcticseg.data.tile import Tile
+
+# Scenes of which a sample is looked at to learn whether shards hold polygons.
+_LOOKED_AT = 16
 
 
 class SampleReader:
@@ -96,6 +100,28 @@ class SampleReader:
             source.close()
         if self.cache is not None:
             self.cache.close()
+
+
+def has_polygons(selection: Selection) -> bool:
+    """Whether some sample holds polygons: looked up in the first samples of some scenes.
+
+    Raises:
+        ShardError: a shard cannot be read; damaged samples are passed over.
+    """
+    reader = SampleReader(selection)
+    _, firsts = np.unique(selection.scene, return_index=True)
+    numbers = firsts[:: max(1, len(firsts) // _LOOKED_AT)].tolist()
+    try:
+        for number in numbers:
+            try:
+                _, members = sample.split_members(reader.fetch(number))
+            except DamagedSample:
+                continue
+            if "aux_poly.zst" in members:
+                return True
+        return False
+    finally:
+        reader.close()
 
 
 def _fault(data: bytes, size: int, expected: int) -> str | None:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -23,8 +24,9 @@ from torch import Tensor
 
 from arcticseg.data import planes as grids
 from arcticseg.data.batch import Batch, Hints
-from arcticseg.data.inputs import Inputs, Want
+from arcticseg.data.inputs import Inputs, Polygons, Want
 from arcticseg.data.memory import Pool
+from arcticseg.data.mix import mixed, parted
 from arcticseg.data.pixels import Layer, Pixels
 from arcticseg.data.view import View
 from arcticseg.ice.channels import CHANNELS, GROUPS
@@ -71,10 +73,10 @@ class Planes:
 
     def mixed(self, box: Tensor, out: Planes) -> None:
         """Mix the samples into other memory."""
-        _mixed(self.x, box, out.x)
-        _mixed(self.data, box, out.data)
+        mixed(self.x, box, out.x)
+        mixed(self.data, box, out.data)
         if self.target is not None:
-            _mixed(self.target, box, out.target)
+            mixed(self.target, box, out.target)
 
 
 class Assemble:
@@ -174,16 +176,18 @@ class Assemble:
         else:
             self._fill_mixed(batch, planes)
             labels = self.labels(batch)
+        charts, polygons = parted(batch, labels)
         return Inputs(
             batch.place,
             planes.x,
             planes.data,
             self._dropped(batch),
-            labels,
+            charts,
             self.want.targets,
             planes.target,
             batch.drawn,
             batch.seeds,
+            *(polygons or ()),
         )
 
     def _fill_mixed(self, batch: Batch, planes: Planes) -> None:
@@ -294,14 +298,14 @@ class Assemble:
             one = torch.ones((), dtype=torch.bool, device=batch.clock.device)
             there[self.n_planes - 1] = one.expand(len(batch), batch.size, batch.size)
         data = torch.stack([there[plane] for plane in planes], dim=1)
-        return data if batch.draws is None or batch.draws.mix is None else _mixed(data, batch.draws.mix)
+        return data if batch.draws is None or batch.draws.mix is None else mixed(data, batch.draws.mix)
 
     def labels(self, batch: Batch) -> Tensor:
-        """The labels of a batch as augmented, uint8 [B, 3, H, W]."""
+        """The labels of a batch as augmented, uint8 [B, 3, H, W], or with rows of polygons as in `Batch.lab`."""
         if self._pixels is not None and batch.hints is not None:
             return self._pixels.labels(batch)
         labels = View.of(batch).pick(batch.lab)
-        return labels if batch.draws is None or batch.draws.mix is None else _mixed(labels, batch.draws.mix)
+        return labels if batch.draws is None or batch.draws.mix is None else mixed(labels, batch.draws.mix)
 
     def _linear(self, name: str) -> tuple[float, float]:
         """(a, b) such that a x code + b is the normalised value."""
@@ -357,10 +361,18 @@ class Codes:
     @property
     def labels(self) -> Tensor:
         """uint8 [B, 3, H, W]; flips and turns, which change no count, are left out where that saves work."""
+        return self._parted[0]
+
+    @property
+    def polygons(self) -> Polygons | None:
+        """Turned as the labels are."""
+        return self._parted[1]
+
+    @cached_property
+    def _parted(self) -> tuple[Tensor, Polygons | None]:
         draws = self.batch.draws
-        if draws is None or (draws.crop is None and draws.mix is None):
-            return self.batch.lab
-        return self.assemble.labels(self.batch)
+        plain = draws is None or (draws.crop is None and draws.mix is None)
+        return parted(self.batch, self.batch.lab if plain else self.assemble.labels(self.batch))
 
     @property
     def drawn(self) -> Tensor | None:
@@ -382,16 +394,3 @@ def _trimmed(batch: Batch) -> Batch:
     n = int((torch.isfinite(batch.aux_rows) | torch.isfinite(batch.aux_cols)).sum(dim=1).max())
     rows, cols = (points[:, :n].contiguous() for points in (batch.aux_rows, batch.aux_cols))
     return replace(batch, aux=batch.aux[..., :n, :n], aux_rows=rows, aux_cols=cols)
-
-
-def _mixed(planes: Tensor, box: Tensor, out: Tensor | None = None) -> Tensor:
-    """CutMix: planes [B, C, H, W] with the box [B, 4] of each sample taken from its partner."""
-    size = planes.shape[-1]
-    if not planes.numel():
-        return planes
-    at = torch.arange(size, device=planes.device)
-    top, bottom, left, right = box[:, :, None].unbind(1)
-    rows, cols = (top <= at) & (at < bottom), (left <= at) & (at < right)
-    inside = (rows[:, :, None] & cols[:, None, :])[:, None]
-    partners = planes.view(-1, 2, *planes.shape[1:]).flip(1).view_as(planes)
-    return torch.where(inside, partners, planes) if out is None else torch.where(inside, partners, planes, out=out)

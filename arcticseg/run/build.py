@@ -16,7 +16,7 @@ from arcticseg.data.cache import Cache
 from arcticseg.data.config import DataConfig
 from arcticseg.data.decode import Layout
 from arcticseg.data.loader import Loader, make_order
-from arcticseg.data.reader import SampleReader
+from arcticseg.data.reader import SampleReader, has_polygons
 from arcticseg.data.select import Selection, ShardSet, open_set, read_scene_list, select_from
 from arcticseg.data.share import Share
 from arcticseg.data.source import Patience, is_remote
@@ -41,6 +41,7 @@ from arcticseg.run import inherit
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import weights_file
 from arcticseg.run.migrate import stored
+from arcticseg.tasks.losses.soft import PolygonShares
 from arcticseg.tasks.segment import Segment
 from arcticseg.tasks.task import Task
 from arcticseg.tracking import make_trackers
@@ -110,7 +111,13 @@ def build_task(cfg: RunConfig, model: nn.Module) -> Task:
         network = cast(Segmenter, model)
         heads = {chart: network.head(chart) for chart in network.charts}
         losses = {chart: cfg.segment.loss(chart, cfg.model.head(chart).loss).make(chart) for chart in heads}
-        return Segment(heads, losses, cfg.segment.weights)
+        weights = dict(cfg.segment.weights)
+        for chart in heads:
+            if chart in cfg.segment.polygons:
+                term, polygons = f"{chart}_polygons", cfg.segment.polygons[chart]
+                losses[term] = PolygonShares(chart, polygons.least, polygons.water)
+                weights[term] = polygons.weight * weights[chart]
+        return Segment(heads, losses, weights)
     from arcticseg.tasks.pretrain import Pretrain
 
     mae = cfg.pretrain
@@ -251,10 +258,26 @@ def selection_of(cfg: RunConfig, sets: Sequence[ShardSet], split: str, labelled:
     )
 
 
-def _reader(cfg: RunConfig, selection: Selection, tile: int, labels: bool) -> tuple[SampleReader, Layout]:
+def check_polygons(cfg: RunConfig, selection: Selection) -> None:
+    """See that some of the samples hold polygons, where losses ask what is in them.
+
+    Raises:
+        ConfigError: none does.
+        ShardError: a sample cannot be read.
+    """
+    if cfg.polygons and not has_polygons(selection):
+        raise ConfigError(
+            f"key 'segment' has losses of polygons, and the samples of data.shards ({', '.join(cfg.data.places)}) hold "
+            "none: ready-to-train scenes have classes only; build shards of raw scenes, or take the losses away"
+        )
+
+
+def _reader(
+    cfg: RunConfig, selection: Selection, tile: int, labels: bool, polygons: bool = False
+) -> tuple[SampleReader, Layout]:
     """What reads the samples, and the arrays that they are decoded to."""
     factors = sorted(set(selection.factor.tolist()))
-    layout = Layout.of(tile, factors, cfg.data.names, cfg.data.valid_plane, labels=labels)
+    layout = Layout.of(tile, factors, cfg.data.names, cfg.data.valid_plane, labels, polygons)
     cache = None if cfg.data.cache is None else Cache(Path(cfg.data.cache), cfg.data.cache_bytes)
     return SampleReader(selection, layout.core_only, cache), layout
 
@@ -280,7 +303,7 @@ def loader_of(
         return WebDatasetLoader(selection, share, data.workers, augment)
     order = make_order(selection, data, cfg.mix, cfg.seed)
     return Loader(
-        *_reader(cfg, selection, tile, cfg.labelled),
+        *_reader(cfg, selection, tile, cfg.labelled, cfg.polygons),
         order,
         share,
         data.workers,

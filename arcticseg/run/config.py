@@ -54,6 +54,11 @@ class RunConfig:
         return self.task == "segment"
 
     @property
+    def polygons(self) -> bool:
+        """Whether the task needs what charts say of polygons."""
+        return self.labelled and self.segment.needs_polygons(self.model.charts)
+
+    @property
     def mix(self) -> str:
         """`data.mix` with `auto` resolved."""
         if self.data.mix != "auto":
@@ -126,6 +131,10 @@ class RunConfig:
             loss = segment.loss(chart, head.loss)
             remedy = f"it is for heads {', '.join(loss.heads)}; model.heads.{chart} is {head.name}"
             need(not loss.heads or head.name in loss.heads, f"segment.losses.{chart}", loss.name, remedy)
+            good = chart not in segment.polygons or head.name == "classification"
+            need(good, f"segment.polygons.{chart}", head.name, f"set model.heads.{chart} to classification")
+        reader = self.data.reader
+        need(not self.polygons or reader == "index", "data.reader", reader, "set index: webdataset gives no polygons")
 
 
 def build(parts: Sequence[Mapping[str, Any]], imports: Sequence[str] = ()) -> RunConfig:

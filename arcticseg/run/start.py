@@ -85,6 +85,7 @@ def _open(cfg: RunConfig) -> tuple[list[ShardSet], Selection]:
     sets = build.open_sets(cfg)
     selection = build.selection_of(cfg, sets, "train")
     build.length_of(cfg, len(selection))
+    build.check_polygons(cfg, selection)
     return sets, selection
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from arcticseg.choice import Choice
 from arcticseg.data.config import check_channels
 from arcticseg.errors import need
 from arcticseg.ice.sigrid import CHARTS
+from arcticseg.ice.soft import CHARTS as SOFT_CHARTS
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class LossConfig(Choice):
 
     # Heads whose output it takes; empty: any.
     heads: ClassVar[tuple[str, ...]] = ()
+    # Charts that it is for.
+    charts: ClassVar[tuple[str, ...]] = CHARTS
+    # Whether it asks what is in polygons.
+    polygons: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,43 @@ class LovaszConfig(LossConfig):
     heads: ClassVar[tuple[str, ...]] = ("classification",)
 
 
+@dataclass(frozen=True)
+class SoftConfig(LossConfig):
+    """Cross entropy with the label or, where there is none, with what the polygon holds."""
+
+    name: str = "soft"
+    # masked: pixels without a label have soft targets; all: all pixels of polygons that say enough.
+    where: Literal["masked", "all"] = "masked"
+    # Of a pixel with a soft target; one with a label weighs 1.
+    weight: float = 1.0
+    # Open water has the share that the total concentration leaves; false: soft targets are those of the ice.
+    water: bool = True
+
+    implementation: ClassVar[str] = "arcticseg.tasks.losses.soft:Soft"
+    heads: ClassVar[tuple[str, ...]] = ("classification",)
+    charts: ClassVar[tuple[str, ...]] = SOFT_CHARTS
+    polygons: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        need(self.weight > 0, "weight", self.weight, "set a positive number, or choose the loss cross_entropy")
+
+
+@dataclass(frozen=True)
+class PolygonsConfig:
+    """A term beside a chart's loss: what polygons hold as a whole, against the mean of the probabilities in them."""
+
+    # Of the term, beside that of the chart.
+    weight: float = 1.0
+    # Pixels that a polygon needs in a tile.
+    least: int = 64
+    # As in SoftConfig.
+    water: bool = True
+
+    def __post_init__(self) -> None:
+        need(self.weight > 0, "weight", self.weight, "set a positive number, or leave the chart out")
+        need(self.least > 0, "least", self.least, "set 1 or more")
+
+
 _LOSSES = (
     CrossEntropyConfig,
     SquaredErrorConfig,
@@ -170,6 +212,7 @@ _LOSSES = (
     DiceConfig,
     TverskyConfig,
     LovaszConfig,
+    SoftConfig,
 )
 LossConfig.table = {kind.name: kind for kind in _LOSSES}
 
@@ -182,14 +225,24 @@ class SegmentConfig:
     weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CHARTS, 1.0))
     # Chart -> loss, where it is not the one of the chart's head.
     losses: dict[str, LossConfig] = field(default_factory=dict)
+    # Chart -> a term of its polygons.
+    polygons: dict[str, PolygonsConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for chart in (*self.weights, *self.losses):
             key = "weights" if chart in self.weights else "losses"
             need(chart in CHARTS, f"{key}.{chart}", chart, f"name charts of {', '.join(CHARTS)}")
+        for chart in self.polygons:
+            need(chart in SOFT_CHARTS, f"polygons.{chart}", chart, f"name charts of {', '.join(SOFT_CHARTS)}")
+        for chart, loss in self.losses.items():
+            need(chart in loss.charts, f"losses.{chart}", loss.name, f"it is for {', '.join(loss.charts)}")
         good = all(weight >= 0 for weight in self.weights.values())
         need(good, "weights", self.weights, "set weights of 0 or more")
 
     def loss(self, chart: str, default: str) -> LossConfig:
         """The loss of a chart; `default` names that of its head."""
         return self.losses.get(chart) or LossConfig.named(default)
+
+    def needs_polygons(self, charts: tuple[str, ...]) -> bool:
+        """Whether a run that learns these charts needs what charts say of polygons."""
+        return any(chart in self.polygons or (chart in self.losses and self.losses[chart].polygons) for chart in charts)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from arcticseg.data.inputs import Content, Inputs, Want
+from arcticseg.data.inputs import Content, Inputs, Polygons, Want
 from arcticseg.ice.score import scores
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.models.heads import Head
@@ -24,15 +24,18 @@ class Segment(Task):
 
     Args:
         heads: chart -> its head, in the order of charts.
-        losses: chart -> its loss.
-        weights: chart -> weight of its loss.
+        losses: term -> its loss, which says of which chart it is; the first terms are the charts.
+        weights: term -> its weight.
+
+    Attributes:
+        charts: that are learned, in the order of charts.
     """
 
     def __init__(self, heads: Mapping[str, Head], losses: Mapping[str, Loss], weights: Mapping[str, float]) -> None:
         super().__init__()
-        self.terms = tuple(heads)
-        self.best_by = segment_scores(self.terms)
-        self.weights = tuple(weights[chart] for chart in self.terms)
+        self.charts, self.terms = tuple(heads), tuple(losses)
+        self.best_by = segment_scores(self.charts)
+        self.weights = tuple(weights[term] for term in self.terms)
         # Plain dicts: the heads are the network's, and losses own no parameters.
         self._heads, self._losses = dict(heads), dict(losses)
         self._sums, self._pairs = self.sums_of, self.pairs_of
@@ -42,17 +45,19 @@ class Segment(Task):
         return Want(dtype, ())
 
     def counts(self, content: Content) -> Tensor:
-        """What counts in each chart's loss, as pixels with a label."""
-        labelled = self._by_chart(content.labels)
-        return torch.stack([self._losses[chart].counts(labels) for chart, labels in labelled]).double()
+        """What counts in each term, as pixels with a label."""
+        labels, polygons = dict(self._by_chart(content.labels)), content.polygons
+        counted = [loss.counts_with(labels[loss.chart], polygons) for loss in self._losses.values()]
+        return torch.stack([count.double() for count in counted])
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
-        """Sum of each chart's loss."""
-        return self._sums(network(inputs.seen, inputs.seeds), inputs.labels)
+        """Sum of each term."""
+        return self._sums(network(inputs.seen, inputs.seeds), inputs.labels, inputs.polygons)
 
-    def sums_of(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-        """Sum of each chart's loss from the outputs of its head and labels, uint8 [B, 3, H, W]."""
-        return torch.stack([self._losses[chart].sums(outputs[chart], own) for chart, own in self._by_chart(labels)])
+    def sums_of(self, outputs: Mapping[str, Tensor], labels: Tensor, polygons: Polygons | None = None) -> Tensor:
+        """Sum of each term from the outputs of its chart's head, labels, uint8 [B, 3, H, W], and polygons."""
+        own, losses = dict(self._by_chart(labels)), self._losses.values()
+        return torch.stack([loss.sums_with(outputs[loss.chart], own[loss.chart], polygons) for loss in losses])
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         self._sums = torch.compile(self.sums_of, *args, **kwargs)
@@ -60,13 +65,13 @@ class Segment(Task):
 
     def classes(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Chart -> classes uint8 [B, H, W] of the outputs of its head."""
-        return {chart: self._heads[chart].classes(outputs[chart]) for chart in self.terms}
+        return {chart: self._heads[chart].classes(outputs[chart]) for chart in self.charts}
 
     def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
         """Confusion counts of the charts, int64, chart after chart, flat; last, how many outputs are no numbers."""
         outputs = network(inputs.seen)
         pairs = self._pairs(outputs, inputs.counting(n).labels)
-        counts = [pair_counts(own, N_CLASSES[chart]) for chart, own in zip(self.terms, pairs, strict=True)]
+        counts = [pair_counts(own, N_CLASSES[chart]) for chart, own in zip(self.charts, pairs, strict=True)]
         bad = torch.stack([part[:n].isfinite().logical_not().sum() for part in outputs.values()]).sum()
         return torch.cat([*counts, bad[None]])
 
@@ -84,7 +89,7 @@ class Segment(Task):
         need_numbers(int(total[-1]))
         matrices = {chart: np.zeros((N_CLASSES[chart],) * 2, total.dtype) for chart in CHARTS}
         first = 0
-        for chart in self.terms:
+        for chart in self.charts:
             size = N_CLASSES[chart]
             matrices[chart] = total[first : first + size * size].reshape(size, size)
             first += size * size
@@ -93,7 +98,7 @@ class Segment(Task):
 
     def _by_chart(self, labels: Tensor) -> list[tuple[str, Tensor]]:
         """Each chart learned and its labels, uint8 [B, H, W]."""
-        return [(chart, labels[:, CHARTS.index(chart)]) for chart in self.terms]
+        return [(chart, labels[:, CHARTS.index(chart)]) for chart in self.charts]
 
 
 def confusion_counts(labels: Tensor, predicted: Tensor, n_classes: int) -> Tensor:

@@ -57,6 +57,9 @@ def keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
                 yield from (pair for pair in keys(kind, item) if pair[0] != f"{item}name")
         elif dataclasses.is_dataclass(hint):
             yield from keys(hint, f"{key}.")
+        elif sections := [part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)]:
+            yield key, default
+            yield from keys(sections[0], f"{key}.CHART.")
         else:
             yield key, list(default) if isinstance(default, tuple) else default
 

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from arcticseg.data.inputs import Polygons
+
 
 class Loss(ABC):
     """The loss of one chart: a sum over samples, divided by the caller by what counts in the global batch.
@@ -29,3 +31,11 @@ class Loss(ABC):
             output: of the chart's head [B, K, H, W].
             labels: uint8 [B, H, W], 255 = masked.
         """
+
+    def counts_with(self, labels: Tensor, polygons: Polygons | None) -> Tensor:
+        """As `counts`, for a loss that also asks what is in polygons; a number, 0-d."""
+        return self.counts(labels)
+
+    def sums_with(self, output: Tensor, labels: Tensor, polygons: Polygons | None) -> Tensor:
+        """As `sums`, for a loss that also asks what is in polygons."""
+        return self.sums(output, labels)
