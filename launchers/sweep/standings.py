@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, Literal
 
 from arcticseg.errors import ReportError
@@ -15,7 +16,7 @@ from arcticseg.files import write_text
 from arcticseg.ice.sigrid import CHARTS
 from arcticseg.ice.simulated import marked
 from arcticseg.pictures.results import read_run
-from launchers.sweep.study import Trial, short
+from launchers.sweep.study import SEED, Trial, short
 
 SCORES = (*CHARTS, "combined")
 RESULTS = "results.json"
@@ -109,18 +110,21 @@ def table(standings: Sequence[Standing], simulated: bool) -> str:
     tuned = [standing for standing in standings if standing.trial.phase == "finetune"]
     if not tuned:
         return "\n".join(pretrained)
-    keys = list(tuned[0].trial.grid)
+    keys = [key for key in tuned[0].trial.grid if key != SEED]
     # A study that went well needs no column to say so.
     told = any(standing.status != "finished" for standing in tuned)
     head = ["model", *(short(key, keys) for key in keys), *SCORES, *(["status"] if told else [])]
+    alike: dict[tuple[str, ...], list[Standing]] = {}
+    for standing in tuned:
+        trial = standing.trial
+        alike.setdefault((trial.model, *(str(trial.grid[key]) for key in keys)), []).append(standing)
     rows = [
         [
-            standing.trial.model,
-            *(str(standing.trial.grid[key]) for key in keys),
-            *(_number(standing.scores.get(name)) for name in SCORES),
-            *([standing.status] if told else []),
+            *names,
+            *(_number([standing.scores.get(name) for standing in group]) for name in SCORES),
+            *([", ".join(dict.fromkeys(standing.status for standing in group))] if told else []),
         ]
-        for standing in tuned
+        for names, group in alike.items()
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     rule = "\u2500" * (sum(widths) + 2 * (len(widths) - 1))
@@ -131,6 +135,8 @@ def table(standings: Sequence[Standing], simulated: bool) -> str:
 
     lines = [*pretrained, line(head), rule, *map(line, rows), rule]
     lines.append(f"Best validation of each run by combined score, tiles of {marked('validation scenes', simulated)}.")
+    if any(len(group) > 1 for group in alike.values()):
+        lines.append("Mean and standard deviation over seeds.")
     return "\n".join(lines)
 
 
@@ -140,5 +146,12 @@ def _pretraining(standing: Standing) -> str:
     return f"pretraining {standing.trial.name}: {standing.status}{score}"
 
 
-def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _number(values: Sequence[Any]) -> str:
+    """The value of a run, or mean and standard deviation (of a sample) of several, of those that have it."""
+    known = [float(value) for value in values if value is not None]
+    if not known:
+        return "-"
+    if len(values) == 1:
+        return f"{known[0]:.2f}"
+    spread = f"{stdev(known):.2f}" if len(known) > 1 else "-"
+    return f"{mean(known):.2f} \u00b1 {spread}"

@@ -41,6 +41,8 @@ from launchers.imports import absolute
 Phase = Literal["pretrain", "finetune"]
 # In the order that they run in.
 PHASES: tuple[Phase, ...] = ("pretrain", "finetune")
+# Key of a run that `seeds` sets.
+SEED = "seed"
 _TASKS: dict[Phase, str] = {"pretrain": "pretrain", "finetune": "segment"}
 
 
@@ -93,6 +95,9 @@ class SweepConfig:
     finetune: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # Dotted key (or `init`) -> values; every fine-tuning runs with every combination.
     grid: Mapping[str, Any] = field(default_factory=dict)
+    # Every run is done with each of these seeds, and a fine-tuning starts from the pretraining of its own seed; empty:
+    # the seeds of the configs.
+    seeds: tuple[int, ...] = ()
 
 
 # Parts of the YAML that hold keys of RunConfig, which are checked when the trials' configs are built.
@@ -217,25 +222,36 @@ def _check(sweep: SweepConfig) -> None:
     need(bool(sweep.pretrain or sweep.finetune), "finetune", dict(sweep.finetune), "name at least one run")
     for key, values in sweep.grid.items():
         need(isinstance(values, list) and bool(values), f"grid.{key}", values, "set a list of values")
+    need(len(set(sweep.seeds)) == len(sweep.seeds), "seeds", list(sweep.seeds), "name each once")
+    need(not (sweep.seeds and SEED in sweep.grid), "grid.seed", sweep.grid.get("seed"), "leave it out: 'seeds' is set")
 
 
 def _trials(source: _Source) -> Iterator[Trial]:
     sweep, pretrainings = source.sweep, source.pretrainings
-    for name, entry in sweep.pretrain.items():
-        trial = source.trial("pretrain", name, name, entry, {})
-        alike = [other for other in pretrainings.values() if identity(other.config) == identity(trial.config)]
-        pretrainings[name] = alike[0] if alike else trial
-        if not alike:
-            yield trial
+    seeds: Sequence[int | None] = sweep.seeds or (None,)
+    for model, entry in sweep.pretrain.items():
+        for seed in seeds:
+            point = {} if seed is None else {SEED: seed}
+            trial = source.trial("pretrain", _name(model, point), model, entry, point)
+            alike = [other for other in pretrainings.values() if identity(other.config) == identity(trial.config)]
+            pretrainings[model, seed] = alike[0] if alike else trial
+            if not alike:
+                yield trial
     names = set()
+    grid = dict(sweep.grid) | ({SEED: sweep.seeds} if sweep.seeds else {})
     for model, entry in sweep.finetune.items():
-        for values in itertools.product(*sweep.grid.values()):
-            point = dict(zip(sweep.grid, values, strict=True))
-            name = "-".join([model, *(f"{short(key, sweep.grid)}-{_word(value)}" for key, value in point.items())])
+        for values in itertools.product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            name = _name(model, point)
             if name in names:
                 raise ConfigError(f"finetune '{name}': stands twice; leave out one of the equal values of 'grid'")
             names.add(name)
             yield source.trial("finetune", name, model, entry, point)
+
+
+def _name(model: str, point: Mapping[str, Any]) -> str:
+    """The name of the trial of an entry at a point of the grid."""
+    return "-".join([model, *(f"{short(key, point)}-{_word(value)}" for key, value in point.items())])
 
 
 def short(key: str, keys: Sequence[str] | Mapping[str, Any]) -> str:
@@ -257,13 +273,14 @@ class _Source:
     Attributes:
         beside: folder of the study's file, where `base:` is looked up.
         imports: modules that every trial imports.
-        pretrainings: name -> trial, of those made so far; several names of the same config share a trial.
+        pretrainings: (name, seed of `seeds` or None) -> trial, of those made so far; several of the same config share a
+            trial.
     """
 
     sweep: SweepConfig
     beside: Path
     imports: Sequence[str]
-    pretrainings: dict[str, Trial] = field(default_factory=dict)
+    pretrainings: dict[tuple[str, int | None], Trial] = field(default_factory=dict)
 
     def trial(self, phase: Phase, name: str, model: str, entry: Any, point: Mapping[str, Any]) -> Trial:
         """The trial of an entry of `pretrain` or `finetune` at a point of the grid.
@@ -278,20 +295,20 @@ class _Source:
                     raise ConfigError(
                         f"key '{where}.out' is {keys['out']!r}; leave it out: the study gives each run its folder"
                     )
-            first = self._first(phase, _last(parts, "init"))
+            first = self._first(phase, _last(parts, "init"), point.get(SEED) if self.sweep.seeds else None)
             cfg = self._config(phase, name, parts, first)
         except ConfigError as error:
             raise ConfigError(f"{phase} '{name}': {error}") from error
         resources: Resources = getattr(self.sweep.resources, phase)
         return Trial(phase, name, model, point, None if first is None else first.name, cfg, resources)
 
-    def _first(self, phase: Phase, init: Any) -> Trial | None:
+    def _first(self, phase: Phase, init: Any, seed: int | None) -> Trial | None:
         """The pretraining that a trial with this `init` starts from."""
         known = self.pretrainings if phase == "finetune" else {}
-        if init is not None and init not in known:
-            names = ", ".join(known) or "none"
+        if init is not None and (init, seed) not in known:
+            names = ", ".join(dict.fromkeys(name for name, _ in known)) or "none"
             raise ConfigError(f"key 'init' is {init!r}; name one of the study's pretrainings ({names})")
-        return None if init is None else known[init]
+        return None if init is None else known[init, seed]
 
     def _config(self, phase: Phase, name: str, parts: Sequence[Mapping[str, Any]], first: Trial | None) -> RunConfig:
         """The config of a trial, for the place that it runs in: absolute paths, its CPUs, the study's wandb group."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -72,6 +73,26 @@ def test_a_study_that_went_well_needs_no_status_column(tmp_path: Path) -> None:
     study = [standings.standing(trial(tmp_path, "vit", 0.2, lines=[validation(5, 41.5)]), "finished")]
     head = standings.table(study, False).splitlines()[0]
     assert head.split() == ["model", "label_fraction", "SIC", "SOD", "FLOE", "combined"]
+
+
+def test_seeds_are_averaged_in_the_table_only(tmp_path: Path) -> None:
+    trials = []
+    for seed, combined in enumerate((40.0, 43.0, 49.0)):
+        made = trial(tmp_path / str(seed), "vit", 0.2, lines=[validation(5, combined)])
+        trials.append(dataclasses.replace(made, grid={**made.grid, "seed": seed}))
+    study = [standings.standing(made, "finished") for made in trials]
+    # By hand: mean 44, deviations -4, -1, 5, variance 42 / 2.
+    lines = standings.table(study, simulated=True).splitlines()
+    assert lines[0].split() == ["model", "label_fraction", "SIC", "SOD", "FLOE", "combined"]
+    assert lines[2].split() == ["vit", "0.2", "15.00", "±", "0.00", "50.12", "±", "0.00", "-", "44.00", "±", "4.58"]
+    assert lines[-1] == "Mean and standard deviation over seeds."
+    standings.write(tmp_path, [standings.standing(made, "finished") for made in trials], simulated=True)
+    with open(tmp_path / "results.csv") as file:
+        assert [(row["seed"], row["combined"]) for row in csv.DictReader(file)] == [
+            ("0", "40.0"),
+            ("1", "43.0"),
+            ("2", "49.0"),
+        ]
 
 
 def test_only_what_the_scheduler_stopped_is_kept_stopped(tmp_path: Path) -> None:

@@ -86,6 +86,31 @@ def test_equal_pretrainings_run_once(write) -> None:
     assert vit.config.model.init_from == trials[0].config.out
 
 
+def test_each_seed_has_its_own_pretraining(write) -> None:
+    _, trials = study.load(write(seeds=[0, 7]))
+    assert [trial.key for trial in trials] == [
+        "pretrain/mae-seed-0",
+        "pretrain/mae-seed-7",
+        *(
+            f"finetune/{model}-label_fraction-{share}-seed-{seed}"
+            for model in ("vit", "unet")
+            for share in (0.2, 1.0)
+            for seed in (0, 7)
+        ),
+    ]
+    for trial in trials:
+        assert trial.config.seed == trial.grid["seed"] == int(trial.name.rpartition("-")[2])
+    starts = {trial.config.seed: trial.config.model.init_from for trial in trials if trial.model == "vit"}
+    assert {seed: Path(start).name for seed, start in starts.items()} == {0: "mae-seed-0", 7: "mae-seed-7"}
+
+
+def test_seeds_stand_once_and_in_one_place(write) -> None:
+    with pytest.raises(ConfigError, match=r"key 'seeds' is \[1, 1\]"):
+        study.load(write(seeds=[1, 1]))
+    with pytest.raises(ConfigError, match=r"key 'grid.seed' is \[1, 2\].*'seeds' is set"):
+        study.load(write(seeds=[3], grid={"seed": [1, 2]}))
+
+
 def test_a_base_beside_the_study_lies_under_common_and_entry(write, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "mine.yaml").write_text("steps: 9\nseed: 5\noptim: {lr: 0.5, clip: 3}\n")
