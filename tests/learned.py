@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from arcticseg.run import build
 from arcticseg.tasks.segment import Segment
+from arcticseg.tasks.task import dividing
 from launchers import train
 
 
@@ -21,7 +22,7 @@ class Learned(Segment):
         self.logs = nn.Parameter(torch.zeros(len(self.terms)))
 
     def loss(self, sums: Tensor, counted: Tensor, parts: int) -> Tensor:
-        means = sums / counted.clamp(min=1).float()
+        means = sums / dividing(counted).float()
         return (torch.exp(-self.logs) * means + self.logs / parts).sum()
 
     def weighted(self, means: Sequence[Tensor]) -> Tensor:
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     def build_task(*given: Any) -> Learned:
         task = plain(*given)
         assert isinstance(task, Segment)
-        return Learned(task._heads, task._losses, dict(zip(task.terms, task.weights, strict=True)))
+        return Learned(task._heads, task._terms)
 
     build.build_task = build_task  # type: ignore[assignment]
     return train.main(arguments)

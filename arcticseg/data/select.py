@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +22,7 @@ from arcticseg.data.manifest import Manifest, SampleEntry, ShardEntry
 from arcticseg.data.source import Folder, Patience, Source, is_remote, open_source
 from arcticseg.documents import DocumentError, each, parse_json, read_text
 from arcticseg.errors import ConfigError, ShardError
+from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.shown import brief
 from arcticseg.system import why_unread
 
@@ -84,6 +85,7 @@ class Selection:
         core: int64 [N], where in the range SAR, metadata and labels begin.
         xxh3, core_xxh3, key: uint64 [N], xxh3-64 of the range, of its core, and of the sample's key.
         fingerprint: changes when any selected sample does.
+        counts: chart -> pixels of each class and, last, masked ones, over all samples; None: not added up.
     """
 
     sources: tuple[Source, ...]
@@ -99,6 +101,7 @@ class Selection:
     core_xxh3: NDArray[np.uint64]
     key: NDArray[np.uint64]
     fingerprint: str
+    counts: Mapping[str, NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -146,7 +149,7 @@ class Selection:
         """Some of the samples; `how` they are chosen goes into the fingerprint."""
         columns = ("shard", "scene", "factor", "offset", "size", "core", "xxh3", "core_xxh3", "key")
         rows: dict[str, Any] = {name: getattr(self, name)[numbers] for name in columns}
-        return replace(self, fingerprint=f"{self.fingerprint} {how}", **rows)
+        return replace(self, fingerprint=f"{self.fingerprint} {how}", counts=None, **rows)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -259,12 +262,16 @@ class _Columns:
     """Samples while they are selected: the columns of `Selection`, with names instead of numbers.
 
     An index in memory takes a hundred times the bytes.
+
+    Attributes:
+        counts: scene -> pixels of each class and masked ones, chart after chart, over its samples.
     """
 
     numbers: NDArray[np.int64]  # [N, 5]: shard, factor, offset, size, core
     hashes: NDArray[np.uint64]  # [N, 2]: xxh3, core_xxh3
     scene: list[str]
     key: list[str]
+    counts: Mapping[str, NDArray[np.int64]]
 
     @staticmethod
     def of(shard: int, entries: Iterable[SampleEntry]) -> _Columns:
@@ -276,6 +283,7 @@ class _Columns:
             np.array(hashes, np.uint64).reshape(-1, 2),
             [sys.intern(entry.scene) for entry in kept],
             [entry.key for entry in kept],
+            _scene_counts(kept),
         )
 
     @staticmethod
@@ -285,6 +293,7 @@ class _Columns:
             np.concatenate([part.hashes for part in parts]),
             [name for part in parts for name in part.scene],
             [name for part in parts for name in part.key],
+            _added(pair for part in parts for pair in part.counts.items()),
         )
 
     def chosen(
@@ -313,4 +322,32 @@ class _Columns:
             core_xxh3=core_xxh3.copy(),
             key=np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in keys], np.uint64),
             fingerprint=manifests.fingerprint_of(zip(keys, checksums, strict=True)),
+            counts=_by_chart(sum((self.counts[name] for name in scenes), np.zeros(_COUNTS, np.int64))),
         )
+
+
+# Values of `SampleEntry.counts`, chart after chart.
+_COUNTS = sum(N_CLASSES[chart] + 1 for chart in CHARTS)
+
+
+def _scene_counts(entries: Sequence[SampleEntry]) -> dict[str, NDArray[np.int64]]:
+    """Scene -> its samples' counts added up, chart after chart; a sample without a chart has none."""
+    counted = [entry for entry in entries if entry.counts]
+    flat = [number for entry in counted for chart in CHARTS for number in entry.counts[chart]]
+    numbers = {scene: number for number, scene in enumerate(dict.fromkeys(entry.scene for entry in entries))}
+    total = np.zeros((len(numbers), _COUNTS), np.int64)
+    rows = np.array([numbers[entry.scene] for entry in counted], np.int64)
+    np.add.at(total, rows, np.array(flat, np.int64).reshape(-1, _COUNTS))
+    return dict(zip(numbers, total, strict=True))
+
+
+def _added(pairs: Iterable[tuple[str, NDArray[np.int64]]]) -> dict[str, NDArray[np.int64]]:
+    total: dict[str, NDArray[np.int64]] = {}
+    for name, counts in pairs:
+        total[name] = total[name] + counts if name in total else counts
+    return total
+
+
+def _by_chart(counts: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    ends = np.cumsum([N_CLASSES[chart] + 1 for chart in CHARTS])
+    return dict(zip(CHARTS, np.split(counts, ends[:-1]), strict=True))

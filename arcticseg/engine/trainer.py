@@ -35,6 +35,7 @@ from arcticseg.errors import ArcticSegError
 from arcticseg.files import append_line
 from arcticseg.models.drop_path import sample_seeds
 from arcticseg.run.folder import last_weights, skipped_path
+from arcticseg.tasks.task import dividing
 
 # Numbers of the signals that ask for a checkpoint and a clean end: SLURM sends them before it kills.
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -204,7 +205,7 @@ class Trainer:
             ArcticSegError: too many steps were left out.
         """
         self._read_skipped()
-        means = (sum_over_ranks(sums.double()) / counted.clamp(min=1)).unbind()
+        means = (sum_over_ranks(sums.double()) / dividing(counted)).unbind()
         terms = {f"loss_{name}": mean for name, mean in zip(self.task.terms, means, strict=True)}
         values: dict[str, Tensor | float] = {"loss": self.task.weighted(means), **terms}
         return values | {"lr": rate, "grad_norm": self.step.norm, "skipped": self.position.skipped}

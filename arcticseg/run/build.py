@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -41,8 +41,7 @@ from arcticseg.run import inherit
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import weights_file
 from arcticseg.run.migrate import stored
-from arcticseg.tasks.losses.soft import PolygonShares
-from arcticseg.tasks.segment import Segment
+from arcticseg.tasks.segment import make_segment
 from arcticseg.tasks.task import Task
 from arcticseg.tracking import make_trackers
 
@@ -105,19 +104,23 @@ def tile_of(data: DataConfig) -> int:
     return read_manifest(folder).tile if (folder / MANIFEST).is_file() else _TILE
 
 
-def build_task(cfg: RunConfig, model: nn.Module) -> Task:
-    """The task of a config."""
+def class_weights_of(cfg: RunConfig, selection: Selection, tile: int) -> dict[str, tuple[float, ...]]:
+    """Chart -> weights of its classes, where they do not count alike, from the labels of the training samples."""
+    counts = selection.counts or {}
+    return {
+        chart: weights.make(counts[chart][:-1], tile)
+        for chart, weights in cfg.segment.class_weights.items()
+        if cfg.labelled and chart in cfg.model.charts and weights.name != "none"
+    }
+
+
+def build_task(cfg: RunConfig, model: nn.Module, class_weights: Mapping[str, Sequence[float]] = {}) -> Task:
+    """The task of a config; `class_weights` as of `class_weights_of`."""
     if cfg.task == "segment":
         network = cast(Segmenter, model)
         heads = {chart: network.head(chart) for chart in network.charts}
-        losses = {chart: cfg.segment.loss(chart, cfg.model.head(chart).loss).make(chart) for chart in heads}
-        weights = dict(cfg.segment.weights)
-        for chart in heads:
-            if chart in cfg.segment.polygons:
-                term, polygons = f"{chart}_polygons", cfg.segment.polygons[chart]
-                losses[term] = PolygonShares(chart, polygons.least, polygons.water)
-                weights[term] = polygons.weight * weights[chart]
-        return Segment(heads, losses, weights)
+        defaults = {chart: cfg.model.head(chart).loss for chart in heads}
+        return make_segment(cfg.segment, heads, defaults, class_weights)
     from arcticseg.tasks.pretrain import Pretrain
 
     mae = cfg.pretrain
@@ -140,8 +143,12 @@ def build_hooks(cfg: RunConfig, ranks: Ranks, step: int) -> list[Hook]:
 def metadata_of(
     cfg: RunConfig, sets: Sequence[ShardSet], selection: Selection, statistics: dict[str, tuple[float, float]]
 ) -> dict[str, str]:
-    """What weights need beside them to be used: config, statistics, tile, factors, what is known of the scenes."""
+    """What weights need beside them to be used: config, statistics, tile, factors, what is known of the scenes.
+
+    Also the weights of classes that the losses had, for people.
+    """
     return {
+        "class_weights": json.dumps(class_weights_of(cfg, selection, sets[0].manifest.tile)),
         "config": json.dumps(config.to_dict(cfg)),
         "statistics": json.dumps(statistics),
         "tile": str(sets[0].manifest.tile),

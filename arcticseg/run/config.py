@@ -127,14 +127,24 @@ class RunConfig:
         some = any(segment.weights[chart] > 0 for chart in model.charts)
         need(some, "segment.weights", segment.weights, "set a weight above 0 for a chart of model.charts")
         for chart in model.charts:
-            head = model.head(chart)
-            loss = segment.loss(chart, head.loss)
-            remedy = f"it is for heads {', '.join(loss.heads)}; model.heads.{chart} is {head.name}"
-            need(not loss.heads or head.name in loss.heads, f"segment.losses.{chart}", loss.name, remedy)
-            good = chart not in segment.polygons or head.name == "classification"
-            need(good, f"segment.polygons.{chart}", head.name, f"set model.heads.{chart} to classification")
+            self._check_losses(chart)
         reader = self.data.reader
         need(not self.polygons or reader == "index", "data.reader", reader, "set index: webdataset gives no polygons")
+
+    def _check_losses(self, chart: str) -> None:
+        head, segment = self.model.head(chart), self.segment
+        losses = segment.chart_losses(chart, head.loss)
+        for loss in losses:
+            remedy = f"it is for heads {', '.join(loss.heads)}; model.heads.{chart} is {head.name}"
+            need(not loss.heads or head.name in loss.heads, f"segment.losses.{chart}", loss.name, remedy)
+        weights = segment.class_weights.get(chart)
+        if weights is not None and weights.name != "none":
+            names = ", ".join(loss.name for loss in losses)
+            remedy = f"set none: no loss of {chart} ({names}) takes weights of classes"
+            good = any(loss.weighs for loss in losses)
+            need(good, f"segment.class_weights.{chart}.name", weights.name, remedy)
+        good = chart not in segment.polygons or head.name == "classification"
+        need(good, f"segment.polygons.{chart}", head.name, f"set model.heads.{chart} to classification")
 
 
 def build(parts: Sequence[Mapping[str, Any]], imports: Sequence[str] = ()) -> RunConfig:

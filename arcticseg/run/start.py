@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +26,7 @@ from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.engine.trainer import Every, Trainer
 from arcticseg.errors import ArcticSegError, ConfigError, need
 from arcticseg.files import write_text
+from arcticseg.ice.sigrid import CLASS_NAMES
 from arcticseg.run import build
 from arcticseg.run.agreement import check_folder, check_same
 from arcticseg.run.change import CHANGES, Change, applied, as_json, from_json, gone_on
@@ -103,7 +104,8 @@ def _train(
     share = build.share_of(cfg, ranks)
     torch.set_num_threads(_threads(cfg, ranks))
     saved = None if start.folder is None else Checkpoint.open(start.folder)
-    task, engine = _engine(cfg, sets, ranks, saved)
+    class_weights = build.class_weights_of(cfg, selection, tile)
+    task, engine = _engine(cfg, sets, class_weights, ranks, saved)
     dtype, cuda = DTYPES[cfg.engine.precision], ranks.device.type == "cuda"
     step = DeepSpeedStep(engine, task, dtype, ranks.world_size, cfg.optim.clip)
     loader = build.loader_of(cfg, selection, tile, share, pin_memory=cuda)
@@ -114,6 +116,7 @@ def _train(
         loader.load_state_dict(position.loader)
     statistics = build.statistics_of(cfg, sets)
     if ranks.is_main:
+        _tell_class_weights(class_weights)
         write_text(Path(cfg.out) / CONFIG, config.dump(cfg))
         if saved is not None:
             restore_metrics(Path(cfg.out), saved.metrics, position.step)
@@ -177,6 +180,13 @@ def _warn(text: str) -> None:
     print(f"arcticseg: warning: {shown(text)}", file=sys.stderr, flush=True)
 
 
+def _tell_class_weights(weights: Mapping[str, Sequence[float]]) -> None:
+    """Print what each class of a chart counts, where they do not count alike."""
+    for chart, values in weights.items():
+        told = ", ".join(f"{name} {value:.3g}" for name, value in zip(CLASS_NAMES[chart], values, strict=True))
+        print(f"arcticseg: weights of classes, {chart}: {told}", file=sys.stderr, flush=True)
+
+
 def _ignore(_: str) -> None:
     """Rank 0 says it."""
 
@@ -224,12 +234,18 @@ def _threads(cfg: RunConfig, ranks: Ranks) -> int:
     return cfg.engine.threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size)
 
 
-def _engine(cfg: RunConfig, sets: Sequence[ShardSet], ranks: Ranks, saved: Checkpoint | None) -> tuple[Task, Any]:
+def _engine(
+    cfg: RunConfig,
+    sets: Sequence[ShardSet],
+    class_weights: Mapping[str, Sequence[float]],
+    ranks: Ranks,
+    saved: Checkpoint | None,
+) -> tuple[Task, Any]:
     """Task and DeepSpeed engine, with the weights to begin with."""
     model: nn.Module = build.build_model(cfg, sets[0].manifest.tile)
     if saved is None:
         build.initialise(cfg, model, sets, _warn if ranks.is_main else _ignore)
-    task = build.build_task(cfg, model)
+    task = build.build_task(cfg, model, class_weights)
     if cfg.engine.compile:
         task.compile(dynamic=False)
     wrapped = Objective(model, task) if task.learns else model

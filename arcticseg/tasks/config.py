@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from arcticseg.choice import Choice
 from arcticseg.data.config import check_channels
 from arcticseg.errors import need
-from arcticseg.ice.sigrid import CHARTS
+from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.ice.soft import CHARTS as SOFT_CHARTS
 
 
@@ -46,7 +46,10 @@ def segment_scores(charts: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LossConfig(Choice):
-    """The loss of a chart. The implementation takes (chart) and the config's keys; see `tasks.losses.loss.Loss`."""
+    """A loss of a chart. The implementation takes (chart) and the config's keys; see `tasks.losses.loss.Loss`."""
+
+    # In the chart's loss, beside its other losses.
+    weight: float = 1.0
 
     # Heads whose output it takes; empty: any.
     heads: ClassVar[tuple[str, ...]] = ()
@@ -54,6 +57,14 @@ class LossConfig(Choice):
     charts: ClassVar[tuple[str, ...]] = CHARTS
     # Whether it asks what is in polygons.
     polygons: ClassVar[bool] = False
+    # Whether it takes weights of classes: whether its `weigh` is heeded.
+    weighs: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        need(self.weight > 0, "weight", self.weight, "set a positive number, or leave the loss out")
+
+    def arguments(self) -> dict[str, Any]:
+        return {key: value for key, value in super().arguments().items() if key != "weight"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,7 @@ class CrossEntropyConfig(LossConfig):
 
     implementation: ClassVar[str] = "arcticseg.tasks.losses.pixel:CrossEntropy"
     heads: ClassVar[tuple[str, ...]] = ("classification",)
+    weighs: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,7 @@ class SquaredErrorConfig(LossConfig):
 
     implementation: ClassVar[str] = "arcticseg.tasks.losses.pixel:SquaredError"
     heads: ClassVar[tuple[str, ...]] = ("regression",)
+    weighs: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -86,8 +99,10 @@ class FocalConfig(LossConfig):
 
     implementation: ClassVar[str] = "arcticseg.tasks.losses.pixel:Focal"
     heads: ClassVar[tuple[str, ...]] = ("classification",)
+    weighs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         # Below 1 the gradient is infinite where the label's probability is 1.
         need(self.gamma == 0 or self.gamma >= 1, "gamma", self.gamma, "set 0, or 1 or more")
 
@@ -102,8 +117,10 @@ class HuberConfig(LossConfig):
 
     implementation: ClassVar[str] = "arcticseg.tasks.losses.pixel:Huber"
     heads: ClassVar[tuple[str, ...]] = ("regression",)
+    weighs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         need(self.delta > 0, "delta", self.delta, "set a positive number")
 
 
@@ -115,6 +132,7 @@ class OrdinalConfig(LossConfig):
 
     implementation: ClassVar[str] = "arcticseg.tasks.losses.ordinal:Ordinal"
     heads: ClassVar[tuple[str, ...]] = ("ordinal",)
+    weighs: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,7 @@ class EarthMoverConfig(LossConfig):
 
     implementation: ClassVar[str] = "arcticseg.tasks.losses.ordinal:EarthMover"
     heads: ClassVar[tuple[str, ...]] = ("classification",)
+    weighs: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -150,6 +169,7 @@ class TverskyConfig(LossConfig):
     heads: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key in ("alpha", "beta"):
             need(getattr(self, key) >= 0, key, getattr(self, key), "set 0 or more")
         need(self.alpha + self.beta > 0, "beta", self.beta, "set one of alpha and beta above 0")
@@ -173,7 +193,7 @@ class SoftConfig(LossConfig):
     # masked: pixels without a label have soft targets; all: all pixels of polygons that say enough.
     where: Literal["masked", "all"] = "masked"
     # Of a pixel with a soft target; one with a label weighs 1.
-    weight: float = 1.0
+    soft_weight: float = 1.0
     # Open water has the share that the total concentration leaves; false: soft targets are those of the ice.
     water: bool = True
 
@@ -183,7 +203,9 @@ class SoftConfig(LossConfig):
     polygons: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        need(self.weight > 0, "weight", self.weight, "set a positive number, or choose the loss cross_entropy")
+        super().__post_init__()
+        remedy = "set a positive number, or choose the loss cross_entropy"
+        need(self.soft_weight > 0, "soft_weight", self.soft_weight, remedy)
 
 
 @dataclass(frozen=True)
@@ -218,31 +240,111 @@ LossConfig.table = {kind.name: kind for kind in _LOSSES}
 
 
 @dataclass(frozen=True)
+class ClassWeightsConfig(Choice):
+    """Weights of a chart's classes. The implementation takes counts of pixels; see `tasks.class_weights`."""
+
+
+@dataclass(frozen=True)
+class NoWeightsConfig(ClassWeightsConfig):
+    """All classes alike."""
+
+    name: str = "none"
+
+    implementation: ClassVar[str] = "arcticseg.tasks.class_weights:none"
+
+
+@dataclass(frozen=True)
+class InverseWeightsConfig(ClassWeightsConfig):
+    """One over a class's share of the labelled pixels."""
+
+    name: str = "inverse"
+    # The largest weight, as a multiple of the mean over labelled pixels.
+    cap: float = 10.0
+
+    implementation: ClassVar[str] = "arcticseg.tasks.class_weights:inverse"
+
+    def __post_init__(self) -> None:
+        need(self.cap >= 1, "cap", self.cap, "set 1 or more")
+
+
+@dataclass(frozen=True)
+class EffectiveWeightsConfig(ClassWeightsConfig):
+    """One over a class's effective number of samples."""
+
+    name: str = "effective"
+    # 0: all classes alike; towards 1: as `inverse`.
+    beta: float = 0.999
+    # The largest weight, as a multiple of the mean over labelled pixels.
+    cap: float = 10.0
+
+    implementation: ClassVar[str] = "arcticseg.tasks.class_weights:effective"
+
+    def __post_init__(self) -> None:
+        need(0 <= self.beta < 1, "beta", self.beta, "set a number in [0, 1)")
+        need(self.cap >= 1, "cap", self.cap, "set 1 or more")
+
+
+@dataclass(frozen=True)
+class GivenWeightsConfig(ClassWeightsConfig):
+    """A list of weights."""
+
+    name: str = "given"
+    # Of the chart's classes, in their order.
+    values: tuple[float, ...] = ()
+
+    implementation: ClassVar[str] = "arcticseg.tasks.class_weights:given"
+
+    def __post_init__(self) -> None:
+        good = all(value >= 0 for value in self.values) and any(self.values)
+        need(good, "values", list(self.values), "set a number of 0 or more for each class, some above 0")
+
+
+_CLASS_WEIGHTS = (NoWeightsConfig, InverseWeightsConfig, EffectiveWeightsConfig, GivenWeightsConfig)
+ClassWeightsConfig.table = {kind.name: kind for kind in _CLASS_WEIGHTS}
+
+
+@dataclass(frozen=True)
 class SegmentConfig:
     """Multitask segmentation."""
 
     # Weight of each chart's loss.
     weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CHARTS, 1.0))
-    # Chart -> loss, where it is not the one of the chart's head.
-    losses: dict[str, LossConfig] = field(default_factory=dict)
+    # Chart -> loss, or a list of losses that are added up, where it is not the one of the chart's head.
+    losses: dict[str, LossConfig | tuple[LossConfig, ...]] = field(default_factory=dict)
+    # Chart -> weights of its classes, where they do not count alike.
+    class_weights: dict[str, ClassWeightsConfig] = field(default_factory=dict)
     # Chart -> a term of its polygons.
     polygons: dict[str, PolygonsConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for chart in (*self.weights, *self.losses):
-            key = "weights" if chart in self.weights else "losses"
-            need(chart in CHARTS, f"{key}.{chart}", chart, f"name charts of {', '.join(CHARTS)}")
+        for key in ("weights", "losses", "class_weights"):
+            for chart in getattr(self, key):
+                need(chart in CHARTS, f"{key}.{chart}", chart, f"name charts of {', '.join(CHARTS)}")
         for chart in self.polygons:
             need(chart in SOFT_CHARTS, f"polygons.{chart}", chart, f"name charts of {', '.join(SOFT_CHARTS)}")
-        for chart, loss in self.losses.items():
-            need(chart in loss.charts, f"losses.{chart}", loss.name, f"it is for {', '.join(loss.charts)}")
         good = all(weight >= 0 for weight in self.weights.values())
         need(good, "weights", self.weights, "set weights of 0 or more")
+        for chart, losses in self.losses.items():
+            names = [loss.name for loss in _several(losses)]
+            good = len(names) == len(set(names)) > 0
+            need(good, f"losses.{chart}", names, "name one loss or more, each once")
+            for loss in _several(losses):
+                need(chart in loss.charts, f"losses.{chart}", loss.name, f"it is for {', '.join(loss.charts)}")
+        for chart, weights in self.class_weights.items():
+            if isinstance(weights, GivenWeightsConfig):
+                remedy = f"set {N_CLASSES[chart]} numbers, one a class"
+                good = len(weights.values) == N_CLASSES[chart]
+                need(good, f"class_weights.{chart}.values", list(weights.values), remedy)
 
-    def loss(self, chart: str, default: str) -> LossConfig:
-        """The loss of a chart; `default` names that of its head."""
-        return self.losses.get(chart) or LossConfig.named(default)
+    def chart_losses(self, chart: str, default: str) -> tuple[LossConfig, ...]:
+        """The losses of a chart; `default` names that of its head."""
+        return _several(self.losses[chart]) if chart in self.losses else (LossConfig.named(default),)
 
     def needs_polygons(self, charts: tuple[str, ...]) -> bool:
         """Whether a run that learns these charts needs what charts say of polygons."""
-        return any(chart in self.polygons or (chart in self.losses and self.losses[chart].polygons) for chart in charts)
+        asking = {chart for chart, losses in self.losses.items() if any(loss.polygons for loss in _several(losses))}
+        return any(chart in self.polygons or chart in asking for chart in charts)
+
+
+def _several(losses: LossConfig | tuple[LossConfig, ...]) -> tuple[LossConfig, ...]:
+    return losses if isinstance(losses, tuple) else (losses,)

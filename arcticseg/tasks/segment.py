@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from arcticseg.data.inputs import Content, Inputs, Polygons, Want
+from arcticseg.data.inputs import Content, Inputs, Want
 from arcticseg.ice.score import scores
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.models.heads import Head
-from arcticseg.tasks.config import segment_scores
+from arcticseg.tasks.config import SegmentConfig, segment_scores
 from arcticseg.tasks.losses.loss import Loss
+from arcticseg.tasks.losses.soft import PolygonShares
 from arcticseg.tasks.task import Forward, Task, need_numbers
+from arcticseg.tasks.terms import ChartTerm, Term, labels_of
 
 
 class Segment(Task):
@@ -24,20 +26,20 @@ class Segment(Task):
 
     Args:
         heads: chart -> its head, in the order of charts.
-        losses: term -> its loss, which says of which chart it is; the first terms are the charts.
-        weights: term -> its weight.
+        terms: of the loss.
 
     Attributes:
         charts: that are learned, in the order of charts.
     """
 
-    def __init__(self, heads: Mapping[str, Head], losses: Mapping[str, Loss], weights: Mapping[str, float]) -> None:
+    def __init__(self, heads: Mapping[str, Head], terms: Sequence[Term]) -> None:
         super().__init__()
-        self.charts, self.terms = tuple(heads), tuple(losses)
+        self.charts = tuple(heads)
         self.best_by = segment_scores(self.charts)
-        self.weights = tuple(weights[term] for term in self.terms)
-        # Plain dicts: the heads are the network's, and losses own no parameters.
-        self._heads, self._losses = dict(heads), dict(losses)
+        self.terms = tuple(term.name for term in terms)
+        self.weights = tuple(term.weight for term in terms)
+        # Plain containers: the heads are the network's, and terms own no parameters.
+        self._heads, self._terms = dict(heads), tuple(terms)
         self._sums, self._pairs = self.sums_of, self.pairs_of
 
     def want(self, dtype: torch.dtype) -> Want:
@@ -46,18 +48,15 @@ class Segment(Task):
 
     def counts(self, content: Content) -> Tensor:
         """What counts in each term, as pixels with a label."""
-        labels, polygons = dict(self._by_chart(content.labels)), content.polygons
-        counted = [loss.counts_with(labels[loss.chart], polygons) for loss in self._losses.values()]
-        return torch.stack([count.double() for count in counted])
+        return torch.stack([term.counts(content).double() for term in self._terms])
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """Sum of each term."""
-        return self._sums(network(inputs.seen, inputs.seeds), inputs.labels, inputs.polygons)
+        return self._sums(network(inputs.seen, inputs.seeds), inputs)
 
-    def sums_of(self, outputs: Mapping[str, Tensor], labels: Tensor, polygons: Polygons | None = None) -> Tensor:
-        """Sum of each term from the outputs of its chart's head, labels, uint8 [B, 3, H, W], and polygons."""
-        own, losses = dict(self._by_chart(labels)), self._losses.values()
-        return torch.stack([loss.sums_with(outputs[loss.chart], own[loss.chart], polygons) for loss in losses])
+    def sums_of(self, outputs: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
+        """Sum of each term from the outputs of the network."""
+        return torch.stack([term.sums(outputs, inputs) for term in self._terms])
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         self._sums = torch.compile(self.sums_of, *args, **kwargs)
@@ -78,7 +77,7 @@ class Segment(Task):
     def pairs_of(self, outputs: Mapping[str, Tensor], labels: Tensor) -> list[Tensor]:
         """Pairs of label and predicted class of each chart, as of `class_pairs`, from labels, uint8 [B, 3, H, W]."""
         predicted = self.classes(outputs)
-        return [class_pairs(own, predicted[chart], N_CLASSES[chart]) for chart, own in self._by_chart(labels)]
+        return [class_pairs(labels_of(labels, chart), own, N_CLASSES[chart]) for chart, own in predicted.items()]
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         """Scores of the charts, and the combined score where all three are learned.
@@ -96,9 +95,34 @@ class Segment(Task):
         pooled = scores(matrices)
         return {name: pooled[name] for name in pooled if name in self.best_by}
 
-    def _by_chart(self, labels: Tensor) -> list[tuple[str, Tensor]]:
-        """Each chart learned and its labels, uint8 [B, H, W]."""
-        return [(chart, labels[:, CHARTS.index(chart)]) for chart in self.charts]
+
+def make_segment(
+    segment: SegmentConfig,
+    heads: Mapping[str, Head],
+    defaults: Mapping[str, str],
+    class_weights: Mapping[str, Sequence[float]] = {},
+) -> Segment:
+    """The task of a config.
+
+    Args:
+        heads: chart -> its head, in the order of charts.
+        defaults: chart -> name of the loss of its head.
+        class_weights: chart -> weights of its classes; all alike where there are none.
+    """
+    terms: list[Term] = []
+    for chart in heads:
+        configs = segment.chart_losses(chart, defaults[chart])
+        for config in configs:
+            loss: Loss = config.make(chart)
+            if chart in class_weights and config.weighs:
+                loss.weigh(class_weights[chart])
+            name = chart if len(configs) == 1 else f"{chart}_{config.name}"
+            terms.append(ChartTerm(name, segment.weights[chart] * config.weight, loss))
+    for chart, polygons in segment.polygons.items():
+        if chart in heads:
+            shares = PolygonShares(chart, polygons.least, polygons.water)
+            terms.append(ChartTerm(f"{chart}_polygons", segment.weights[chart] * polygons.weight, shares))
+    return Segment(heads, terms)
 
 
 def confusion_counts(labels: Tensor, predicted: Tensor, n_classes: int) -> Tensor:

@@ -57,7 +57,7 @@ class Task(nn.Module, ABC):
             counted: float64 [terms], what counts in the whole global batch.
             parts: micro batches of the global batch, on all ranks; for what is added once a step and not once a sample.
         """
-        return (sums * (self._weights_beside(counted) / counted.clamp(min=1)).float()).sum()
+        return (sums * (self._weights_beside(counted) / dividing(counted)).float()).sum()
 
     def _weights_beside(self, counted: Tensor) -> Tensor:
         """The fixed weights, float64 [terms], where `counted` is; copied there once, not for each micro batch."""
@@ -89,6 +89,14 @@ class Task(nn.Module, ABC):
     def learns(self) -> bool:
         """Whether it owns parameters."""
         return next(self.parameters(), None) is not None
+
+
+def dividing(counted: Tensor) -> Tensor:
+    """What sums are divided by: what counts in the global batch, 1 where nothing does; the sum is 0 there.
+
+    Sums of weights may be small, so none is raised to 1.
+    """
+    return torch.where(counted > 0, counted, 1.0)
 
 
 def need_numbers(bad: int) -> None:

@@ -48,7 +48,7 @@ def keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for field in dataclasses.fields(cls):
         key, hint = prefix + field.name, hints[field.name]
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        chosen = next((kind for kind in (hint, *typing.get_args(hint)) if is_choice(kind)), None)
+        chosen = next((kind for kind in parts_of(hint) if is_choice(kind)), None)
         if chosen:
             # Of a mapping or a list of choices, keys are described as those of `segment.losses.CHART` or `hooks.NAME`.
             item = {dict: f"{key}.CHART.", tuple: f"{key}.NAME."}.get(typing.get_origin(hint), f"{key}.")
@@ -64,13 +64,20 @@ def keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield key, list(default) if isinstance(default, tuple) else default
 
 
+def parts_of(hint: Any) -> Iterator[Any]:
+    """A type and all types that it is made of."""
+    yield hint
+    for part in typing.get_args(hint):
+        yield from parts_of(part)
+
+
 def is_choice(hint: Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, Choice)
 
 
 def choices(cls: Any) -> set[type[Choice]]:
     """All choices in a config and in its sections."""
-    hints = [part for hint in typing.get_type_hints(cls).values() for part in (hint, *typing.get_args(hint))]
+    hints = [part for hint in typing.get_type_hints(cls).values() for part in parts_of(hint)]
     sections = [hint for hint in hints if dataclasses.is_dataclass(hint) and not is_choice(hint)]
     return {hint for hint in hints if is_choice(hint)}.union(*map(choices, sections))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from arcticseg.data.inputs import Polygons
 
 
 class Loss(ABC):
-    """The loss of one chart: a sum over samples, divided by the caller by what counts in the global batch.
+    """A loss of one chart: a sum over samples, divided by the caller by what counts in the global batch.
 
     A mean over the pixels of a micro batch would make the loss depend on how a global batch is cut into micro batches
     and ranks; a sum divided by a global count does not.
@@ -19,9 +20,16 @@ class Loss(ABC):
     def __init__(self, chart: str) -> None:
         self.chart = chart
 
+    def weigh(self, weights: Sequence[float]) -> None:
+        """Let pixels count by the weights of their classes; only a loss whose config says that it `weighs` is asked.
+
+        `sums` and `counts` are then both weighted.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no weights of classes")
+
     @abstractmethod
     def counts(self, labels: Tensor) -> Tensor:
-        """What counts in a micro batch: labels uint8 [B, H, W], 255 = masked -> a whole number, 0-d."""
+        """What counts in a micro batch: labels uint8 [B, H, W], 255 = masked -> a number, 0-d."""
 
     @abstractmethod
     def sums(self, output: Tensor, labels: Tensor) -> Tensor:

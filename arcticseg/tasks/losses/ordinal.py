@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arcticseg.ice.sigrid import IGNORE_INDEX
 from arcticseg.tasks.losses.pixel import PixelLoss
 
 
@@ -16,12 +15,10 @@ class Ordinal(PixelLoss):
     Of logits [B, K - 1, H, W], as the head `ordinal` gives them.
     """
 
-    def sums(self, output: Tensor, labels: Tensor) -> Tensor:
-        labelled = (labels != IGNORE_INDEX)[:, None]
+    def pixels(self, output: Tensor, labels: Tensor) -> Tensor:
         thresholds = torch.arange(output.shape[1], device=labels.device)
         above = (labels[:, None] > thresholds[:, None, None]).float()
-        loss = F.binary_cross_entropy_with_logits(output.float(), above, reduction="none")
-        return torch.where(labelled, loss, 0.0).sum()
+        return F.binary_cross_entropy_with_logits(output.float(), above, reduction="none").sum(dim=1)
 
 
 class EarthMover(PixelLoss):
@@ -30,9 +27,8 @@ class EarthMover(PixelLoss):
     Of logits [B, K, H, W]: mass costs the more, the more classes it is away from the label.
     """
 
-    def sums(self, output: Tensor, labels: Tensor) -> Tensor:
-        labelled = labels != IGNORE_INDEX
+    def pixels(self, output: Tensor, labels: Tensor) -> Tensor:
         reached = output.float().softmax(dim=1).cumsum(dim=1)
         classes = torch.arange(output.shape[1], device=labels.device)
         due = (labels[:, None] <= classes[:, None, None]).float()
-        return torch.where(labelled, (reached - due).square().sum(dim=1), 0.0).sum()
+        return (reached - due).square().sum(dim=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,19 +11,56 @@ from torch import Tensor
 from arcticseg.ice.sigrid import IGNORE_INDEX, N_CLASSES
 from arcticseg.tasks.losses.loss import Loss
 
+# Codes of a label.
+_CODES = 256
+
 
 class PixelLoss(Loss):
-    """A loss in which each labelled pixel counts."""
+    """A loss in which each labelled pixel counts, once or by the weight of its class."""
+
+    # Of each code of a label, 0 of those that are no class; None: each pixel counts once.
+    _weights: Tensor | None = None
+
+    def weigh(self, weights: Sequence[float]) -> None:
+        self._weights = torch.zeros(_CODES, device="cpu")
+        self._weights[: len(weights)] = torch.tensor(weights, dtype=torch.float32, device="cpu")
 
     def counts(self, labels: Tensor) -> Tensor:
-        return (labels != IGNORE_INDEX).sum()
+        weights = self.weights_of(labels)
+        return (labels != IGNORE_INDEX).sum() if weights is None else weights.sum(dtype=torch.float64)
+
+    def sums(self, output: Tensor, labels: Tensor) -> Tensor:
+        pixels = torch.where(labels != IGNORE_INDEX, self.pixels(output, labels), 0.0)
+        weights = self.weights_of(labels)
+        return pixels.sum() if weights is None else (weights * pixels).sum()
+
+    def pixels(self, output: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each pixel, float32 [B, H, W]; that of masked pixels is not used, and must be finite.
+
+        A subclass has this, or `sums`; the weights of classes are heeded here only.
+        """
+        raise NotImplementedError
+
+    def weights_of(self, labels: Tensor) -> Tensor | None:
+        """The weight of each pixel by its class, float32 like labels, 0 where masked; None: each counts once."""
+        weights = self._weights_beside(labels.device)
+        return None if weights is None else weights[labels.long()]
+
+    def _weights_beside(self, device: torch.device) -> Tensor | None:
+        """The weights on a device, where they are copied once: counts come before sums."""
+        if self._weights is not None and self._weights.device != device:
+            self._weights = self._weights.to(device)
+        return self._weights
 
 
 class CrossEntropy(PixelLoss):
     """Cross entropy of logits [B, K, H, W]."""
 
     def sums(self, output: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(output.float(), labels.long(), ignore_index=IGNORE_INDEX, reduction="sum")
+        weights = self._weights_beside(labels.device)
+        if weights is not None:
+            weights = weights[: output.shape[1]]
+        return F.cross_entropy(output.float(), labels.long(), weights, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
 class Focal(PixelLoss):
@@ -31,10 +70,9 @@ class Focal(PixelLoss):
         super().__init__(chart)
         self.gamma = gamma
 
-    def sums(self, output: Tensor, labels: Tensor) -> Tensor:
+    def pixels(self, output: Tensor, labels: Tensor) -> Tensor:
         entropy = F.cross_entropy(output.float(), labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
-        # Masked pixels have no entropy, so they give 0.
-        return ((1 - (-entropy).exp()).clamp(min=0) ** self.gamma * entropy).sum()
+        return (1 - (-entropy).exp()).clamp(min=0) ** self.gamma * entropy
 
 
 class SquaredError(PixelLoss):
@@ -43,9 +81,9 @@ class SquaredError(PixelLoss):
     Classes are brought to about -1..1, so that the loss weighs about as much as the others.
     """
 
-    def sums(self, output: Tensor, labels: Tensor) -> Tensor:
+    def pixels(self, output: Tensor, labels: Tensor) -> Tensor:
         error = _scaled_error(output, labels, self.chart)
-        return torch.where(labels != IGNORE_INDEX, error * error, 0.0).sum()
+        return error * error
 
 
 class Huber(PixelLoss):
@@ -55,10 +93,9 @@ class Huber(PixelLoss):
         super().__init__(chart)
         self.delta = delta
 
-    def sums(self, output: Tensor, labels: Tensor) -> Tensor:
+    def pixels(self, output: Tensor, labels: Tensor) -> Tensor:
         error = _scaled_error(output, labels, self.chart)
-        loss = F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.delta)
-        return torch.where(labels != IGNORE_INDEX, loss, 0.0).sum()
+        return F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.delta)
 
 
 def _scaled_error(output: Tensor, labels: Tensor, chart: str) -> Tensor:

@@ -40,10 +40,10 @@ class Soft(CrossEntropy):
     That is the expected cross entropy of a class drawn by the polygon's partial concentrations.
     """
 
-    def __init__(self, chart: str, where: str, weight: float, water: bool) -> None:
+    def __init__(self, chart: str, where: str, soft_weight: float, water: bool) -> None:
         """See `tasks.config.SoftConfig`."""
         super().__init__(chart)
-        self.everywhere, self.weight, self.water = where == "all", weight, water
+        self.everywhere, self.soft_weight, self.water = where == "all", soft_weight, water
 
     def _parts(self, labels: Tensor, polygons: Polygons) -> tuple[Tensor, Tensor, Tensor]:
         """Targets [N + 1, K], and which pixels have a hard and which a soft target, bool [B, H, W]."""
@@ -58,7 +58,7 @@ class Soft(CrossEntropy):
         if polygons is None:
             return self.counts(labels)
         _, hard, soft = self._parts(labels, polygons)
-        return hard.sum() + self.weight * soft.sum().double()
+        return hard.sum() + self.soft_weight * soft.sum().double()
 
     def sums_with(self, output: Tensor, labels: Tensor, polygons: Polygons | None) -> Tensor:
         if polygons is None:
@@ -67,7 +67,7 @@ class Soft(CrossEntropy):
         logs = output.float().log_softmax(dim=1)
         of_labels = logs.gather(1, torch.where(hard, labels, 0).long()[:, None])[:, 0]
         expected = (targets[polygons.rows.long()].movedim(3, 1) * logs).sum(dim=1)
-        return -(torch.where(hard, of_labels, 0.0).sum() + self.weight * torch.where(soft, expected, 0.0).sum())
+        return -(torch.where(hard, of_labels, 0.0).sum() + self.soft_weight * torch.where(soft, expected, 0.0).sum())
 
 
 class _RowSums(torch.autograd.Function):

@@ -6,6 +6,7 @@ from pathlib import Path
 import made
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +52,21 @@ def test_selections(folder: Path, tiles: list[Tile]) -> None:
     assert set(half) < set(keys(folder, scenes=chosen))
     assert len(half) == 6
     assert len(keys(folder, labelled=True, fraction=0.5)) == 12
+
+
+def test_classes_are_counted_over_the_samples_of_a_selection(folder: Path, tiles: list[Tile]) -> None:
+    for options in ({}, {"factors": (8, 2)}, {"scenes": ["scene1", "scene3"]}, {"labelled": True, "fraction": 0.5}):
+        selection = select(folder, read_manifest(folder), "train", **options)
+        keys = set(selection.key.tolist())
+        kept = [t.lab for t in tiles if t.lab is not None and xxhash.xxh3_64_intdigest(t.key.encode()) in keys]
+        assert selection.counts is not None
+        assert list(selection.counts) == ["SIC", "SOD", "FLOE"]
+        for plane, (chart, classes) in enumerate({"SIC": 11, "SOD": 6, "FLOE": 7}.items()):
+            values = np.concatenate([lab[plane].ravel() for lab in kept])
+            expected = [int((values == code).sum()) for code in (*range(classes), 255)]
+            assert selection.counts[chart].tolist() == expected
+            assert min(expected) > 0
+    assert selection.sampled(0.5).counts is None
 
 
 def test_a_share_is_one_of_each_scene_and_factor(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from arcticseg.models.config import HeadConfig
 from arcticseg.models.drop_path import sample_seeds
 from arcticseg.tasks.config import SegmentConfig
 from arcticseg.tasks.pretrain import Pretrain
-from arcticseg.tasks.segment import Segment
+from arcticseg.tasks.segment import make_segment
 from arcticseg.tasks.task import Task
 from tests.networks import small
 from tests.strict import AskedError, Strict, on_device, strict
@@ -91,8 +91,7 @@ def segmentation(network: str, head: str) -> tuple[nn.Module, Task]:
     model = replace(small(network), heads={"SIC": HeadConfig.named(head)})
     built = build_segmenter(model, len(CHANNELS) + 1, SIZE)
     heads = {chart: built.head(chart) for chart in built.charts}
-    losses = {chart: SegmentConfig().loss(chart, model.head(chart).loss).make(chart) for chart in heads}
-    return built, Segment(heads, losses, SegmentConfig().weights)
+    return built, make_segment(SegmentConfig(), heads, {chart: model.head(chart).loss for chart in heads})
 
 
 def pretraining(targets: tuple[str, ...], normalise: bool) -> tuple[nn.Module, Task]:

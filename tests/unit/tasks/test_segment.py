@@ -8,13 +8,16 @@ import pytest
 torch = pytest.importorskip("torch")
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from arcticseg import config
 from arcticseg.errors import ArcticSegError
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.models.build import build_segmenter
 from arcticseg.models.config import HeadConfig, ModelConfig
 from arcticseg.tasks.config import SegmentConfig
-from arcticseg.tasks.segment import Segment
+from arcticseg.tasks.losses.region import Dice
+from arcticseg.tasks.segment import Segment, make_segment
 from tests.networks import small
 from tests.tensors import charts_like, inputs_of
 
@@ -22,8 +25,8 @@ from tests.tensors import charts_like, inputs_of
 def task_of(model: ModelConfig, **weights: float) -> Segment:
     """The task of a network, with the losses of its heads."""
     heads = {chart: model.head(chart).make(4, chart) for chart in model.charts}
-    losses = {chart: SegmentConfig().loss(chart, model.head(chart).loss).make(chart) for chart in model.charts}
-    return Segment(heads, losses, dict.fromkeys(CHARTS, 1.0) | weights)
+    segment = SegmentConfig(dict.fromkeys(CHARTS, 1.0) | weights)
+    return make_segment(segment, heads, {chart: model.head(chart).loss for chart in model.charts})
 
 
 def test_classes_round_a_regression_and_take_the_largest_logit() -> None:
@@ -98,6 +101,33 @@ def test_sums_are_those_of_the_losses_written_out() -> None:
     np.testing.assert_allclose(sums, expected, rtol=1e-5)
 
 
+def test_several_losses_of_a_chart_are_terms_each() -> None:
+    segment = config.build(
+        SegmentConfig,
+        {
+            "weights": {"SIC": 1, "SOD": 3, "FLOE": 2},
+            "losses": {"SOD": ["cross_entropy", {"name": "dice", "weight": 0.5}]},
+        },
+    )
+    model = ModelConfig()
+    heads = {chart: model.head(chart).make(4, chart) for chart in CHARTS}
+    defaults = {chart: model.head(chart).loss for chart in CHARTS}
+    weights = [1.0, 2.0, 3.0, 0.5, 0.5, 0.5]
+    task = make_segment(segment, heads, defaults, {"SOD": weights})
+    assert task.terms == ("SIC", "SOD_cross_entropy", "SOD_dice", "FLOE")
+    assert task.weights == (1.0, 3.0, 1.5, 2.0)
+    assert task.best_by == ("combined", "SIC", "SOD", "FLOE")
+    torch.manual_seed(0)
+    labels = charts_like(2, 8)
+    outputs = {chart: torch.randn(2, planes, 8, 8) for chart, planes in zip(CHARTS, (1, 6, 7), strict=True)}
+    inputs = inputs_of(torch.zeros(2, 2, 8, 8), labels)
+    means = task.sums(lambda x, seeds: outputs, inputs) / task.counts(inputs)
+    target = labels[:, 1].long()
+    entropy = F.cross_entropy(outputs["SOD"], target, torch.tensor(weights), ignore_index=255)
+    dice = Dice("SOD").sums(outputs["SOD"], labels[:, 1]) / 2
+    torch.testing.assert_close(means[1:3].float(), torch.stack([entropy, dice]))
+
+
 @pytest.mark.parametrize("head", ["classification", "regression"])
 def test_compiled_losses_and_tallies_are_one_graph_each_with_the_same_numbers(head: str) -> None:
     torch.manual_seed(3)
@@ -144,8 +174,8 @@ def test_a_network_of_some_charts_learns_from_their_labels_alone(kind: str, char
     torch.manual_seed(0)
     model = small(kind, charts=charts)
     network = build_segmenter(model, 2, 32)
-    losses = {chart: SegmentConfig().loss(chart, model.head(chart).loss).make(chart) for chart in charts}
-    task = Segment({chart: network.head(chart) for chart in charts}, losses, dict.fromkeys(CHARTS, 1.0))
+    heads = {chart: network.head(chart) for chart in charts}
+    task = make_segment(SegmentConfig(), heads, {chart: model.head(chart).loss for chart in charts})
     labels = charts_like(1, 32)
     labels[:, [i for i, chart in enumerate(CHARTS) if chart not in charts]] = 255
     inputs = inputs_of(torch.randn(1, 2, 32, 32), labels)
