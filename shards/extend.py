@@ -9,9 +9,8 @@ from pathlib import Path
 from arcticseg.config import to_dict
 from arcticseg.data.manifest import Manifest
 from arcticseg.errors import ConfigError
-from arcticseg.ice.scenes.names import Facts, facts_of
+from arcticseg.ice.passes import known_of, passes_of
 from shards.part import BuildConfig
-from shards.split import passes_of
 
 Splits = Mapping[str, Sequence[Path]]
 
@@ -49,7 +48,7 @@ def to_add(manifest: Manifest, splits: Splits, config: BuildConfig, folder: Path
         )
     asked = {path.stem: split for split, paths in splits.items() for path in paths}
     has = {name: str(facts["split"]) for name, facts in manifest.scenes.items()}
-    passes = passes_of({**has, **asked}, _known(manifest))
+    passes = passes_of({**has, **asked}, known_of(manifest.scenes))
     split_of = {passes[name]: split for name, split in has.items()}
     for name, split in asked.items():
         held = has.get(name, split_of.get(passes[name], split))
@@ -67,14 +66,9 @@ def to_add(manifest: Manifest, splits: Splits, config: BuildConfig, folder: Path
 def default_splits(manifest: Manifest, names: Sequence[str]) -> dict[str, list[str]]:
     """Splits for scenes to add, by name: a pass stays in the split that it is in; new passes train."""
     has = {name: str(facts["split"]) for name, facts in manifest.scenes.items()}
-    passes = passes_of({*has, *names}, _known(manifest))
+    passes = passes_of({*has, *names}, known_of(manifest.scenes))
     split_of = {passes[name]: split for name, split in has.items()}
     out: dict[str, list[str]] = {}
     for name in names:
         out.setdefault(split_of.get(passes[name], "train"), []).append(name)
     return out
-
-
-def _known(manifest: Manifest) -> dict[str, Facts]:
-    """What the shards remember of the passes of their scenes."""
-    return {name: facts_of("", {"start_time": facts.get("time"), **facts}) for name, facts in manifest.scenes.items()}

@@ -13,83 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import xxhash
-from numpy.typing import NDArray
 
+from arcticseg.data.folds import counts_of
 from arcticseg.data.manifest import MANIFEST, read_manifest
 from arcticseg.errors import ConfigError
+from arcticseg.ice.passes import passes_of
 from arcticseg.ice.reference import short_name
-from arcticseg.ice.scenes.names import Facts, service_of, time_of
+from arcticseg.ice.scenes.names import Facts
 from arcticseg.ice.scenes.open import list_scenes, open_scene
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.strata import Counts, features, order
 from shards.progress import OnProgress, ignore
-from shards.split import passes_of
 from shards.workers import Job, Workers
-
-SEASONS = ("winter", "spring", "summer", "autumn")
-
-# Chart -> pixels of each class and, last, masked ones.
-Counts = Mapping[str, Sequence[int]]
-
-# Of the passes left, the share looked at for the next place: less than all, so that seeds differ.
-_LOOKED_AT = 0.5
-
-
-def season_of(name: str) -> str:
-    """Season of a scene by its name: December to February is winter."""
-    time = time_of(name)
-    return "unknown" if time is None else SEASONS[time.month % 12 // 3]
-
-
-def features(names: Sequence[str], counts: Mapping[str, Counts]) -> dict[str, NDArray[np.float64]]:
-    """What scenes are stratified by: group -> [N, categories], on average 1 a scene over the categories of a group.
-
-    Groups are ice service and season (1 in the category of the scene), and SIC, SOD and FLOE (labelled pixels of each
-    class). A scene of unknown counts is taken for an average scene; a chart that no scene has counts of is left out.
-    """
-    out: dict[str, NDArray[np.float64]] = {}
-    for group, category_of in (("service", lambda name: service_of(name) or "unknown"), ("season", season_of)):
-        own = [category_of(name) for name in names]
-        every = sorted(set(own))
-        out[group] = np.array([[category == other for other in every] for category in own], np.float64)
-    for chart in CHARTS:
-        known = np.array([bool(counts.get(name, {}).get(chart)) for name in names])
-        pixels = np.array(
-            [counts[name][chart][: N_CLASSES[chart]] for name, there in zip(names, known, strict=True) if there],
-            np.float64,
-        )
-        if pixels.sum() > 0:
-            share = np.empty((len(names), N_CLASSES[chart]))
-            share[known] = pixels / pixels.sum(axis=1).mean()
-            share[~known] = share[known].mean(axis=0)
-            out[chart] = share
-    return out
-
-
-def order(members: Sequence[Sequence[int]], by: NDArray[np.float64], seed: int) -> list[int]:
-    """An order of passes of which every beginning resembles the whole.
-
-    Pass after pass is chosen so that the sum of the features chosen comes nearest to that of as many average scenes, in
-    the sense of chi square.
-
-    Args:
-        members: scenes of each pass.
-        by: [N, categories] features of the scenes.
-        seed: at each place, half of the passes that are left are drawn by it to choose from.
-    """
-    mean = by.mean(axis=0)
-    there = mean > 0
-    excess = np.stack([(by[list(scenes)] - mean)[:, there].sum(axis=0) for scenes in members]) / np.sqrt(mean[there])
-    random = np.random.Generator(np.random.Philox(key=xxhash.xxh3_64_intdigest(f"strata {seed}".encode())))
-    left, chosen = np.arange(len(members)), []
-    total = np.zeros(there.sum())
-    while left.size:
-        looked_at = random.permutation(left)[: max(1, int(np.ceil(_LOOKED_AT * left.size)))]
-        best = looked_at[((total + excess[looked_at]) ** 2).sum(axis=1).argmin()]
-        total += excess[best]
-        chosen.append(int(best))
-        left = left[left != best]
-    return chosen
 
 
 def fractions(
@@ -170,9 +105,7 @@ def read_counts(
     """
     if place.is_dir() and (place / MANIFEST).exists():
         scenes = read_manifest(place).scenes
-        by_factor = {name: scenes[name]["counts"] for name in names if scenes.get(name, {}).get("counts")}
-        # At the finest factor, as of a scene file.
-        return {name: counts[min(counts, key=int)] for name, counts in by_factor.items()}
+        return counts_of({name: scenes[name] for name in names if name in scenes})
     if place.is_dir():
         wanted = set(names)
         paths = [path for path in list_scenes(place) if path.stem in wanted]

@@ -49,6 +49,8 @@ class DataConfig:
     scenes: str | None = None
     # Share of the training scenes to use; subsets are nested.
     label_fraction: float = 1.0
+    # [i, k]: of k folds of the training scenes, from 0, fold i is held out and validates; null: the split `val` does.
+    fold: tuple[int, int] | None = None
     # Share of the validation samples to score: of each scene and factor, the same in all runs.
     validation_share: float = 1.0
     # auto: weights for pretraining (each factor equally likely), none for segmentation.
@@ -109,6 +111,9 @@ class DataConfig:
             need(getattr(self, key) != "", key, "", "set a path, or null")
         for key in ("label_fraction", "validation_share"):
             need(0 < getattr(self, key) <= 1, key, getattr(self, key), "set a share in (0, 1]")
+        if self.fold is not None:
+            good = self.fold[1] >= 2 and 0 <= self.fold[0] < self.fold[1]
+            need(good, "fold", list(self.fold), "set [i, k] with 2 folds or more and 0 <= i < k")
         need(all(factor >= 1 for factor in self.factors), "factors", list(self.factors), "set factors of 1 or more")
         need(bool(self.places) and all(self.places), "shards", self.shards, "name at least one folder or address")
         need(len(set(self.places)) == len(self.places), "shards", list(self.places), "name each once")

@@ -193,6 +193,18 @@ def read_scene_list(path: Path) -> list[str]:
     return names
 
 
+def check_listed(sets: Sequence[ShardSet], scenes: Sequence[str]) -> None:
+    """See that shards hold the scenes of a list.
+
+    Raises:
+        ConfigError: naming one that they do not.
+    """
+    unknown = sorted(set(scenes) - {name for part in sets for name in part.manifest.scenes})
+    if unknown:
+        where = ", ".join(part.source.address for part in sets)
+        raise ConfigError(f"key 'data.scenes' lists {unknown[0]}, which {where} does not hold; correct the list")
+
+
 def select(folder: Path, manifest: Manifest, split: str, *args: Any, **options: Any) -> Selection:
     """`select_from` a single local folder."""
     return select_from([ShardSet(Folder(folder), manifest)], split, *args, **options)
@@ -244,10 +256,7 @@ def select_from(
         candidates = _Columns.join(list(pool.map(columns, range(len(shards)))))
     present = sorted(set(candidates.scene))
     if scenes is not None:
-        known = {name for shard_set in sets for name in shard_set.manifest.scenes}
-        unknown = sorted(set(scenes) - known)
-        if unknown:
-            raise ConfigError(f"key 'data.scenes' lists {unknown[0]}, which {where} does not hold; correct the list")
+        check_listed(sets, scenes)
         present = sorted(set(present) & set(scenes))
     if not present:
         raise ConfigError(

@@ -15,8 +15,9 @@ from arcticseg.data.augment import Augment
 from arcticseg.data.cache import Cache
 from arcticseg.data.config import DataConfig
 from arcticseg.data.decode import Layout
+from arcticseg.data.folds import folds
 from arcticseg.data.loader import Loader, make_order
-from arcticseg.data.reader import SampleReader, has_polygons
+from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import Selection, ShardSet, open_set, read_scene_list, select_from
 from arcticseg.data.share import Share
 from arcticseg.data.source import Patience, is_remote
@@ -255,28 +256,24 @@ def selection_of(cfg: RunConfig, sets: Sequence[ShardSet], split: str, labelled:
         labelled: only samples with a chart; None: where the task needs labels.
     """
     train = split == "train"
+    scenes = read_scene_list(Path(cfg.data.scenes)) if cfg.data.scenes else None
+    if cfg.data.fold is not None:
+        number, count = cfg.data.fold
+        parts = folds(sets, count, scenes)
+        scenes = parts.pop(number)
+        if train:
+            scenes = [name for part in parts for name in part]
+        split = "train"
+    elif not train:
+        scenes = None
     return select_from(
         sets,
         split,
         cfg.data.factors,
-        read_scene_list(Path(cfg.data.scenes)) if train and cfg.data.scenes else None,
+        scenes,
         cfg.data.label_fraction if train else 1.0,
         labelled=cfg.labelled if labelled is None else labelled,
     )
-
-
-def check_polygons(cfg: RunConfig, selection: Selection) -> None:
-    """See that some of the samples hold polygons, where losses ask what is in them.
-
-    Raises:
-        ConfigError: none does.
-        ShardError: a sample cannot be read.
-    """
-    if cfg.polygons and not has_polygons(selection):
-        raise ConfigError(
-            f"key 'segment' has losses of polygons, and the samples of data.shards ({', '.join(cfg.data.places)}) hold "
-            "none: ready-to-train scenes have classes only; build shards of raw scenes, or take the losses away"
-        )
 
 
 def _reader(
@@ -325,7 +322,8 @@ def loader_of(
 def validates(cfg: RunConfig, sets: Sequence[ShardSet]) -> bool:
     """Whether there are validation samples that can be read: not of a server to stream whole shards from."""
     streamed = cfg.data.reader == "webdataset" and any(map(is_remote, cfg.data.places))
-    return not streamed and any("val" in part.manifest.splits for part in sets)
+    held_out = cfg.data.fold is not None or any("val" in part.manifest.splits for part in sets)
+    return held_out and not streamed
 
 
 def validation_of(

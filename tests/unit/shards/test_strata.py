@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from arcticseg.data.manifest import Manifest, write_manifest
 from arcticseg.errors import ConfigError
+from arcticseg.ice import strata as ice_strata
 from arcticseg.ice.scenes.open import open_scene
+from arcticseg.ice.strata import Counts
 from shards import split, strata
-from shards.strata import Counts
 from tests.archive import BUILDER, NAMES, SCENE_FACTS, InThisProcess, scene_name
 
 PERCENTS = (20, 40, 60, 80, 100)
@@ -112,7 +113,7 @@ def test_imbalance_is_that_of_shares() -> None:
 def test_scenes_of_unknown_content_count_as_average() -> None:
     names, counts = made(40)
     known = {name: counts[name] for name in names[::2]}
-    sic = strata.features(names, known)["SIC"]
+    sic = ice_strata.features(names, known)["SIC"]
     assert sic[1] == pytest.approx(sic[::2].mean(axis=0))
     assert sic.sum(axis=1).mean() == pytest.approx(1)
     assert strata.fractions(names, [50], known)["labels_50"]
@@ -141,10 +142,10 @@ def test_no_labelled_scene() -> None:
 
 
 def test_seasons() -> None:
-    months = {month: strata.season_of(f"2020{month:02d}15T000000_dmi_prep") for month in range(1, 13)}
+    months = {month: ice_strata.season_of(f"2020{month:02d}15T000000_dmi_prep") for month in range(1, 13)}
     expected = ["winter"] * 2 + ["spring"] * 3 + ["summer"] * 3 + ["autumn"] * 3 + ["winter"]
     assert list(months.values()) == expected
-    assert strata.season_of("mine") == "unknown"
+    assert ice_strata.season_of("mine") == "unknown"
 
 
 def test_counts_of_charts_are_those_of_their_pixels(archive: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
