@@ -17,7 +17,7 @@ from arcticseg.data.config import DataConfig
 from arcticseg.data.decode import Layout
 from arcticseg.data.folds import folds
 from arcticseg.data.loader import Loader, make_order
-from arcticseg.data.reader import SampleReader
+from arcticseg.data.reader import SampleReader, has_polygons
 from arcticseg.data.select import Selection, ShardSet, open_set, read_scene_list, select_from
 from arcticseg.data.share import Share
 from arcticseg.data.source import Patience, is_remote
@@ -274,6 +274,20 @@ def selection_of(cfg: RunConfig, sets: Sequence[ShardSet], split: str, labelled:
         cfg.data.label_fraction if train else 1.0,
         labelled=cfg.labelled if labelled is None else labelled,
     )
+
+
+def check_polygons(cfg: RunConfig, selection: Selection) -> None:
+    """See that some of the samples hold polygons, where losses ask what is in them.
+
+    Raises:
+        ConfigError: none does.
+        ShardError: a sample cannot be read.
+    """
+    if cfg.polygons and not has_polygons(selection):
+        raise ConfigError(
+            f"key 'segment' has losses of polygons, and the samples of data.shards ({', '.join(cfg.data.places)}) hold "
+            "none: ready-to-train scenes have classes only; build shards of raw scenes, or take the losses away"
+        )
 
 
 def _reader(

@@ -84,7 +84,7 @@ class _RowSums(torch.autograd.Function):
         return (sums.double() / _UNIT).float()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (rows,) = ctx.saved_tensors
         return gradient[:, rows], None, None
 
