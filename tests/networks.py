@@ -20,6 +20,22 @@ KINDS: dict[str, dict[str, Any]] = {
     "unet": {"encoder": {"name": "unet", "filters": [8, 8, 12]}},
 }
 
+# One of each kind of pyramid.
+ENCODERS: dict[str, dict[str, Any]] = {
+    "vit": VIT,
+    "unet": {"name": "unet", "filters": [8, 8, 12]},
+    "unet_batch": {"name": "unet", "filters": [8, 8], "norm": "batch"},
+    "resnet": {"name": "resnet10t"},
+    "convnext": {"name": "convnext_atto"},
+    "swin": {"name": "swin_tiny_patch4_window7_224"},
+    "mit": {"name": "mit_b0"},
+}
+DECODERS: dict[str, dict[str, Any]] = {
+    **{name: {"name": name, "channels": 16} for name in ("light", "light3", "upernet", "fcn", "segformer")},
+    "deeplabv3plus": {"name": "deeplabv3plus", "channels": 16, "rates": [1, 2, 3]},
+    "unet": {"name": "unet"},
+}
+
 
 def small(kind: str, **changes: Any) -> ModelConfig:
     """The config of a small network: `light`, `upernet` or `unet`."""

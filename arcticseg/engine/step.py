@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from arcticseg.data.inputs import Inputs, MicroBatches
+from arcticseg.engine.process_group import take_from_main
 from arcticseg.engine.skip import Guard
+from arcticseg.models.batch_norm import statistics
 from arcticseg.tasks.task import Task
 
 
@@ -35,7 +37,7 @@ class Step(ABC):
 
     @abstractmethod
     def train(self, mode: bool = True) -> None:
-        """Set the network to training, or to evaluation."""
+        """Set the network to training, or to evaluation, on all ranks."""
 
     @property
     @abstractmethod
@@ -96,6 +98,9 @@ class DeepSpeedStep(Step):
 
     def train(self, mode: bool = True) -> None:
         self.engine.train(mode)
+        if not mode:
+            # Those that a checkpoint keeps; other ranks' are of no use to them in training.
+            take_from_main(statistics(self.engine.module))
 
     @property
     def engines(self) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -64,11 +64,13 @@ class _Conv(nn.Conv2d):
         return self._conv_forward(F.pad(input, more), F.pad(self.weight, more), self.bias)
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    """Convolution of odd kernel, GroupNorm, ReLU; size stays."""
+def conv_norm(
+    in_channels: int, out_channels: int, kernel: int, norm: Callable[[int], nn.Module] = group_norm
+) -> nn.Sequential:
+    """Convolution of odd kernel, normalisation of so many channels, ReLU; size stays."""
     return nn.Sequential(
         _Conv(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
-        group_norm(out_channels),
+        norm(out_channels),
         nn.ReLU(inplace=True),
     )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Literal
 
 from arcticseg.choice import Choice
 from arcticseg.errors import need
@@ -55,6 +56,7 @@ class ViTConfig(EncoderConfig):
     pretrains: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        _refuse_hybrid(self.name)
         for key in ("patch_size", "embed_dim", "depth", "num_heads"):
             value = getattr(self, key)
             need(value is None or value > 0, key, value, "set 1 or more, or null for what the name stands for")
@@ -69,6 +71,41 @@ class ViTConfig(EncoderConfig):
         return {"name": self.name} | super().arguments()
 
 
+def _refuse_hybrid(name: str) -> None:
+    hybrid = any(fnmatchcase(name.removeprefix("timm/"), pattern) for pattern in _HYBRIDS)
+    need(not hybrid, "name", name, "it is a hybrid of CNN and ViT, which are not taken: set a plain network of either")
+
+
+@dataclass(frozen=True)
+class FeaturesConfig(EncoderConfig):
+    """A network of timm that gives a pyramid of features."""
+
+    name: str = "resnet50d"
+
+    implementation: ClassVar[str] = "arcticseg.models.encoders.features:build_features"
+
+    def __post_init__(self) -> None:
+        _refuse_hybrid(self.name)
+
+    def arguments(self) -> dict[str, object]:
+        """The name: it says which network of timm."""
+        return {"name": self.name}
+
+
+@dataclass(frozen=True)
+class MiTConfig(EncoderConfig):
+    """A mix transformer, SegFormer's encoder, of segmentation-models-pytorch."""
+
+    name: str = "mit_b2"
+
+    implementation: ClassVar[str] = "arcticseg.models.encoders.mit:MiTEncoder"
+    decoder: ClassVar[str] = "segformer"
+
+    def arguments(self) -> dict[str, object]:
+        """The name: it says which of the six."""
+        return {"name": self.name}
+
+
 @dataclass(frozen=True)
 class UNetConfig(EncoderConfig):
     """The way down of the AutoICE UNet."""
@@ -76,6 +113,8 @@ class UNetConfig(EncoderConfig):
     name: str = "unet"
     # Channels of the levels.
     filters: tuple[int, ...] = (16, 32, 64, 64)
+    # `batch`, as in the challenge, makes a sample's output depend on its micro batch.
+    norm: Literal["group", "batch"] = "group"
 
     implementation: ClassVar[str] = "arcticseg.models.encoders.unet:UNetEncoder"
     halving: ClassVar[bool] = True
@@ -88,8 +127,22 @@ class UNetConfig(EncoderConfig):
 
 # Families of timm that have plain vision transformers.
 _VITS = ("vit_*", "deit*", "flexivit*", "aimv2_*", "beit3_*", "eva_large_*")
+# Families of timm that give features at strides 4 to 32, and any other network of timm by its name.
+_FEATURES = (
+    *("resnet*", "resnext*", "wide_resnet*", "seresnet*", "ecaresnet*", "res2net*", "regnet*", "densenet*"),
+    *("hrnet_*", "efficientnet*", "mobilenetv*", "convnext*", "swin_*", "swinv2_*", "pvt_v2_*", "focalnet_*", "timm/*"),
+)
+_HYBRIDS = (
+    *("vit_*_r_*", "vit_*_r[0-9]*", "vit_*_resnet*", "botnet*", "coat_*", "coatnet*", "coatnext*", "convit*"),
+    *("efficientformer*", "levit*", "maxvit*", "maxxvit*", "mobilevit*", "nextvit*", "tiny_vit*", "visformer*"),
+)
 
-EncoderConfig.table = {**dict.fromkeys(_VITS, ViTConfig), "unet": UNetConfig}
+EncoderConfig.table = {
+    **dict.fromkeys(_VITS, ViTConfig),
+    "unet": UNetConfig,
+    **dict.fromkeys(_FEATURES, FeaturesConfig),
+    "mit_b[0-5]": MiTConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -133,6 +186,61 @@ class LightConfig(DecoderConfig):
 
 
 @dataclass(frozen=True)
+class Light3Config(LightConfig):
+    """`light`, one for each chart."""
+
+    name: str = "light3"
+
+    shares: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class FCNConfig(DecoderConfig):
+    """Convolutions on the deepest map."""
+
+    name: str = "fcn"
+    # Width.
+    channels: int = 512
+
+    implementation: ClassVar[str] = "arcticseg.models.decoders.fcn:FCNDecoder"
+
+    def __post_init__(self) -> None:
+        check_width("channels", self.channels)
+
+
+@dataclass(frozen=True)
+class DeepLabConfig(DecoderConfig):
+    """DeepLabV3+: dilated convolutions on the deepest map, joined with a fine one."""
+
+    name: str = "deeplabv3plus"
+    # Width.
+    channels: int = 256
+    # Pixels of the deepest map between the taps of each dilated convolution.
+    rates: tuple[int, ...] = (12, 24, 36)
+
+    implementation: ClassVar[str] = "arcticseg.models.decoders.deeplab:DeepLabDecoder"
+
+    def __post_init__(self) -> None:
+        check_width("channels", self.channels)
+        good = 0 < len(self.rates) <= 16 and min(self.rates) > 0 and max(self.rates) <= LARGEST
+        need(good, "rates", list(self.rates), "set positive whole numbers, such as [12, 24, 36]")
+
+
+@dataclass(frozen=True)
+class SegFormerConfig(DecoderConfig):
+    """Maps projected, resized and fused, pixel by pixel."""
+
+    name: str = "segformer"
+    # Width.
+    channels: int = 256
+
+    implementation: ClassVar[str] = "arcticseg.models.decoders.segformer:SegFormerDecoder"
+
+    def __post_init__(self) -> None:
+        check_width("channels", self.channels)
+
+
+@dataclass(frozen=True)
 class UPerNetConfig(DecoderConfig):
     """Pyramid pooling and feature pyramid, one for each chart."""
 
@@ -152,12 +260,19 @@ class UNetDecoderConfig(DecoderConfig):
     """The way up of the UNet."""
 
     name: str = "unet"
+    # As of the encoder's.
+    norm: Literal["group", "batch"] = "group"
 
     implementation: ClassVar[str] = "arcticseg.models.decoders.unet:UNetDecoder"
     halving: ClassVar[bool] = True
 
 
-DecoderConfig.table = {"light": LightConfig, "upernet": UPerNetConfig, "unet": UNetDecoderConfig}
+_DECODERS = (
+    *(LightConfig, Light3Config, UPerNetConfig, FCNConfig, DeepLabConfig, SegFormerConfig),
+    UNetDecoderConfig,
+)
+
+DecoderConfig.table = {kind.name: kind for kind in _DECODERS}
 
 
 def check_width(key: str, width: int) -> None:

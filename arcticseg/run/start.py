@@ -27,6 +27,7 @@ from arcticseg.engine.trainer import Every, Trainer
 from arcticseg.errors import ArcticSegError, ConfigError, need
 from arcticseg.files import write_text
 from arcticseg.ice.sigrid import CLASS_NAMES
+from arcticseg.models.batch_norm import caution
 from arcticseg.run import build
 from arcticseg.run.agreement import check_folder, check_same
 from arcticseg.run.change import CHANGES, Change, applied, as_json, from_json, gone_on
@@ -246,6 +247,10 @@ def _engine(
     if saved is None:
         build.initialise(cfg, model, sets, _warn if ranks.is_main else _ignore)
     task = build.build_task(cfg, model, class_weights)
+    careful = caution(model)
+    if careful is not None and ranks.is_main:
+        _warn(careful)
+    task = build.build_task(cfg, model)
     if cfg.engine.compile:
         task.compile(dynamic=False)
     wrapped = Objective(model, task) if task.learns else model

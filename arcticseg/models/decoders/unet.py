@@ -15,8 +15,10 @@ from arcticseg.models.encoders.unet import double_conv
 class UNetDecoder(nn.Module):
     """Way up: each step doubles the resolution and joins the encoder's map of that size."""
 
-    def __init__(self, in_dims: Sequence[int], strides: Sequence[int]) -> None:
+    def __init__(self, in_dims: Sequence[int], strides: Sequence[int], norm: str = "group") -> None:
         """in_dims: channels of the encoder's maps, fine to coarse. strides: 1, 2, 4 and so on.
+
+        norm: `group` or `batch`.
 
         Raises:
             ConfigError: strides are others.
@@ -27,9 +29,8 @@ class UNetDecoder(nn.Module):
                 f"key 'model.decoder.name' is 'unet', which needs maps at strides 1, 2, 4 ...; the encoder's are "
                 f"{', '.join(map(str, strides))}; set another"
             )
-        self.steps = nn.ModuleList(
-            [double_conv(below + width, width) for width, below in zip(in_dims[-2::-1], in_dims[:0:-1], strict=True)]
-        )
+        widths = zip(in_dims[-2::-1], in_dims[:0:-1], strict=True)
+        self.steps = nn.ModuleList([double_conv(below + width, width, norm) for width, below in widths])
         self.out_channels = in_dims[0]
         init_convs(self)
 

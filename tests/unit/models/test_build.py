@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -15,7 +18,7 @@ from arcticseg.models.config import ModelConfig
 from arcticseg.models.decoders.light import LightDecoder
 from arcticseg.models.decoders.unet import UNetDecoder
 from arcticseg.models.decoders.upernet import UPerDecoder
-from tests.networks import KINDS, small
+from tests.networks import DECODERS, ENCODERS, KINDS, small
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -41,6 +44,66 @@ def test_only_the_charts_asked_for_get_heads_and_decoders(kind: str, charts: tup
         assert tuple(model.decoder) == charts
     sum(x.square().mean() for x in outputs.values()).backward()  # type: ignore[union-attr]
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()] == []
+
+
+PAIRS = [
+    (encoder, decoder)
+    for encoder in ENCODERS
+    for decoder in DECODERS
+    if decoder != "unet" or encoder.startswith("unet")
+]
+
+
+def paired(encoder: str, decoder: str, **keys: Any) -> ModelConfig:
+    return config.build(ModelConfig, {"encoder": ENCODERS[encoder], "decoder": DECODERS[decoder], **keys}, "model.")
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), PAIRS)
+def test_each_decoder_takes_the_maps_of_each_encoder(encoder: str, decoder: str) -> None:
+    torch.manual_seed(0)
+    network = build_segmenter(paired(encoder, decoder), 5, 64).train()
+    outputs = network(torch.randn(2, 5, 64, 64))
+    assert {chart: tuple(y.shape) for chart, y in outputs.items()} == {
+        "SIC": (2, 1, 64, 64),
+        "SOD": (2, 6, 64, 64),
+        "FLOE": (2, 7, 64, 64),
+    }
+    sum(y.float().square().mean() for y in outputs.values()).backward()  # type: ignore[union-attr]
+    for name, p in network.named_parameters():
+        assert p.grad is not None, name
+        assert p.grad.isfinite().all(), name
+    with torch.no_grad():
+        assert network.eval()(torch.randn(1, 5, 50, 70))["SOD"].shape == (1, 6, 50, 70)
+
+
+def cost(network: nn.Module) -> tuple[int, int]:
+    """Weights, and operations of a tile."""
+    with FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, 5, 64, 64, device="meta"))
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_chart_alone_costs_nothing_for_the_others(decoder: str) -> None:
+    def built(shared: bool, *charts: str) -> Any:
+        model = paired("unet" if decoder == "unet" else "resnet", decoder, charts=charts)
+        assert model.decoder is not None
+        with torch.device("meta"):
+            return build_segmenter(replace(model, decoder=replace(model.decoder, shared=shared)), 5, 64)
+
+    def weights(part: nn.Module) -> int:
+        return sum(p.numel() for p in part.parameters())
+
+    alone, apart, together = built(False, "SOD"), built(False, "SIC", "SOD", "FLOE"), built(True, "SIC", "SOD", "FLOE")
+    # One decoder, one head of six classes.
+    channels = alone.head("SOD").in_channels
+    assert cost(alone) == cost(built(True, "SOD"))
+    assert cost(alone)[0] == weights(together.encoder) + weights(together.decoder) + 6 * (channels + 1)
+    assert weights(apart.decoder) == 3 * weights(alone.decoder)
+    heads = [1 * (channels + 1), 7 * (channels + 1)]
+    assert cost(together)[0] - cost(alone)[0] == sum(heads)
+    assert cost(apart)[0] - cost(together)[0] == 2 * weights(alone.decoder)
+    assert cost(alone)[1] < cost(together)[1] < cost(apart)[1]
 
 
 def test_decoders_are_shared_or_stand_apart() -> None:

@@ -9,10 +9,14 @@ from arcticseg.errors import ConfigError
 from arcticseg.models.config import (
     ClassificationConfig,
     DecoderConfig,
+    DeepLabConfig,
     EncoderConfig,
+    FCNConfig,
+    Light3Config,
     LightConfig,
     ModelConfig,
     RegressionConfig,
+    SegFormerConfig,
     UNetConfig,
     UNetDecoderConfig,
     UPerNetConfig,
@@ -33,8 +37,8 @@ def test_each_encoder_brings_a_decoder_that_fits() -> None:
 def test_decoders_have_widths_of_their_own() -> None:
     assert config.build(ModelConfig, {"decoder": "light"}).decoding == LightConfig(channels=256)
     assert config.build(ModelConfig, {"decoder": "upernet"}).decoding == UPerNetConfig(channels=768)
-    kinds = LightConfig, UPerNetConfig, UNetDecoderConfig
-    assert [kind().for_all for kind in kinds] == [True, False, True]
+    kinds = LightConfig, Light3Config, UPerNetConfig, FCNConfig, DeepLabConfig, SegFormerConfig, UNetDecoderConfig
+    assert [kind().for_all for kind in kinds] == [True, False, False, True, True, True, True]
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -61,7 +65,7 @@ def test_families_of_timm_are_vits(name: str) -> None:
 
 
 def test_an_encoder_takes_its_keys_without_the_name() -> None:
-    assert UNetConfig(filters=(1, 2)).arguments() == {"filters": (1, 2)}
+    assert UNetConfig(filters=(1, 2)).arguments() == {"filters": (1, 2), "norm": "group"}
     assert not UNetConfig.pretrains
 
 
@@ -88,7 +92,8 @@ def test_the_name_of_a_decoder_may_be_left_out() -> None:
 def test_widths_are_multiples_of_4(width: int) -> None:
     with pytest.raises(ConfigError, match=rf"'width' is {width}; set a positive multiple of 4"):
         check_width("width", width)
-    for kind in (LightConfig, UPerNetConfig):
+    for kind in (LightConfig, Light3Config, UPerNetConfig, FCNConfig, DeepLabConfig, SegFormerConfig):
         with pytest.raises(ConfigError, match=rf"'channels' is {width}"):
             kind(channels=width)
-    assert set(DecoderConfig.table) == {"light", "upernet", "unet"}
+    names = {"light", "light3", "upernet", "fcn", "deeplabv3plus", "segformer", "unet"}
+    assert set(DecoderConfig.table) == names
