@@ -170,7 +170,7 @@ CASES: list[tuple[str, ...]] = [
         "no loss of SOD (dice)",
     ),
     ("segment.losses.SIC=soft model.heads.SIC=classification", "'segment.losses.SIC' is 'soft'", "SOD, FLOE"),
-    ("'segment.losses.SOD={name: soft, weight: 0}'", "'segment.losses.SOD.weight' is 0", "cross_entropy"),
+    ("'segment.losses.SOD={name: soft, soft_weight: 0}'", "'segment.losses.SOD.soft_weight' is 0", "positive"),
     ("segment.losses.SOD.name=soft segment.losses.SOD.where=some", "'segment.losses.SOD.where' is 'some'", "masked"),
     ("segment.losses.SOD=soft model.heads.SOD=regression", "'segment.losses.SOD' is 'soft'", "regression"),
     ("segment.polygons.SIC.weight=1", "'segment.polygons.SIC' is 'SIC'", "SOD, FLOE"),

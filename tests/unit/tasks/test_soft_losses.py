@@ -170,7 +170,7 @@ def test_degenerate_batches_have_finite_gradients(case: str, name: str) -> None:
     (gradient,) = torch.autograd.grad(value, logits)
     assert gradient.isfinite().all()
     if case.startswith("no label"):
-        assert (float(value), float(loss.counts_with(labels, polygons))) == (0, 0)
+        assert (value.item(), float(loss.counts_with(labels, polygons))) == (0, 0)
         assert not gradient.any()
     else:
         assert value > 0
