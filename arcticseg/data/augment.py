@@ -1,4 +1,4 @@
-"""What is drawn for each sample from (seed, place): flips, turns, crops, CutMix, groups to drop."""
+"""What is drawn for each sample from (seed, place): see `batch.Draws`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from arcticseg.data.batch import Batch, Draws
+from arcticseg.data.config import AugmentConfig
 from arcticseg.data.order import generator, generators
 from arcticseg.ice.channels import GROUPS
 
@@ -21,7 +22,8 @@ class Augment:
     Attributes:
         seed: of all draws.
         drop_groups: (channel group, probability that a sample loses it).
-        flips, quarter_turns, crop, cutmix: see `data.config.AugmentConfig`.
+        flips, quarter_turns, crop, cutmix, rotate, zoom_out, speckle, incidence_trend: see
+            `data.config.AugmentConfig`.
     """
 
     seed: int = 0
@@ -30,6 +32,16 @@ class Augment:
     drop_groups: tuple[tuple[str, float], ...] = ()
     crop: float = 1.0
     cutmix: float = 0.0
+    rotate: float = 0.0
+    zoom_out: float = 1.0
+    speckle: float = 0.0
+    incidence_trend: float = 0.0
+
+    @staticmethod
+    def of(wanted: AugmentConfig, seed: int) -> Augment:
+        """What a config asks for."""
+        keys = {key: getattr(wanted, key) for key in vars(wanted) if key != "drop_groups"}
+        return Augment(seed, drop_groups=tuple(sorted(wanted.drop_groups.items())), **keys)
 
     def draw(self, place: int, size: int) -> dict[str, Any]:
         """Values of `Draws` for the sample at a place, whose tile has size x size pixels."""
@@ -50,6 +62,14 @@ class Augment:
             draws["crop"] = np.array([*random.integers(0, size - edge + 1, 2), edge])
         if self.cutmix > 0:
             draws["mix"] = self._box(place, size)
+        if self.rotate > 0:
+            draws["angle"] = random.uniform(-self.rotate, self.rotate)
+        if self.zoom_out > 1:
+            draws["zoom"] = random.uniform(1, self.zoom_out)
+        if self.speckle > 0:
+            draws |= {"speckle": np.float32(random.uniform(0, self.speckle)), "noise": random.integers(1 << 32)}
+        if self.incidence_trend > 0:
+            draws["trend"] = random.uniform(-self.incidence_trend, self.incidence_trend, 2).astype(np.float32)
         return draws
 
     def _box(self, place: int, size: int) -> NDArray[np.int64]:
@@ -80,6 +100,6 @@ class Augment:
             raise ValueError(f"CutMix needs whole pairs of places, not {places}; use micro batches of an even size")
         randoms = generators("augment", self.seed, ends=places)
         draws = [self._draw(random, place, batch.size) for random, place in zip(randoms, places, strict=True)]
-        none: dict[str, Any] = {"crop": None, "mix": None}
+        none: dict[str, Any] = {"crop": None}
         arrays = {name: torch.from_numpy(np.array([draw[name] for draw in draws])) for name in draws[0]}
         return replace(batch, draws=Draws(**none | arrays))

@@ -24,7 +24,10 @@ from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn for each sample from (seed, place): a sample is cropped, then transposed, flipped, and mixed.
+    """What is drawn for each sample from (seed, place).
+
+    A sample is cropped, turned by any angle and zoomed out about its centre, transposed, flipped; its backscatter gets
+    a trend and speckle; then it is mixed.
 
     Attributes:
         crop: int64 [B, 3], first row, first column and edge of the window that is brought to the tile's size; None: no
@@ -34,6 +37,11 @@ class Draws:
         mix: int64 [B, 4], first and last (exclusive) row, first and last column of the box that the sample takes from
             its partner, after flips; an empty box: it takes nothing; None: no sample does. The partner of batch row
             2 i is row 2 i + 1.
+        angle: float64 [B], degrees by which the sample is turned counter-clockwise; None: none is.
+        zoom: float64 [B], by how much its tile shrinks into the frame; None: none does.
+        speckle: float32 [B], standard deviation of the noise in dB; None: there is no noise.
+        noise: int64 [B], below 2^32, which noise; None where `speckle` is.
+        trend: float32 [B, 2], dB per degree of incidence angle that HH and HV get; None: they get nothing.
     """
 
     crop: Tensor | None
@@ -41,7 +49,17 @@ class Draws:
     flip_rows: Tensor
     flip_cols: Tensor
     drop: Tensor
-    mix: Tensor | None
+    mix: Tensor | None = None
+    angle: Tensor | None = None
+    zoom: Tensor | None = None
+    speckle: Tensor | None = None
+    noise: Tensor | None = None
+    trend: Tensor | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether rows and columns of the input are no longer rows and columns of the tile."""
+        return self.angle is not None or self.zoom is not None
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,7 @@ class Batch:
         geo: float32 [B, 3, m, m], latitude, longitude and incidence angle in degrees.
         geo_rows, geo_cols: float64 [B, m], tile coordinates of the points.
         clock: float32 [B, 2], month and day of the year; NaN = unknown.
+        spacing: float32 [B, 1], metres between pixels; NaN = unknown.
         lab: uint8 [B, 3, H, W]; 255 = masked or no chart; with polygons a fourth plane, rows of `shares`, 255 = none.
         shares: float32 [B, 255, 13], what is in each polygon, see `ice.soft`; without elements or None: nobody asks.
         draws: the augmentation; None: there is none.
@@ -99,6 +118,7 @@ class Batch:
     geo_rows: Tensor
     geo_cols: Tensor
     clock: Tensor
+    spacing: Tensor
     lab: Tensor
     shares: Tensor | None = None
     draws: Draws | None = None
@@ -176,6 +196,7 @@ def collate(tiles: Sequence[Tile], places: Sequence[int], augment: Callable[[Bat
     arrays: dict[str, NDArray[Any]] = {
         "place": np.asarray(places, np.int64),
         "clock": np.array([clock(tile.time) for tile in tiles], np.float32),
+        "spacing": np.array([[tile.pixel_spacing] for tile in tiles], np.float32),
         "lab": np.stack([masked if tile.lab is None else tile.lab for tile in tiles]),
     }
     for name in ("hh", "hv", "dist"):

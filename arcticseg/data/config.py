@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from arcticseg.errors import BadValueError, need
-from arcticseg.ice.channels import GROUPS, VECTORS, expand
+from arcticseg.ice.channels import GROUPS, INPUTS, SAR, VECTORS, expand
 from arcticseg.shown import HIDDEN
 
 
@@ -20,12 +21,25 @@ class AugmentConfig:
     crop: float = 1.0
     # Probability that the samples of a pair exchange a box (CutMix); 0: never.
     cutmix: float = 0.0
+    # Largest angle in degrees by which a sample is turned, either way; 0: none.
+    rotate: float = 0.0
+    # Largest factor by which a tile shrinks into the frame; 1: none.
+    zoom_out: float = 1.0
+    # Largest standard deviation in dB of noise that is added to each pixel's backscatter; 0: none.
+    speckle: float = 0.0
+    # Largest slope in dB per degree of incidence angle that is added to backscatter, either way; 0: none.
+    incidence_trend: float = 0.0
     # Channel group -> probability that a sample loses it, so that the model lives without it.
     drop_groups: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         need(0 < self.crop <= 1, "crop", self.crop, "set a share of the edge in (0, 1]")
         need(0 <= self.cutmix <= 1, "cutmix", self.cutmix, "set a probability in [0, 1]")
+        need(0 <= self.rotate <= 180, "rotate", self.rotate, "set degrees in [0, 180]")
+        need(1 <= self.zoom_out <= 4, "zoom_out", self.zoom_out, "set a factor in [1, 4]")
+        need(0 <= self.speckle <= 10, "speckle", self.speckle, "set dB in [0, 10]")
+        trend = self.incidence_trend
+        need(0 <= trend <= 2, "incidence_trend", trend, "set dB per degree in [0, 2]")
         for group, share in self.drop_groups.items():
             key = f"drop_groups.{group}"
             need(group in GROUPS, key, share, f"name a group of {', '.join(GROUPS)}")
@@ -43,6 +57,8 @@ class DataConfig:
     channels: tuple[str, ...] = ("hh", "hv", "incidence", "distance", "amsr2", "era5")
     # One more input: 1 where there is SAR data.
     valid_plane: bool = True
+    # One more input for each channel group: 1 where the group has no value, or the sample has lost it.
+    missing_planes: bool = False
     # Downsampling factors to use; empty: all that the shards hold.
     factors: tuple[int, ...] = ()
     # List of scene names to use of the training split: text, one a line, or JSON; null: all.
@@ -93,7 +109,13 @@ class DataConfig:
     @property
     def planes(self) -> tuple[str, ...]:
         """Names of the network's input planes, in order."""
-        return (*self.names, *(("valid",) if self.valid_plane else ()))
+        missing = (f"missing_{group}" for group in self.groups) if self.missing_planes else ()
+        return (*self.names, *(("valid",) if self.valid_plane else ()), *missing)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of the input channels, in the order in which they first occur."""
+        return groups_of(self.names)
 
     @property
     def in_chans(self) -> int:
@@ -102,11 +124,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_channels("channels", self.channels)
-        if self.augment.quarter_turns:
-            for pair in VECTORS:
-                whole = len(set(pair).intersection(self.names)) != 1
-                remedy = f"name both of {', '.join(pair)}, or set augment.quarter_turns=false: a turn exchanges them"
-                need(whole, "channels", list(self.channels), remedy)
+        self._check_augment()
         for key in ("scenes", "cache"):
             need(getattr(self, key) != "", key, "", "set a path, or null")
         for key in ("label_fraction", "validation_share"):
@@ -132,6 +150,23 @@ class DataConfig:
             open_ = not any(HIDDEN in place for place in self.places)
             need(open_, "reader", self.reader, "set index: webdataset reads no address with credentials")
             need(self.cache is None, "cache", self.cache, "set null: the webdataset reader keeps no shards")
+
+    def _check_augment(self) -> None:
+        augment = self.augment
+        for key in (key for key in ("quarter_turns", "rotate") if getattr(augment, key)):
+            for pair in VECTORS:
+                whole = len(set(pair).intersection(self.names)) != 1
+                unset = f"augment.{key}={'false' if key == 'quarter_turns' else 0}"
+                remedy = f"name both of {', '.join(pair)}, or set {unset}: a turn exchanges them"
+                need(whole, "channels", list(self.channels), remedy)
+        for key in ("speckle", "incidence_trend"):
+            value, some = getattr(augment, key), bool(set(SAR.values()).intersection(self.names))
+            need(not value or some, f"augment.{key}", value, "set 0: data.channels has no backscatter")
+
+
+def groups_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The groups of channels, in the order in which they first occur."""
+    return tuple(dict.fromkeys(INPUTS[name].group for name in names))
 
 
 def check_channels(key: str, names: tuple[str, ...]) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from arcticseg.data.sample import Sample, split_members
 from arcticseg.data.tile import row_type
-from arcticseg.ice.channels import CHANNELS, COARSE, COARSE_SPACING, RAW_SPACING, SAR
+from arcticseg.ice.channels import COARSE, COARSE_SPACING, INPUTS, RAW_SPACING, SAR
 from arcticseg.ice.partials import PolygonRow
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
 from arcticseg.ice.soft import WIDTH, shares_of
@@ -72,6 +72,7 @@ class Layout:
         valid_plane: bool = True,
         labels: bool = True,
         polygons: bool = False,
+        angles: bool = False,
     ) -> Layout:
         """The layout for tiles at some factors, of `tile` x `tile` pixels.
 
@@ -80,17 +81,18 @@ class Layout:
             valid_plane: the network also sees where there is SAR data, so both polarisations are needed.
             labels: the labels are needed.
             polygons: what charts say of polygons is needed, too.
+            angles: incidence angles are needed, whatever the network sees.
         """
         # Cells between the centres of the first and the last pixel, and one more on either side.
         cells = math.ceil((tile - 1) * RAW_SPACING * max(factors) / COARSE_SPACING) + 3
-        grids = {CHANNELS[name].grid for name in channels}
+        grids = {INPUTS[name].grid for name in channels}
         return Layout(
             tile,
             cells,
             sar=tuple(sar for sar, name in SAR.items() if valid_plane or name in channels),
             coarse=tuple(name for name in COARSE if name in channels),
             dist="distance_map" in channels,
-            geo="geo" in grids,
+            geo=angles or "geo" in grids,
             lab=labels,
             poly=polygons,
         )
@@ -117,6 +119,7 @@ class Layout:
             "geo_rows": (np.float64, (points,)),
             "geo_cols": (np.float64, (points,)),
             "clock": (np.float32, (2,)),
+            "spacing": (np.float32, (1,)),
             "lab": (np.uint8, (len(CHARTS) + self.poly, *(plane if self.lab else none))),
             "shares": (np.float32, (MAX_ROWS if self.poly else 0, WIDTH)),
         }
@@ -210,7 +213,8 @@ class Decoder:
         for name, values in self._arrays.items():
             values[...] = math.inf if name.endswith(("_rows", "_cols")) else 0
         self._arrays["dist"][...] = IGNORE_INDEX
-        self._arrays["clock"][...] = math.nan
+        for name in ("clock", "spacing"):
+            self._arrays[name][...] = math.nan
         self._arrays["lab"][...] = IGNORE_INDEX
 
     def open(self, data: bytes) -> None:
@@ -225,6 +229,7 @@ class Decoder:
             if sample.shape != (layout.tile, layout.tile):
                 raise ValueError(f"{sample.shape} pixels, the manifest says {layout.tile}")
             self._arrays["clock"][:] = clock(sample.facts["time"])
+            self._arrays["spacing"][:] = sample.facts["pixel_spacing"]
             if layout.coarse:
                 self._window = self._aux.window(*sample.window("aux.b2"))
             if layout.geo:

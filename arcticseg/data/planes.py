@@ -7,6 +7,7 @@ that no function waits for the device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from arcticseg.data import vectors
 from arcticseg.data.batch import Batch
+from arcticseg.data.radiometry import MEAN_ANGLE, normals
 from arcticseg.data.tile import SAR_LOW, SAR_STEP
-from arcticseg.data.view import Taps, View
-from arcticseg.ice.channels import CHANNELS, SAR
+from arcticseg.data.view import FreeView, Taps, View, pixel_scale
+from arcticseg.ice.channels import CYCLE_LENGTHS, CYCLES, INPUTS, POSITION, RAW_SPACING, SAR
 
 # Channel -> (a, b) such that a x code + b is the normalised value.
 Linear = Callable[[str], tuple[float, float]]
@@ -28,7 +30,7 @@ POLARISATION = {name: sar for sar, name in SAR.items()}
 
 def code_values(name: str) -> tuple[float, float]:
     """(offset, scale) such that a channel's value is offset + scale x code."""
-    channel = CHANNELS[name]
+    channel = INPUTS[name]
     if name in POLARISATION:
         return SAR_LOW - SAR_STEP, SAR_STEP
     return (channel.offset - channel.scale, channel.scale) if channel.grid == "2km" else (0.0, 1.0)
@@ -36,7 +38,7 @@ def code_values(name: str) -> tuple[float, float]:
 
 def picked_sar(batch: Batch, view: View) -> dict[str, Tensor]:
     """Polarisation -> codes [B, 1, H, W] of the nearest pixels."""
-    return {name: view.pick(getattr(batch, name)[:, None]) for name in SAR}
+    return {name: view.pick(getattr(batch, name)[:, None], 0) for name in SAR}
 
 
 def full_data(batch: Batch, view: View, sar: Mapping[str, Tensor], names: Sequence[str], data: Tensor) -> None:
@@ -44,7 +46,7 @@ def full_data(batch: Batch, view: View, sar: Mapping[str, Tensor], names: Sequen
     for i, name in enumerate(names):
         polarisation = POLARISATION.get(name)
         # In a crop, too, the nearest pixel says where there is data: so data and labels agree. 255 becomes 0.
-        codes = view.pick(batch.dist[:, None]) + 1 if polarisation is None else sar[polarisation]
+        codes = view.pick(batch.dist[:, None], 255) + 1 if polarisation is None else sar[polarisation]
         data[:, i : i + 1].copy_(codes)
 
 
@@ -52,18 +54,23 @@ def write_full(
     batch: Batch,
     view: View,
     sar: Mapping[str, Tensor],
+    jitter: Mapping[str, Tensor],
     names: Sequence[str],
     linear: Linear,
     x: Tensor,
     data: Tensor | None,
 ) -> None:
-    """Channels with a value for every pixel of the tile."""
+    """Channels with a value for every pixel of the tile.
+
+    Args:
+        sar, jitter: from `picked_sar` and `sar_jitter`.
+    """
     data = torch.empty(x.shape, dtype=torch.bool, device=x.device) if data is None else data
     for i, name in enumerate(names):
         x_, data_ = x[:, i : i + 1], data[:, i : i + 1]
         polarisation = POLARISATION.get(name)
         if polarisation is None:
-            codes = view.pick(batch.dist[:, None])
+            codes = view.pick(batch.dist[:, None], 255)
             data_.copy_(codes + 1)
         else:
             codes = sar[polarisation]
@@ -73,13 +80,39 @@ def write_full(
             _enlarge(getattr(batch, polarisation)[:, None], view, x_)
         else:
             x_.copy_(codes)
-        _keep(x_.mul_(scale).add_(shift), data_)
+        x_.mul_(scale).add_(shift)
+        if polarisation in jitter:
+            x_.add_(jitter[polarisation], alpha=scale / SAR_STEP)
+        _keep(x_, data_)
+
+
+def sar_jitter(batch: Batch, view: View, angles: Tensor) -> dict[str, Tensor]:
+    """Polarisation -> dB [B, 1, H, W] that augmentation adds to backscatter; empty: nothing.
+
+    Args:
+        angles: samples that lack an incidence angle somewhere; a trend is 0 there.
+    """
+    draws = batch.draws
+    added: dict[str, Tensor] = {}
+    if draws is None:
+        return added
+    if draws.trend is not None:
+        shape = (len(batch.clock), 1, batch.size, batch.size)
+        tilt = torch.empty(shape, device=batch.clock.device)
+        write_geo(batch, view, ("sar_incidenceangle",), lambda _: (1.0, -MEAN_ANGLE), angles, tilt, None)
+        added |= {name: tilt * draws.trend[:, i, None, None, None] for i, name in enumerate(SAR)}
+    if draws.speckle is not None and draws.noise is not None:
+        pixel = torch.arange(batch.size**2, device=batch.clock.device).view(1, 1, batch.size, batch.size)
+        both = normals(draws.noise[:, None, None, None], pixel)
+        for name, noise in zip(SAR, both, strict=True):
+            noise = noise * draws.speckle[:, None, None, None]
+            added[name] = noise if name not in added else added[name] + noise
+    return added
 
 
 def _enlarge(codes: Tensor, view: View, out: Tensor) -> None:
-    """Crops of SAR codes [B, 1, S, S], enlarged to the tile's size by the mean of the valid neighbours."""
-    every = torch.arange(codes.shape[-1], dtype=torch.float64, device=codes.device).expand(len(codes), -1)
-    rows, cols = view.taps(every.contiguous(), every.contiguous(), hold=True)
+    """SAR codes [B, 1, S, S] between pixels of the tile: the mean of the valid neighbours, with bilinear weights."""
+    rows, cols = view.pixel_taps(codes.shape[-1])
     # Code 0 adds nothing to the sum.
     view.interpolate(codes.float(), rows, cols, out)
     out.div_(view.interpolate((codes > 0).float(), rows, cols).clamp_(min=1e-6))
@@ -97,12 +130,13 @@ def lacking(batch: Batch) -> NDArray[np.bool_]:
 
 
 def _coarse_codes(batch: Batch, names: Sequence[str]) -> Tensor:
-    """Codes int32 [B, names, n, n] of 2 km channels."""
+    """Codes [B, names, n, n] of 2 km channels: int32, or float32 where samples are turned by any angle."""
     aux = batch.aux
     if tuple(names) != batch.coarse:
         aux = torch.stack([aux[:, batch.coarse.index(name)] for name in names], dim=1)
     codes = aux.int() & 0xFFFF  # the bits of uint16
     if batch.draws is not None:
+        codes = codes if batch.draws.angle is None else codes.float()
         for i, name in enumerate(names):
             if vectors.is_component(name):
                 codes[:, i] = vectors.codes_of(batch, name)
@@ -112,6 +146,9 @@ def _coarse_codes(batch: Batch, names: Sequence[str]) -> Tensor:
 def _hole_weights(known: Tensor, view: View, rows: Taps, cols: Taps, holes: Tensor) -> Tensor:
     """[N, H, W]: the weight of known cells at each pixel of the planes `holes` [2, N]."""
     b, c = holes.unbind()
+    if isinstance(view, FreeView):
+        # Its taps are as large as a plane: they are not repeated for each plane.
+        return view.interpolate(known.float(), rows, cols)[b, c]
     return view[b].interpolate(known[b, c][:, None].float(), rows.of(b), cols.of(b))[:, 0]
 
 
@@ -122,6 +159,7 @@ def coarse_data(batch: Batch, view: View, names: Sequence[str], holes: Tensor, d
         rows, cols = view.taps(batch.aux_rows, batch.aux_cols, hold=True)
         weight = _hole_weights(_coarse_codes(batch, names) > 0, view, rows, cols, holes)
         data[holes[0], holes[1]] = weight > 1e-6
+    _crop(view, data=data)
 
 
 def write_coarse(
@@ -152,6 +190,7 @@ def write_coarse(
         x[b, c] = torch.where(has_data, x[b, c] / weight.clamp(min=1e-6), 0.0)
         if data is not None:
             data[b, c] = has_data
+    _crop(view, x, data)
 
 
 def geo_data(batch: Batch, view: View, names: Sequence[str], angles: Tensor, data: Tensor) -> None:
@@ -160,6 +199,7 @@ def geo_data(batch: Batch, view: View, names: Sequence[str], angles: Tensor, dat
     if "sar_incidenceangle" in names and len(angles):
         rows, cols = view.taps(batch.geo_rows, batch.geo_cols, hold=False)
         data[angles, names.index("sar_incidenceangle")] = _has_angle(batch, view, rows, cols, angles)[:, 0]
+    _crop(view, data=data)
 
 
 def _has_angle(batch: Batch, view: View, rows: Taps, cols: Taps, angles: Tensor) -> Tensor:
@@ -190,6 +230,10 @@ def write_geo(
             x[:, i] = torch.rad2deg(torch.atan2(up, torch.hypot(east, north)))
         elif name == "sar_grid_longitude":
             x[:, i] = torch.rad2deg(torch.atan2(north, east))
+        elif name in POSITION:
+            # Between unit vectors lie shorter ones.
+            length = torch.hypot(torch.hypot(east, north), up)
+            x[:, i] = (east, north, up)[POSITION.index(name)] / length
         else:
             angle = batch.geo[:, 2:]
             # Points beyond a window have no weight; they are finite, so that they have no effect either.
@@ -199,27 +243,47 @@ def write_geo(
         x[:, i].mul_(scale).add_(shift)
     if data is not None:
         _keep(x, data)
+    _crop(view, x, data)
 
 
-def clock_data(batch: Batch, names: Sequence[str], data: Tensor) -> None:
-    """Where month and day are known."""
+def scene_data(batch: Batch, names: Sequence[str], data: Tensor) -> None:
+    """Where what is the same for every pixel, such as the month, is known."""
     for i, name in enumerate(names):
-        data[:, i] = torch.isfinite(_clock(batch, name))
+        data[:, i] = torch.isfinite(scene_values(batch, name))[:, None, None]
 
 
-def write_clock(batch: Batch, names: Sequence[str], linear: Linear, x: Tensor, data: Tensor | None) -> None:
-    """Month and day, the same for every pixel."""
+def write_scene(batch: Batch, names: Sequence[str], linear: Linear, x: Tensor, data: Tensor | None) -> None:
+    """What is the same for every pixel."""
     for i, name in enumerate(names):
-        value = _clock(batch, name)
+        value = scene_values(batch, name)[:, None, None]
         scale, shift = linear(name)
         x[:, i] = torch.where(torch.isfinite(value), value * scale + shift, 0.0)
     if data is not None:
-        clock_data(batch, names, data)
+        scene_data(batch, names, data)
 
 
-def _clock(batch: Batch, name: str) -> Tensor:
-    """float32 [B, 1, 1]."""
-    return batch.clock[:, ("month", "day").index(name), None, None]
+def scene_values(batch: Batch, name: str) -> Tensor:
+    """A channel that has one value a sample, float32 [B]; NaN = unknown."""
+    if name == "pixel_spacing":
+        scale = pixel_scale(batch)
+        metres = batch.spacing[:, 0] if scale is None else batch.spacing[:, 0] * scale.float()
+        return torch.log2(metres / RAW_SPACING)
+    number, is_cosine = CYCLES.get(name, (name, False))
+    values = batch.clock[:, ("month", "day").index(number)]
+    if name not in CYCLES:
+        return values
+    angles = (values - 0.5) * (2 * math.pi / CYCLE_LENGTHS[number])
+    return torch.cos(angles) if is_cosine else torch.sin(angles)
+
+
+def _crop(view: View, x: Tensor | None = None, data: Tensor | None = None) -> None:
+    """Leave nothing where the input is not on the tile."""
+    if view.inside is None:
+        return
+    if x is not None:
+        _keep(x, view.inside[:, None])
+    if data is not None:
+        data.logical_and_(view.inside[:, None])
 
 
 def _keep(x: Tensor, data: Tensor) -> None:

@@ -23,60 +23,19 @@ import torch
 from torch import Tensor
 
 from arcticseg.data import planes as grids
-from arcticseg.data.batch import Batch, Hints
+from arcticseg.data.batch import Batch, Draws, Hints
+from arcticseg.data.config import DataConfig, groups_of
 from arcticseg.data.inputs import Inputs, Polygons, Want
 from arcticseg.data.memory import Pool
 from arcticseg.data.mix import mixed, parted
 from arcticseg.data.pixels import Layer, Pixels
+from arcticseg.data.runs import Planes, Run
 from arcticseg.data.view import View
-from arcticseg.ice.channels import CHANNELS, GROUPS
+from arcticseg.ice.channels import GROUPS, INPUTS
+from arcticseg.ice.sigrid import IGNORE_INDEX
 
 # Samples that a CPU thread assembles at once: with fewer, the interpreter takes the time, with more the memory.
 _TOGETHER = 2
-
-
-@dataclass(frozen=True)
-class Run:
-    """Neighbouring channels of one grid.
-
-    Attributes:
-        grid: see `ice.channels.Channel`.
-        names: of the channels.
-        first: plane of the first of them.
-    """
-
-    grid: str
-    names: tuple[str, ...]
-    first: int
-
-    @property
-    def planes(self) -> slice:
-        """Where they are in the input."""
-        return slice(self.first, self.first + len(self.names))
-
-    def holds(self, plane: int) -> bool:
-        """Whether a plane is among them."""
-        return self.first <= plane < self.first + len(self.names)
-
-
-@dataclass(frozen=True)
-class Planes:
-    """Memory that a batch is assembled into; the attributes are those of `Inputs`."""
-
-    x: Tensor
-    data: Tensor
-    target: Tensor | None
-
-    def part(self, rows: slice) -> Planes:
-        """That of some of the samples."""
-        return Planes(self.x[rows], self.data[rows], None if self.target is None else self.target[rows])
-
-    def mixed(self, box: Tensor, out: Planes) -> None:
-        """Mix the samples into other memory."""
-        mixed(self.x, box, out.x)
-        mixed(self.data, box, out.data)
-        if self.target is not None:
-            mixed(self.target, box, out.target)
 
 
 class Assemble:
@@ -88,9 +47,11 @@ class Assemble:
         statistics: channel -> (mean, std); other channels use the published statistics.
         want: what is made.
         compiled: batches that have been moved to a device are assembled there by compiled functions, see `pixels`.
+        missing_planes: add a plane a channel group that is 1 where the group has no value, or a sample has lost it.
 
     Attributes:
         runs: the channels by grid.
+        missing: the groups that have such a plane.
     """
 
     def __init__(
@@ -100,25 +61,38 @@ class Assemble:
         statistics: Mapping[str, tuple[float, float]] | None = None,
         want: Want = Want(),
         compiled: bool = False,
+        missing_planes: bool = False,
     ) -> None:
         self.channels = tuple(channels)
         self.valid_plane, self.want = valid_plane, want
-        published = {name: (channel.mean, channel.std) for name, channel in CHANNELS.items()}
+        self.missing = groups_of(self.channels) if missing_planes else ()
+        published = {name: (channel.mean, channel.std) for name, channel in INPUTS.items()}
         self.statistics = published | dict(statistics or {})
         self.runs: list[Run] = []
-        for grid, names in groupby(self.channels, key=lambda name: CHANNELS[name].grid):
+        for grid, names in groupby(self.channels, key=lambda name: INPUTS[name].grid):
             self.runs.append(Run(grid, tuple(names), sum(len(run.names) for run in self.runs)))
         self._pool = Pool()
         self._threads: ThreadPoolExecutor | None = None
         self._kept: dict[Any, Tensor] = {}
         layers = [Layer(name, *self._linear(name)) for name in self.channels]
         layers += [Layer("", 1.0, 0.0)] * valid_plane
+        layers += [Layer("", 1.0, 0.0, group) for group in self.missing]
         self._pixels = Pixels(layers, want.targets) if compiled else None
+
+    @staticmethod
+    def of(
+        data: DataConfig,
+        statistics: Mapping[str, tuple[float, float]] | None = None,
+        want: Want = Want(),
+        compiled: bool = False,
+    ) -> Assemble:
+        """What makes the input planes of a config, `DataConfig.planes`."""
+        return Assemble(data.names, data.valid_plane, statistics, want, compiled, data.missing_planes)
 
     @property
     def n_planes(self) -> int:
         """C of the network's input."""
-        return len(self.channels) + self.valid_plane
+        return len(self.channels) + self.valid_plane + len(self.missing)
 
     def plan(self, batch: Batch) -> Batch:
         """A batch on the CPU with its hints, ready for a device; it is assembled as a device does that."""
@@ -200,7 +174,19 @@ class Assemble:
         else:
             self._fill(batch, batch.hints, raw)
         if mix is not None:
-            raw.mixed(mix, planes)
+            raw.mix(mix, planes)
+        if self.missing and batch.draws is not None and _drops(batch):
+            self._say_dropped(batch.draws, planes)
+
+    def _say_dropped(self, draws: Draws, planes: Planes) -> None:
+        """Set the planes of missing groups to 1 where a sample loses its group."""
+        first = self.n_planes - len(self.missing)
+        groups = self._once(draws.drop.device, "missing", lambda: torch.tensor([*map(GROUPS.index, self.missing)]))
+        lost = draws.drop.index_select(1, groups)[:, :, None, None]
+        planes.x[:, first:].masked_fill_(lost, 1)
+        for at, plane in enumerate(self.want.targets or ()):
+            if plane >= first and planes.target is not None:
+                planes.target[:, at].masked_fill_(lost[:, plane - first], 1)
 
     def _fill_apart(self, batch: Batch, planes: Planes) -> None:
         """Write all planes on a CPU, each thread a few samples at a time, so that no thread waits before the end.
@@ -224,8 +210,9 @@ class Assemble:
     def _fill(self, batch: Batch, hints: Hints, planes: Planes) -> None:
         """Write all planes before samples are mixed."""
         view = View.of(batch)
-        sar = grids.picked_sar(batch, view)
+        sar, jitter = grids.picked_sar(batch, view), grids.sar_jitter(batch, view, hints.angles)
         holes = iter(hints.holes)
+        there: dict[str, Tensor] = {}
         for run in self.runs:
             x, data = self._memory(run, planes)
             if run.grid == "2km":
@@ -233,19 +220,27 @@ class Assemble:
             elif run.grid == "geo":
                 grids.write_geo(batch, view, run.names, self._linear, hints.angles, x, data)
             elif run.grid == "sar":
-                grids.write_full(batch, view, sar, run.names, self._linear, x, data)
+                grids.write_full(batch, view, sar, jitter, run.names, self._linear, x, data)
             else:
-                grids.write_clock(batch, run.names, self._linear, x, data)
+                grids.write_scene(batch, run.names, self._linear, x, data)
             self._hand_over(run, x, data, planes)
-        if self.valid_plane:
-            valid = (sar["hh"] | sar["hv"])[:, 0].bool()
-            planes.x[:, -1] = valid.view(torch.uint8)
-            if self.want.targets is None:
-                planes.data[:, -1] = True
-            elif planes.target is not None and self.n_planes - 1 in self.want.targets:
-                at = self.want.targets.index(self.n_planes - 1)
-                planes.data[:, at] = True
-                planes.target[:, at] = valid
+            if self.missing and data is not None:
+                for name, known in zip(run.names, data.unbind(1), strict=True):
+                    group = INPUTS[name].group
+                    there[group] = there[group] | known if group in there else known
+        flags = [(sar["hh"] | sar["hv"])[:, 0].bool()] if self.valid_plane else []
+        for plane, flag in enumerate([*flags, *(~there[group] for group in self.missing)], len(self.channels)):
+            self._flag(plane, flag, planes)
+
+    def _flag(self, plane: int, flag: Tensor, planes: Planes) -> None:
+        """Write a plane of 0 and 1, which is known everywhere, from bool [B, H, W]."""
+        planes.x[:, plane] = flag.view(torch.uint8)
+        if self.want.targets is None:
+            planes.data[:, plane] = True
+        elif planes.target is not None and plane in self.want.targets:
+            at = self.want.targets.index(plane)
+            planes.data[:, at] = True
+            planes.target[:, at] = flag
 
     def _memory(self, run: Run, planes: Planes) -> tuple[Tensor, Tensor | None]:
         """Where a run is computed, float32 x and data [B, names, H, W]; data is None where nobody needs it."""
@@ -254,7 +249,7 @@ class Assemble:
             x = torch.empty(x.shape, dtype=torch.float32, device=x.device)
         if self.want.targets is None:
             return x, planes.data[:, run.planes]
-        needed = any(map(run.holds, self.want.targets))
+        needed = bool(self.missing) or any(map(run.holds, self.want.targets))
         return x, torch.empty(x.shape, dtype=torch.bool, device=x.device) if needed else None
 
     def _hand_over(self, run: Run, x: Tensor, data: Tensor | None, planes: Planes) -> None:
@@ -292,11 +287,10 @@ class Assemble:
             elif run.grid == "sar":
                 grids.full_data(batch, view, sar, run.names, data)
             else:
-                grids.clock_data(batch, run.names, data)
+                grids.scene_data(batch, run.names, data)
             there |= {plane: data[:, plane - run.first] for plane in wanted}
-        if self.valid_plane:
-            one = torch.ones((), dtype=torch.bool, device=batch.clock.device)
-            there[self.n_planes - 1] = one.expand(len(batch), batch.size, batch.size)
+        one = torch.ones((), dtype=torch.bool, device=batch.clock.device).expand(len(batch), batch.size, batch.size)
+        there |= dict.fromkeys(range(len(self.channels), self.n_planes), one)
         data = torch.stack([there[plane] for plane in planes], dim=1)
         return data if batch.draws is None or batch.draws.mix is None else mixed(data, batch.draws.mix)
 
@@ -304,7 +298,7 @@ class Assemble:
         """The labels of a batch as augmented, uint8 [B, 3, H, W], or with rows of polygons as in `Batch.lab`."""
         if self._pixels is not None and batch.hints is not None:
             return self._pixels.labels(batch)
-        labels = View.of(batch).pick(batch.lab)
+        labels = View.of(batch).pick(batch.lab, IGNORE_INDEX)
         return labels if batch.draws is None or batch.draws.mix is None else mixed(labels, batch.draws.mix)
 
     def _linear(self, name: str) -> tuple[float, float]:
@@ -324,15 +318,16 @@ class Assemble:
         return self._once(device, run, values)
 
     def _dropped(self, batch: Batch) -> Tensor | None:
-        """bool [B, C]; the valid plane is never dropped. None: no plane is, and nobody wants to see that."""
+        """bool [B, C]; planes that say what is there are never dropped. None: no plane is, and nobody wants to see."""
         device, draws = batch.clock.device, batch.draws
-        if self.want.targets is not None and (draws is None or not self._hints(batch).drops):
+        if self.want.targets is not None and (draws is None or not _drops(batch)):
             return None
         if draws is None:
             return torch.zeros(len(batch), self.n_planes, dtype=torch.bool, device=device)
-        groups = [GROUPS.index(CHANNELS[name].group) for name in self.channels]
+        groups = [GROUPS.index(INPUTS[name].group) for name in self.channels]
         dropped = draws.drop.index_select(1, self._once(device, "groups", lambda: torch.tensor(groups)))
-        return torch.cat([dropped, torch.zeros_like(draws.drop[:, : self.valid_plane])], dim=1)
+        kept = dropped.new_zeros(len(dropped), self.n_planes - len(groups))
+        return torch.cat([dropped, kept], dim=1)
 
     def _once(self, device: torch.device, name: object, make: Callable[[], Tensor]) -> Tensor:
         """What is made on the CPU, on a device; made and copied once."""
@@ -371,7 +366,7 @@ class Codes:
     @cached_property
     def _parted(self) -> tuple[Tensor, Polygons | None]:
         draws = self.batch.draws
-        plain = draws is None or (draws.crop is None and draws.mix is None)
+        plain = draws is None or (draws.crop is None and draws.mix is None and not draws.free)
         return parted(self.batch, self.batch.lab if plain else self.assemble.labels(self.batch))
 
     @property
@@ -385,7 +380,9 @@ class Codes:
 
 
 def _drops(batch: Batch) -> bool:
-    """Whether any sample of a batch on the CPU loses a channel group."""
+    """Whether any sample loses a channel group: of a batch on the CPU, or one that has hints."""
+    if batch.hints is not None:
+        return batch.hints.drops
     return batch.draws is not None and bool(batch.draws.drop.numpy().any())
 
 

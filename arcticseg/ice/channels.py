@@ -1,15 +1,18 @@
 """Every input channel: its group, unit, grid, published statistics and storage in a sample.
 
-Means and standard deviations are those published with the AutoICE challenge (its `global_meanstd`
+Means and standard deviations of `CHANNELS` are those published with the AutoICE challenge (its `global_meanstd`
 table; SAR in dB at 80 m; latitude, longitude, month and day as used by the 2025 MAE study). Names are the
-scene file's own.
+scene file's own. `DERIVED` holds what is computed from these, or from a sample's facts, for a network only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-GROUPS = ("hh", "hv", "incidence", "distance", "amsr2", "era5", "location", "time")
+GROUPS = (
+    *("hh", "hv", "incidence", "distance", "amsr2", "era5", "location", "time"),
+    *("season", "position", "spacing"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,30 @@ CHANNELS: dict[str, Channel] = {
     )
 }
 
+# Component of a unit vector -> the number of the year's cycle that it is of, and whether it is the cosine.
+CYCLES = {f"{name}_{part}": (name, part == "cos") for name in ("month", "day") for part in ("sin", "cos")}
+# Months and days in a year. They are of equal length, and stand for their middle: the angle of month m is
+# 2 pi (m - 1/2) / 12.
+CYCLE_LENGTHS = {"month": 12.0, "day": 365.25}
+
+# Components of the unit vector from the Earth's centre: towards 0 N 0 E, 0 N 90 E and the north pole.
+POSITION = ("position_x", "position_y", "position_z")
+
+# What no scene or sample holds, and a network may see. Components of unit vectors stay as they are: their statistics
+# are 0 and 1, whatever `data.statistics` says. The mean and the standard deviation of the spacing are those of the
+# factors 2 to 10, equally often: of log2(2), ..., log2(10).
+DERIVED: dict[str, Channel] = {
+    channel.name: channel
+    for channel in (
+        *(Channel(name, "season", "1", "scene", 0.0, 1.0) for name in CYCLES),
+        *(Channel(name, "position", "1", "geo", 0.0, 1.0) for name in POSITION),
+        Channel("pixel_spacing", "spacing", "log2(40 m)", "scene", 2.421229, 0.729475),
+    )
+}
+
+# All that a network may see.
+INPUTS = CHANNELS | DERIVED
+
 # The channels on the 2 km grid, in the order of the sample member `aux.b2`.
 COARSE = tuple(name for name, channel in CHANNELS.items() if channel.grid == "2km")
 
@@ -102,10 +129,10 @@ def expand(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     expanded: dict[str, None] = {}
     for name in names:
         if name in GROUPS:
-            members = [channel.name for channel in CHANNELS.values() if channel.group == name]
-        elif name in CHANNELS:
+            members = [channel.name for channel in INPUTS.values() if channel.group == name]
+        elif name in INPUTS:
             members = [name]
         else:
-            raise KeyError(f"unknown channel '{name}'; groups: {', '.join(GROUPS)}; channels: {', '.join(CHANNELS)}")
+            raise KeyError(f"unknown channel '{name}'; groups: {', '.join(GROUPS)}; channels: {', '.join(INPUTS)}")
         expanded.update(dict.fromkeys(members))
     return tuple(expanded)

@@ -12,7 +12,7 @@ import torch
 
 from arcticseg import config
 from arcticseg.data.batch import Batch, collate
-from arcticseg.data.config import DataConfig
+from arcticseg.data.config import DataConfig, groups_of
 from arcticseg.data.inputs import Want
 from arcticseg.data.manifest import hash_file
 from arcticseg.data.tile import cut
@@ -151,14 +151,13 @@ class Predictor:
         present |= {
             "incidence": bool(np.isfinite(layers.geo.incidence).any()),
             "distance": bool((layers.distance != IGNORE_INDEX).any()),
-            "time": layers.time is not None,
-            "location": True,
+            **dict.fromkeys(("time", "season"), layers.time is not None),
+            **dict.fromkeys(("location", "position", "spacing"), True),
         }
         for group in ("amsr2", "era5"):
             index = [i for i, name in enumerate(COARSE) if CHANNELS[name].group == group]
             present[group] = bool(np.isfinite(layers.coarse[index]).any())
-        needed = dict.fromkeys(CHANNELS[name].group for name in self.assemble.channels)
-        return [group for group in needed if not present[group]]
+        return [group for group in groups_of(self.assemble.channels) if not present[group]]
 
 
 def _check_finite(scene: str, outputs: Mapping[str, torch.Tensor], corners: list[tuple[int, int]]) -> None:
@@ -202,7 +201,7 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
     model = build_segmenter(cfg, data.in_chans, tile)
     model.load_state_dict(weights)
     statistics = {name: (mean, std) for name, (mean, std) in facts["statistics"].items()}
-    assemble = Assemble(data.names, data.valid_plane, statistics, Want(targets=()))
+    assemble = Assemble.of(data, statistics, Want(targets=()))
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = Network(
         name=Path(place).name if Path(place).is_dir() else path.stem,

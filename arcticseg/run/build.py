@@ -34,6 +34,7 @@ from arcticseg.engine.process_group import Ranks
 from arcticseg.engine.samples import Samples
 from arcticseg.errors import ConfigError, need
 from arcticseg.ice import denoising
+from arcticseg.ice.channels import CHANNELS
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.config import ModelConfig
 from arcticseg.models.segmenter import Segmenter
@@ -207,7 +208,7 @@ def statistics_of(cfg: RunConfig, sets: Sequence[ShardSet]) -> dict[str, tuple[f
     if cfg.data.statistics == "published":
         return {}
     statistics = {}
-    for name in cfg.data.names:
+    for name in filter(CHANNELS.__contains__, cfg.data.names):
         parts = [part.manifest.statistics[name] for part in sets if name in part.manifest.statistics]
         count = sum(part["count"] for part in parts)
         if not count:
@@ -295,7 +296,9 @@ def _reader(
 ) -> tuple[SampleReader, Layout]:
     """What reads the samples, and the arrays that they are decoded to."""
     factors = sorted(set(selection.factor.tolist()))
-    layout = Layout.of(tile, factors, cfg.data.names, cfg.data.valid_plane, labels, polygons)
+    data = cfg.data
+    angles = data.augment.incidence_trend > 0
+    layout = Layout.of(tile, factors, data.names, data.valid_plane, labels, polygons, angles)
     cache = None if cfg.data.cache is None else Cache(Path(cfg.data.cache), cfg.data.cache_bytes)
     return SampleReader(selection, layout.core_only, cache), layout
 
@@ -314,9 +317,7 @@ def loader_of(
     cfg: RunConfig, selection: Selection, tile: int, share: Share, pin_memory: bool
 ) -> Loader | WebDatasetLoader:
     """The reader that the config asks for."""
-    data, wanted = cfg.data, cfg.data.augment
-    groups = tuple(sorted(wanted.drop_groups.items()))
-    augment = Augment(cfg.seed, wanted.flips, wanted.quarter_turns, groups, wanted.crop, wanted.cutmix)
+    data, augment = cfg.data, Augment.of(cfg.data.augment, cfg.seed)
     if data.reader == "webdataset":
         return WebDatasetLoader(selection, share, data.workers, augment)
     order = make_order(selection, data, cfg.mix, cfg.seed)

@@ -41,8 +41,9 @@ def check_encoder(model: ModelConfig, data: DataConfig, now: RunConfig, source: 
     ]
     if data.names != now.data.names:
         changed.append(("data.channels", list(data.channels), list(now.data.channels)))
-    if data.valid_plane != now.data.valid_plane:
-        changed.append(("data.valid_plane", data.valid_plane, now.data.valid_plane))
+    for key in ("valid_plane", "missing_planes"):
+        if getattr(data, key) != getattr(now.data, key):
+            changed.append((f"data.{key}", getattr(data, key), getattr(now.data, key)))
     if changed:
         key, theirs, ours = changed[0]
         raise ConfigError(f"key '{key}' is {ours!r}; {source} has {theirs!r}: set the same")

@@ -126,7 +126,7 @@ def _train(
         saved.load_hooks(hooks)
     metadata = build.metadata_of(cfg, sets, selection, statistics) | {CHANGES: json.dumps(as_json(start.changes))}
     last = length.last_step(position.step, loader.consumed)
-    assemble = Assemble(cfg.data.names, cfg.data.valid_plane, statistics, task.want(dtype), compiled=cfg.engine.compile)
+    assemble = Assemble.of(cfg.data, statistics, task.want(dtype), compiled=cfg.engine.compile)
     samples = build.samples_of(cfg, sets, tile, share, assemble, task, ranks)
     trainer = Trainer(
         training=Training(Path(cfg.out), engine, step, task, ranks, metadata, position.step, last, samples),

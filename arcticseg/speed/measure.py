@@ -238,7 +238,7 @@ class _Parts:
         self.loader = _loader(cfg, sets, device)
         statistics = build.statistics_of(cfg, sets)
         want = self.task.want(self.dtype)
-        self.assemble = Assemble(cfg.data.names, cfg.data.valid_plane, statistics, want, compiled=cfg.engine.compile)
+        self.assemble = Assemble.of(cfg.data, statistics, want, compiled=cfg.engine.compile)
 
     def ready(self, batch: Batch) -> Batch:
         """A batch of the loader with all that is drawn for it, on the device."""

@@ -21,13 +21,15 @@ def draws(batch: Batch) -> dict[str, torch.Tensor]:
 
 def test_draws_depend_on_seed_and_place_alone() -> None:
     tiles = [made.tile(i) for i in range(6)]
-    augment = Augment(3, True, True, (("amsr2", 0.5), ("hh", 0.5)), crop=0.4, cutmix=0.5)
+    augment = Augment(3, True, True, (("amsr2", 0.5), ("hh", 0.5)), 0.4, 0.5, 30, 1.5, 2, 0.3)
     together = draws(collate(tiles, range(100, 106), augment))
     for i in (0, 2, 4):
         pair = draws(collate(tiles[i : i + 2], [100 + i, 101 + i], augment))
         for name, drawn in pair.items():
             assert torch.equal(drawn, together[name][i : i + 2]), name
     assert len(set(map(tuple, together["crop"].tolist()))) == 6
+    for name in ("angle", "zoom", "speckle", "noise"):
+        assert len(set(together[name].tolist())) == 6, name
     orientations = [Augment(seed, True, True).draw(place, 8) for seed in (0, 1) for place in range(40)]
     flags = {tuple(bool(d[name]) for name in ("transpose", "flip_rows", "flip_cols")) for d in orientations}
     assert len(flags) == 8  # each of the eight orientations occurs

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import made
@@ -10,7 +11,7 @@ from arcticseg.data.batch import Batch, Draws, collate
 from arcticseg.data.inputs import Inputs
 from arcticseg.data.tile import Tile, decode_coarse, decode_sar, encode_coarse
 from arcticseg.data.transforms import Assemble
-from arcticseg.ice.channels import CHANNELS, COARSE, GROUPS, expand
+from arcticseg.ice.channels import COARSE, GROUPS, INPUTS, expand
 from arcticseg.ice.geo import positions, unit_vectors
 
 EVERY = expand(GROUPS)
@@ -62,6 +63,15 @@ def nearest(plane: np.ndarray, crop: tuple[int, int, int]) -> np.ndarray:
     return out
 
 
+def once(name: str, edge: int) -> float:
+    """What a sample of 3 February 2020 at factor 4 has once; pixels of a crop are smaller."""
+    turns = {"month": 1.5 / 12, "day": 33.5 / 365.25}
+    values = {"month": 2, "day": 34, "pixel_spacing": math.log2(4 * edge / SIZE)}
+    values |= {f"{key}_sin": math.sin(2 * math.pi * turn) for key, turn in turns.items()}
+    values |= {f"{key}_cos": math.cos(2 * math.pi * turn) for key, turn in turns.items()}
+    return values[name]
+
+
 def oracle(tile: Tile, name: str, crop: tuple[int, int, int] = WHOLE) -> np.ndarray:
     """The channel in its unit at every pixel, float64 [H, W]; NaN = no data."""
     pixels = np.arange(SIZE, dtype=float)
@@ -72,8 +82,8 @@ def oracle(tile: Tile, name: str, crop: tuple[int, int, int] = WHOLE) -> np.ndar
     if name == "distance_map":
         zones = nearest(tile.dist, crop)
         return np.where(zones == 255, np.nan, zones)
-    if name in ("month", "day"):
-        return np.full((SIZE, SIZE), {"month": 2, "day": 34}[name], float)
+    if INPUTS[name].grid == "scene":
+        return np.full((SIZE, SIZE), once(name, crop[2]), float)
     if name in COARSE:
         return valid_mean(decode_coarse(tile.aux)[COARSE.index(name)], tile.aux_rows, tile.aux_cols, crop)
     if name == "sar_incidenceangle":
@@ -82,6 +92,8 @@ def oracle(tile: Tile, name: str, crop: tuple[int, int, int] = WHOLE) -> np.ndar
     between = np.stack(
         [interpolate(vectors[..., i], tile.geo_rows, tile.geo_cols, False, crop) for i in range(3)], axis=-1
     )
+    if name.startswith("position_"):
+        return between[..., "xyz".index(name[-1])] / np.linalg.norm(between, axis=-1)
     latitude, longitude = positions(between)
     return latitude if name == "sar_grid_latitude" else longitude
 
@@ -89,7 +101,7 @@ def oracle(tile: Tile, name: str, crop: tuple[int, int, int] = WHOLE) -> np.ndar
 def plane(inputs: Inputs, index: int, name: str, channels: tuple[str, ...]) -> np.ndarray:
     """A plane of the network's input in its unit; NaN = no data."""
     i = channels.index(name)
-    values = inputs.x[index, i].numpy().astype(float) * CHANNELS[name].std + CHANNELS[name].mean
+    values = inputs.x[index, i].numpy().astype(float) * INPUTS[name].std + INPUTS[name].mean
     return np.where(inputs.data[index, i].numpy(), values, np.nan)
 
 
@@ -109,8 +121,8 @@ def test_each_plane_is_what_the_tile_holds(tiles: list[Tile], name: str) -> None
             values = expected + (values - expected + 180) % 360 - 180
         np.testing.assert_allclose(values, expected, rtol=2e-5, atol=2e-4, err_msg=name)
         assert (inputs.x[i, EVERY.index(name)][~inputs.data[i, EVERY.index(name)]] == 0).all()
-    if name not in ("month", "day", "sar_incidenceangle", "sar_grid_latitude", "sar_grid_longitude"):
-        assert not inputs.data[:, EVERY.index(name)].all() or CHANNELS[name].grid == "2km"
+    if INPUTS[name].grid not in ("scene", "geo"):
+        assert not inputs.data[:, EVERY.index(name)].all() or INPUTS[name].grid == "2km"
 
 
 def test_cells_without_data_leave_a_hole_and_spoil_no_neighbour() -> None:
@@ -125,7 +137,7 @@ def test_cells_without_data_leave_a_hole_and_spoil_no_neighbour() -> None:
     for i in (0, 7, 19):
         # Only the pixel on the missing cell itself has no valid neighbour.
         assert np.argwhere(~there[i]).tolist() == [[5, 8]]
-        channel = CHANNELS[COARSE[i]]
+        channel = INPUTS[COARSE[i]]
         value = (channel.offset + channel.scale * 19_999 - channel.mean) / channel.std
         np.testing.assert_allclose(inputs.x[0, i].numpy()[there[i]], value, rtol=1e-5)
     assert torch.isfinite(inputs.x).all()
@@ -199,7 +211,7 @@ def test_dropped_planes_are_hidden_from_the_network_alone(tiles: list[Tile]) -> 
     for i, place in enumerate(places):
         draws = augment.draw(place, SIZE)["drop"]
         for j, name in enumerate(EVERY):
-            lost = bool(draws[GROUPS.index(CHANNELS[name].group)])
+            lost = bool(draws[GROUPS.index(INPUTS[name].group)])
             drops += lost
             assert bool(inputs.dropped[i, j]) == lost
             assert torch.equal(inputs.seen[i, j], torch.zeros_like(plain.x[i, j]) if lost else plain.x[i, j])

@@ -20,7 +20,7 @@ from arcticseg.data.inputs import Want
 from arcticseg.data.tile import Tile, cut
 from arcticseg.data.transforms import Assemble
 from arcticseg.errors import ConfigError
-from arcticseg.ice.channels import CHANNELS, COARSE, GROUPS, expand
+from arcticseg.ice.channels import CHANNELS, COARSE, GROUPS, INPUTS, expand
 from arcticseg.ice.geo import GeoGrid
 from arcticseg.ice.indexed import index_planes
 from arcticseg.ice.layers import Layers
@@ -95,7 +95,7 @@ def test_a_turned_sample_is_the_turned_scene(
         assert torch.equal(inputs.data, expected.data)
         assert torch.equal(inputs.labels, expected.labels)
         for plane, name in enumerate(EVERY):
-            step = CHANNELS[name].scale / CHANNELS[name].std
+            step = INPUTS[name].scale / INPUTS[name].std
             torch.testing.assert_close(inputs.x[0, plane], expected.x[0, plane], rtol=1e-4, atol=max(2e-3, step))
     wind = [EVERY.index(name) for name in WIND]
     assert not torch.allclose(inputs.x[0, wind], assemble(collate([tile_of(layers)], [0])).x[0, wind]) or not any(

@@ -1,16 +1,20 @@
 import json
+import math
+import statistics
 from pathlib import Path
 
 import pytest
 
-from arcticseg.ice.channels import CHANNELS, COARSE, GROUPS, expand
+from arcticseg.ice.channels import CHANNELS, COARSE, DERIVED, GROUPS, INPUTS, expand
 
 
 def test_groups_expand_in_the_order_given_each_channel_once() -> None:
     assert expand(["hv", "nersc_sar_primary", "hh"]) == ("nersc_sar_secondary", "nersc_sar_primary")
     assert expand(("era5",)) == ("u10m_rotated", "v10m_rotated", "t2m", "skt", "tcwv", "tclw")
     assert len(expand(("amsr2",))) == 14
-    assert set(expand(GROUPS)) == set(CHANNELS)
+    assert set(expand(GROUPS)) == set(INPUTS) == set(CHANNELS) | set(DERIVED)
+    assert expand(("season", "day_sin")) == ("month_sin", "month_cos", "day_sin", "day_cos")
+    assert expand(("position", "spacing")) == ("position_x", "position_y", "position_z", "pixel_spacing")
 
 
 def test_an_unknown_name_lists_groups_and_channels() -> None:
@@ -49,3 +53,11 @@ def test_statistics_are_those_published(real_data: Path) -> None:
     for name, channel in CHANNELS.items():
         assert channel.mean == pytest.approx(compared[name]["mean"], abs=6e-7)
         assert channel.std == pytest.approx(compared[name]["std"], abs=6e-7)
+
+
+def test_statistics_of_the_spacing_are_those_of_the_usual_factors() -> None:
+    octaves = [math.log2(factor) for factor in range(2, 11)]
+    spacing = DERIVED["pixel_spacing"]
+    assert spacing.mean == pytest.approx(statistics.fmean(octaves), abs=6e-7)
+    assert spacing.std == pytest.approx(statistics.pstdev(octaves), abs=6e-7)
+    assert all((channel.mean, channel.std) == (0, 1) for channel in DERIVED.values() if channel is not spacing)
