@@ -5,6 +5,7 @@ checkpoints/step-00000500/model-00000.safetensors   some of the tensors, one fil
     optimiser.SLOT/NAME    what the optimiser keeps for a parameter, such as `exp_avg`
     hook/HOOK/NAME         tensors of hooks
     step/PART/module/...   the same of a step's further networks
+    step.kept/NAME         what else a step keeps
 checkpoints/step-00000500/metrics.jsonl   what was logged so far
 checkpoints/step-00000500/state.json      all that JSON can hold, and checksums of all files; written last
 checkpoints/.step-00000500.tmp/   a checkpoint that is being written; what a kill leaves of it is never read
@@ -44,6 +45,8 @@ from arcticseg.run.folder import (
 )
 
 _LAST = "last"
+# Begins the names of what a step keeps beside its engines.
+_KEPT_BY_STEP = "step.kept/"
 # Whole checkpoints that stay.
 _KEPT = 2
 _NAME = re.compile(r"step-(\d+)")
@@ -129,6 +132,9 @@ class Checkpoint:
             told = self.state["parts"][part]
             reshard.fill(engine, {}, optimiser, told["numbers"])
             reshard.set_scaler(engine, told["scaler"])
+        tensors = dict(self.tensors.below(_KEPT_BY_STEP))
+        if tensors:
+            step.load_tensors(tensors)
 
     def load_hooks(self, hooks: Sequence[Hook]) -> None:
         """Bring the hooks back."""
@@ -213,12 +219,13 @@ def save(
         metadata: what weights need beside them, the config among it, so that both can be had from a checkpoint.
 
     Raises:
-        ArcticSegError: a tensor of a hook is NaN or infinite.
+        ArcticSegError: a tensor of a hook or of the step is NaN or infinite.
     """
     ranks = saver.ranks
     # Of all ranks: to gather its tensors a hook may need them.
     kept = {f"hook/{hook.name}/{key}": value for hook in hooks for key, value in hook.tensors().items()}
-    check_finite(kept.values(), "tensors of hooks", position.step, ranks.device)
+    kept |= {f"{_KEPT_BY_STEP}{name}": value for name, value in step.tensors().items()}
+    check_finite(kept.values(), "tensors of hooks or of the step", position.step, ranks.device)
     share = {name: saver.kept(value) for name, value in kept.items()} if ranks.is_main else {}
     parts = {}
     for part, engine in step.engines.items():

@@ -6,6 +6,7 @@ clipping, and `found_inf`, at which it leaves weights and moments alone (`torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +43,25 @@ class Guard:
         Args:
             sums: of the terms of the loss on this rank.
         """
-        norm, bad = gradient_norm(self.engine, sums)
+        self._decide(*gradient_norm(self.engine, sums))
+
+    @torch.no_grad()
+    def before_steps(self, others: Sequence[Guard], sums: Tensor) -> Tensor:
+        """The same for an engine whose step is made, or left out, with those of others; `read` tells of all of them.
+
+        Returns:
+            1.0 where the steps are left out, else 0.0; float32, 0-d.
+        """
+        guards = [self, *others]
+        norms, flags = zip(*(gradient_norm(guard.engine, sums) for guard in guards), strict=True)
+        bad = torch.stack(flags).amax()
+        for guard, norm in zip(guards, norms, strict=True):
+            guard._decide(norm, bad)
+        for guard in others:
+            guard._flags.clear()
+        return bad
+
+    def _decide(self, norm: Tensor, bad: Tensor) -> None:
         optimizer: Any = reshard.inner(self.engine)
         optimizer.found_inf = bad
         optimizer.grad_scale = ((norm + _EPS) / self.clip).clamp(min=1.0) if self.clip else torch.ones_like(norm)

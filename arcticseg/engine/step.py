@@ -56,6 +56,18 @@ class Step(ABC):
         Waits for the device once.
         """
 
+    @property
+    def values(self) -> Mapping[str, Tensor]:
+        """What else of the last step is worth a log line, 0-d on the device."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it keeps from step to step beside its engines, the same on all ranks; a checkpoint has it."""
+        return {}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` gave, on the CPU; not called where a checkpoint has none."""
+
 
 class DeepSpeedStep(Step):
     """A step of one DeepSpeed engine.
@@ -72,8 +84,7 @@ class DeepSpeedStep(Step):
         self._scales = [group.get("lr_scale", 1.0) for group in engine.optimizer.param_groups]
 
     def __call__(self, inputs: MicroBatches, counted: Tensor, rate: float) -> Tensor:
-        for group, scale in zip(self.engine.optimizer.param_groups, self._scales, strict=True):
-            group["lr"] = rate * scale
+        self._set_rates(rate)
         # DeepSpeed divides by micro steps and averages over ranks; our division by counts is the only one wanted.
         parts = len(inputs) * self.world_size
         total = torch.zeros(len(counted), device=counted.device)
@@ -85,6 +96,10 @@ class DeepSpeedStep(Step):
                 self._guard.before_step(total)
             self.engine.step()
         return total
+
+    def _set_rates(self, rate: float) -> None:
+        for group, scale in zip(self.engine.optimizer.param_groups, self._scales, strict=True):
+            group["lr"] = rate * scale
 
     def _loss(self, item: Inputs, counted: Tensor, parts: int) -> tuple[Tensor, Tensor]:
         if self.task.learns:

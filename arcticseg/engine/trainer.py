@@ -208,7 +208,8 @@ class Trainer:
         means = (sum_over_ranks(sums.double()) / dividing(counted)).unbind()
         terms = {f"loss_{name}": mean for name, mean in zip(self.task.terms, means, strict=True)}
         values: dict[str, Tensor | float] = {"loss": self.task.weighted(means), **terms}
-        return values | {"lr": rate, "grad_norm": self.step.norm, "skipped": self.position.skipped}
+        values |= {"lr": rate, "grad_norm": self.step.norm, "skipped": self.position.skipped}
+        return values | self.step.values
 
     def _read_skipped(self) -> None:
         """Learn which steps were left out for NaN or infinity, and write down their samples.

@@ -127,8 +127,13 @@ class MaskedAutoencoder(nn.Module):
         return F.pad(codes, (0, 0, int(self.encoder.num_prefix_tokens), 0))[None]
 
     def forward(
-        self, x: Tensor, drawn: Tensor, mask_ratio: float | None = None, seeds: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        x: Tensor,
+        drawn: Tensor,
+        mask_ratio: float | None = None,
+        seeds: Tensor | None = None,
+        with_features: bool = False,
+    ) -> tuple[Tensor, ...]:
         """Reconstruct x [B, C, H, W] from some of its L patches.
 
         Args:
@@ -136,7 +141,8 @@ class MaskedAutoencoder(nn.Module):
             seeds: int64 [B] for the encoder's drop path; None: none.
 
         Returns:
-            pred [B, L, patch * patch * out_chans], laid out as by `patchify`, and mask float32 [B, L], 1 = removed.
+            pred [B, L, patch * patch * out_chans], laid out as by `patchify`, and mask float32 [B, L], 1 = removed;
+            with features also what the last layer made pred of, [B, L, decoder_dim], without a gradient.
         """
         kept = drawn if mask_ratio is None else random_mask(drawn, mask_ratio)[0]
         mask = removed(kept, (x.shape[-2] // self.patch) * (x.shape[-1] // self.patch))
@@ -149,8 +155,9 @@ class MaskedAutoencoder(nn.Module):
         tokens = tokens + self._positions_for(x).to(tokens.dtype)
         for block in self.decoder_blocks:
             tokens = run_block(block, tokens, keep=not self.encoder.checkpoint_blocks)
-        pred: Tensor = self.decoder_pred(self.decoder_norm(tokens[:, n_prefix:]))
-        return pred, mask
+        features = self.decoder_norm(tokens[:, n_prefix:])
+        pred: Tensor = self.decoder_pred(features)
+        return (pred, mask, features.detach()) if with_features else (pred, mask)
 
     def _positions_for(self, x: Tensor) -> Tensor:
         grid = (x.shape[-2] // self.patch, x.shape[-1] // self.patch)

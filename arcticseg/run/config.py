@@ -113,6 +113,9 @@ class RunConfig:
         need(encoder.pretrains, "model.encoder.name", encoder.name, "set a ViT to pretrain")
         cutmix = self.data.augment.cutmix
         need(cutmix == 0, "data.augment.cutmix", cutmix, "set 0: pretraining mixes no scenes")
+        good = self.pretrain.adversarial is None or self.engine.precision != "fp16"
+        remedy = "set fp32 or bf16: pretrain.adversarial is on, and its gradients are too small for fp16"
+        need(good, "engine.precision", self.engine.precision, remedy)
 
     def _check_segment(self) -> None:
         model, segment = self.model, self.segment

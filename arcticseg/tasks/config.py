@@ -13,6 +13,31 @@ from arcticseg.ice.soft import CHARTS as SOFT_CHARTS
 
 
 @dataclass(frozen=True)
+class AdversarialConfig:
+    """A discriminator beside a masked autoencoder."""
+
+    # Weight of the adversarial term, times one that makes its gradient as large as that of the reconstruction.
+    weight: float = 0.1
+    # Share of all steps in which the reconstruction is alone.
+    start: float = 0.1
+    # Of the discriminator: channels after its first halving, and how often it halves an image.
+    channels: int = 64
+    depth: int = 3
+    # Its learning rate as a share of optim.lr, and the memory of its Adam.
+    lr_scale: float = 1.0
+    betas: tuple[float, float] = (0.5, 0.9)
+
+    def __post_init__(self) -> None:
+        need(self.weight > 0, "weight", self.weight, "set a positive number; pretrain.adversarial=null is without")
+        need(0 <= self.start < 1, "start", self.start, "set a share of the steps in [0, 1)")
+        good = 0 < self.channels <= 1024 and self.channels % 4 == 0
+        need(good, "channels", self.channels, "set a multiple of 4, up to 1024")
+        need(1 <= self.depth <= 6, "depth", self.depth, "set 1 to 6")
+        need(self.lr_scale > 0, "lr_scale", self.lr_scale, "set a positive number")
+        need(all(0 <= beta < 1 for beta in self.betas), "betas", list(self.betas), "set two values in [0, 1)")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """Masked autoencoder."""
 
@@ -24,6 +49,8 @@ class PretrainConfig:
     decoder_heads: int = 16
     # Compare patches after normalising each by the mean and spread of its own valid values, all targets together.
     normalise_targets: bool = True
+    # Null: reconstruction alone.
+    adversarial: AdversarialConfig | None = None
 
     def __post_init__(self) -> None:
         need(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "set a share in (0, 1)")

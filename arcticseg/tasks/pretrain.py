@@ -99,10 +99,8 @@ class Pretrain(Task):
         there = patchify(valid, self.patch).float()
         if not self.normalise:
             return target, there
-        count = there.sum(2, keepdim=True)
-        centred = (target - (target * there).sum(2, keepdim=True) / count.clamp(min=1)) * there
-        variance = centred.square().sum(2, keepdim=True) / (count - 1).clamp(min=1)
-        return centred / (variance + 1e-6).sqrt(), there * (count >= self._fewest)
+        mean, spread = moments(target, there)
+        return (target - mean) * there / spread, there * (there.sum(2, keepdim=True) >= self._fewest)
 
     def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
         """Sum of squared errors and number of values, float64."""
@@ -117,6 +115,17 @@ class Pretrain(Task):
         """
         need_numbers(int(not np.isfinite(total[0])))
         return {"reconstruction": None if total[1] == 0 else float(1.0 - total[0] / total[1])}
+
+
+def moments(patches: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and spread (with n - 1) of each patch over its values where `there` is 1, [B, L, 1] each; patches [B, L, P].
+
+    As published, 1e-6 under the root keeps what is alike everywhere from growing without bound.
+    """
+    count = there.sum(2, keepdim=True)
+    mean = (patches * there).sum(2, keepdim=True) / count.clamp(min=1)
+    square = ((patches - mean) * there).square().sum(2, keepdim=True)
+    return mean, (square / (count - 1).clamp(min=1) + 1e-6).sqrt()
 
 
 def smallest(noise: NDArray[np.float32], count: int) -> NDArray[np.int64]:
