@@ -65,7 +65,7 @@ class Step(ABC):
         """What it keeps from step to step beside its engines, the same on all ranks; a checkpoint has it."""
         return {}
 
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:  # noqa: B027  most steps keep nothing
         """Go on from what `tensors` gave, on the CPU; not called where a checkpoint has none."""
 
 

@@ -37,7 +37,9 @@ class PatchDiscriminator(nn.Module):
             ]
             before = width
         self.layers = nn.Sequential(*layers)
-        self.logit = nn.Conv2d(before, 1, 3, padding=1)
+        # Without a bias: hinge losses of real and painted images pull it both ways alike, and Adam would follow what is
+        # left, which is rounding.
+        self.logit = nn.Conv2d(before, 1, 3, padding=1, bias=False)
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.normal_(part.weight, std=0.02)

@@ -79,6 +79,10 @@ def build_model(cfg: RunConfig, tile: int) -> nn.Module:
     patches = (tile // model.patch) ** 2
     removed = int(mae.mask_ratio * patches)
     need(removed > 0, "pretrain.mask_ratio", mae.mask_ratio, f"remove at least 1 of a tile's {patches} patches")
+    if mae.adversarial is not None:
+        depth, edge = mae.adversarial.depth, round(tile * crop)
+        remedy = f"set less: the discriminator's cells of {2**depth} pixels do not fit in tiles of {edge}"
+        need(2**depth <= edge, "pretrain.adversarial.depth", depth, remedy)
     return model
 
 
@@ -127,7 +131,12 @@ def build_task(cfg: RunConfig, model: nn.Module, class_weights: Mapping[str, Seq
 
     mae = cfg.pretrain
     patch = cast("MaskedAutoencoder", model).patch
-    return Pretrain(cfg.targets, patch, mae.mask_ratio, cfg.seed, mae.normalise_targets)
+    keys = (cfg.targets, patch, mae.mask_ratio, cfg.seed, mae.normalise_targets)
+    if mae.adversarial is None:
+        return Pretrain(*keys)
+    from arcticseg.tasks.adversarial import Adversarial
+
+    return Adversarial(*keys, stride=2**mae.adversarial.depth)
 
 
 def build_hooks(cfg: RunConfig, ranks: Ranks, step: int) -> list[Hook]:

@@ -22,7 +22,6 @@ from arcticseg.engine.checkpoint import Checkpoint, Position
 from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
 from arcticseg.engine.hooks.hook import Hook, Training
 from arcticseg.engine.process_group import Ranks
-from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.engine.trainer import Every, Trainer
 from arcticseg.errors import ArcticSegError, ConfigError, need
 from arcticseg.files import write_text
@@ -34,6 +33,7 @@ from arcticseg.run.change import CHANGES, Change, applied, as_json, from_json, g
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import CONFIG, forget_checkpoint, held, holds_run
 from arcticseg.run.migrate import stored
+from arcticseg.run.step import make_step
 from arcticseg.shown import shown
 from arcticseg.tasks.task import Objective, Task
 from arcticseg.tracking import restore_metrics
@@ -108,13 +108,13 @@ def _train(
     class_weights = build.class_weights_of(cfg, selection, tile)
     task, engine = _engine(cfg, sets, class_weights, ranks, saved)
     dtype, cuda = DTYPES[cfg.engine.precision], ranks.device.type == "cuda"
-    step = DeepSpeedStep(engine, task, dtype, ranks.world_size, cfg.optim.clip)
     loader = build.loader_of(cfg, selection, tile, share, pin_memory=cuda)
     position = Position()
     if saved is not None:
         position = saved.position
-        saved.load_step(step)
         loader.load_state_dict(position.loader)
+    last = length.last_step(position.step, loader.consumed)
+    step = make_step(cfg, engine, task, ranks, saved, position.step, last)
     statistics = build.statistics_of(cfg, sets)
     if ranks.is_main:
         _tell_class_weights(class_weights)
@@ -125,7 +125,6 @@ def _train(
     if saved is not None:
         saved.load_hooks(hooks)
     metadata = build.metadata_of(cfg, sets, selection, statistics) | {CHANGES: json.dumps(as_json(start.changes))}
-    last = length.last_step(position.step, loader.consumed)
     assemble = Assemble.of(cfg.data, statistics, task.want(dtype), compiled=cfg.engine.compile)
     samples = build.samples_of(cfg, sets, tile, share, assemble, task, ranks)
     trainer = Trainer(

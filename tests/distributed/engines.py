@@ -90,6 +90,9 @@ class Several:
         assert norm is not None
         return norm
 
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
     def read_skipped(self) -> list[bool]:
         return self.guards[""].read()
 

@@ -59,7 +59,7 @@ def keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from keys(hint, f"{key}.")
         elif sections := [part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)]:
             yield key, default
-            yield from keys(sections[0], f"{key}.CHART.")
+            yield from keys(sections[0], f"{key}.CHART." if typing.get_origin(hint) is dict else f"{key}.")
         else:
             yield key, list(default) if isinstance(default, tuple) else default
 

@@ -26,13 +26,16 @@ from arcticseg.data.reader import SampleReader
 from arcticseg.data.select import select
 from arcticseg.data.share import Share
 from arcticseg.data.transforms import Assemble, Planes
+from arcticseg.engine.adversarial_step import AdversarialStep
 from arcticseg.engine.feed import Feed
 from arcticseg.engine.stage import Plain, Started
 from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.ice.channels import GROUPS, expand
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.config import HeadConfig
+from arcticseg.models.discriminator import PatchDiscriminator
 from arcticseg.models.drop_path import sample_seeds
+from arcticseg.tasks.adversarial import Adversarial
 from arcticseg.tasks.config import SegmentConfig
 from arcticseg.tasks.pretrain import Pretrain
 from arcticseg.tasks.segment import make_segment
@@ -163,6 +166,23 @@ def test_a_step_asks_the_device_for_nothing(name: str, augment: str, folder: Pat
         torch.testing.assert_close(ours.as_subclass(Tensor), plain, rtol=1e-3, atol=1e-3)
         assert torch.equal(counted.as_subclass(Tensor), expected)
         assert (expected > 0).all()
+
+
+def test_a_step_of_two_optimisers_asks_the_device_for_nothing(folder: Path) -> None:
+    torch.manual_seed(0)
+    network, _ = pretraining(("hh", "hv"), True)
+    task = Adversarial([0, 1], 8, 0.75, 0, True, stride=4)
+    engines = Engine(network), Engine(PatchDiscriminator(2, 4, 2))
+    step = AdversarialStep(*engines, task, torch.float32, 1, 0.0, weight=0.5, lr_scale=1.0, begun=0, start=0)
+    step._guard = SimpleNamespace(before_steps=lambda *_: torch.zeros(()))  # type: ignore[assignment]
+    feed = feed_of(folder, task, torch.float32, AUGMENTS["all"])
+    feed.stage = Device(feed._assemble)
+    for turn in feed.turns(0, 2):
+        sums = step(turn, turn.counted, 1e-4)
+        feed.loader.stepped()
+    feed.loader.close()
+    assert isinstance(sums, Strict)
+    assert float(step.tensors()["ratio"].as_subclass(Tensor)) > 0
 
 
 @pytest.mark.parametrize(

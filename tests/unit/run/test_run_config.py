@@ -14,6 +14,7 @@ from arcticseg.errors import ConfigError
 from arcticseg.models.config import LightConfig, UNetConfig, UPerNetConfig, ViTConfig
 from arcticseg.run import config as run_config
 from arcticseg.run.config import RunConfig
+from arcticseg.tasks.config import AdversarialConfig
 from tests.outside import forgotten
 
 # Sweeps are read by a loader of their own.
@@ -156,3 +157,13 @@ def test_every_key_can_be_overridden_with_its_own_default() -> None:
     for path, value in paths(defaults):
         text = "null" if value is None else str(value)
         assert config.build(RunConfig, config.override(defaults, [f"{path}={text}"])) == RunConfig(steps=1)
+
+
+def test_a_discriminator_is_off_unless_asked_for_and_refuses_fp16(plain: str) -> None:
+    assert run_config.load(plain).pretrain.adversarial is None
+    assert run_config.load(plain, ["pretrain.adversarial={}"]).pretrain.adversarial == AdversarialConfig()
+    on = ["task=pretrain", "pretrain.adversarial.depth=2", "engine.precision=fp16", "engine.zero_stage=1"]
+    with pytest.raises(ConfigError, match=r"'engine\.precision' is 'fp16'; set fp32 or bf16"):
+        run_config.load(plain, on)
+    with pytest.raises(ConfigError, match=r"'pretrain\.adversarial\.weight' is 0"):
+        run_config.load(plain, ["pretrain.adversarial.weight=0"])
