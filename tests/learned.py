@@ -25,7 +25,7 @@ class Learned(Segment):
         means = sums / dividing(counted).float()
         return (torch.exp(-self.logs) * means + self.logs / parts).sum()
 
-    def weighted(self, means: Sequence[Tensor]) -> Tensor:
+    def weighted(self, means: Sequence[Tensor], counted: Tensor) -> Tensor:
         logs = self.logs.detach().double()
         return (torch.exp(-logs) * torch.stack(list(means)) + logs).sum()
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -228,6 +228,23 @@ def take_from_main(values: Sequence[Tensor]) -> None:
     beat()
     for value in values if _several() else ():
         dist.broadcast(value, 0)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return sum_over_ranks(values.clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Each rank's loss has the sum in it, and all have the same.
+        return gradient * dist.get_world_size()
+
+
+@torch.compiler.disable
+def sum_with_gradient(values: Tensor) -> Tensor:
+    """A tensor summed over ranks, of which each rank computes an equal share of the loss: its gradient is the whole."""
+    return cast(Tensor, _Sum.apply(values)) if _several() else values
 
 
 def sum_later(values: Tensor) -> Later:

@@ -207,7 +207,7 @@ class Trainer:
         self._read_skipped()
         means = (sum_over_ranks(sums.double()) / dividing(counted)).unbind()
         terms = {f"loss_{name}": mean for name, mean in zip(self.task.terms, means, strict=True)}
-        values: dict[str, Tensor | float] = {"loss": self.task.weighted(means), **terms}
+        values: dict[str, Tensor | float] = {"loss": self.task.weighted(means, counted), **terms, **self.task.told()}
         values |= {"lr": rate, "grad_norm": self.step.norm, "skipped": self.position.skipped}
         return values | self.step.values
 

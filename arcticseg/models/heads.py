@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from arcticseg.ice import classes
 from arcticseg.ice.sigrid import N_CLASSES
 
+# Of a regression's logit of open water, for each class.
+_WATER_SLOPE = 6.0
+
 
 class Head(nn.Conv2d, ABC):
     """Features to the output of one chart: a 1 x 1 convolution, then what its kind adds.
@@ -38,6 +41,10 @@ class Head(nn.Conv2d, ABC):
     @abstractmethod
     def fields(self, output: Tensor) -> Tensor:
         """Output [B, K, H, W] -> float32 fields that may be averaged over windows."""
+
+    def water(self, output: Tensor) -> Tensor:
+        """Output [B, K, H, W] -> probability of class 0, open water, float32 [B, H, W]."""
+        return self.fields(output)[:, 0]
 
     @abstractmethod
     def classes(self, output: Tensor) -> Tensor:
@@ -78,6 +85,10 @@ class Regression(Head):
 
     def fields(self, output: Tensor) -> Tensor:
         return output.float()
+
+    def water(self, output: Tensor) -> Tensor:
+        # One half where the number is rounded to class 1, and 0.95 and 0.05 at classes 0 and 1.
+        return (_WATER_SLOPE * (0.5 - output[:, 0].float())).sigmoid()
 
     def classes(self, output: Tensor) -> Tensor:
         return output[:, 0].float().round().clamp(0, N_CLASSES[self.chart] - 1).to(torch.uint8)

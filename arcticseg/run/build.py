@@ -25,12 +25,13 @@ from arcticseg.data.transforms import Assemble
 from arcticseg.data.validation import ValidationLoader
 from arcticseg.data.webdataset_reader import WebDatasetLoader
 from arcticseg.engine.config import accumulation_steps
+from arcticseg.engine.hooks.balance import Balance
 from arcticseg.engine.hooks.bar import Bar
 from arcticseg.engine.hooks.best import Best
 from arcticseg.engine.hooks.hook import Hook
 from arcticseg.engine.hooks.logs import Logs
 from arcticseg.engine.length import Length
-from arcticseg.engine.process_group import Ranks
+from arcticseg.engine.process_group import Ranks, sum_with_gradient
 from arcticseg.engine.samples import Samples
 from arcticseg.errors import ConfigError, need
 from arcticseg.ice import denoising
@@ -126,7 +127,7 @@ def build_task(cfg: RunConfig, model: nn.Module, class_weights: Mapping[str, Seq
         network = cast(Segmenter, model)
         heads = {chart: network.head(chart) for chart in network.charts}
         defaults = {chart: cfg.model.head(chart).loss for chart in heads}
-        return make_segment(cfg.segment, heads, defaults, class_weights)
+        return make_segment(cfg.segment, heads, defaults, class_weights, cfg.sar, sum_with_gradient)
     from arcticseg.tasks.pretrain import Pretrain
 
     mae = cfg.pretrain
@@ -144,6 +145,8 @@ def build_hooks(cfg: RunConfig, ranks: Ranks, step: int) -> list[Hook]:
     out = Path(cfg.out)
     trackers = make_trackers(out, cfg.tracking, config.to_dict(cfg), out.name, step) if ranks.is_main else []
     hooks: list[Hook] = [Logs(trackers), Bar(f"{cfg.task} {out.name}"), Best()]
+    if cfg.labelled and cfg.segment.balance == "gradient":
+        hooks.append(Balance())
     for chosen in cfg.hooks:
         hook = cast(Hook, chosen.make())
         hook.name = chosen.name

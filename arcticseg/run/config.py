@@ -15,7 +15,7 @@ from arcticseg.choice import import_modules
 from arcticseg.data.config import DataConfig
 from arcticseg.engine.config import AdamWConfig, EarlyStopConfig, EngineConfig, HookConfig, OptimConfig
 from arcticseg.errors import ConfigError, need
-from arcticseg.ice.channels import expand
+from arcticseg.ice.channels import SAR, expand
 from arcticseg.models.config import ModelConfig
 from arcticseg.run.migrate import renamed
 from arcticseg.tasks.config import PRETRAIN_SCORES, PretrainConfig, SegmentConfig, segment_scores
@@ -69,6 +69,11 @@ class RunConfig:
     def targets(self) -> list[int]:
         """Input planes that pretraining reconstructs."""
         return [self.data.names.index(name) for name in expand(self.pretrain.targets)]
+
+    @property
+    def sar(self) -> int | None:
+        """An input plane that holds data where there is SAR; None: there is none."""
+        return next((place for place, name in enumerate(self.data.names) if name in SAR.values()), None)
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -133,6 +138,13 @@ class RunConfig:
             self._check_losses(chart)
         reader = self.data.reader
         need(not self.polygons or reader == "index", "data.reader", reader, "set index: webdataset gives no polygons")
+        agreeing = segment.consistency
+        need(not agreeing or len(model.charts) > 1, "segment.consistency", agreeing, "set 0: there is one chart")
+        remedy = "set 0, or give data.channels hh or hv: it counts pixels with SAR"
+        need(not agreeing or self.sar is not None, "segment.consistency", agreeing, remedy)
+        several = sum(segment.weights[chart] > 0 for chart in model.charts) > 1
+        remedy = "set fixed: fewer than two of model.charts have a weight above 0"
+        need(several or segment.balance == "fixed", "segment.balance", segment.balance, remedy)
 
     def _check_losses(self, chart: str) -> None:
         head, segment = self.model.head(chart), self.segment
@@ -140,6 +152,9 @@ class RunConfig:
         for loss in losses:
             remedy = f"it is for heads {', '.join(loss.heads)}; model.heads.{chart} is {head.name}"
             need(not loss.heads or head.name in loss.heads, f"segment.losses.{chart}", loss.name, remedy)
+            micro = self.engine.micro_batch_size
+            remedy = f"set null: {loss.name} of {chart} is over the batch, so each rank computes its share at once"
+            need(not loss.whole or micro is None, "engine.micro_batch_size", micro, remedy)
         weights = segment.class_weights.get(chart)
         if weights is not None and weights.name != "none":
             names = ", ".join(loss.name for loss in losses)

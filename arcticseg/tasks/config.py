@@ -87,6 +87,11 @@ class LossConfig(Choice):
     # Whether it takes weights of classes: whether its `weigh` is heeded.
     weighs: ClassVar[bool] = False
 
+    @property
+    def whole(self) -> bool:
+        """Whether it needs the whole global batch at once, one micro batch of each rank."""
+        return False
+
     def __post_init__(self) -> None:
         need(self.weight > 0, "weight", self.weight, "set a positive number, or leave the loss out")
 
@@ -175,12 +180,18 @@ class EarthMoverConfig(LossConfig):
 
 @dataclass(frozen=True)
 class DiceConfig(LossConfig):
-    """Overlap of each sample's classes."""
+    """Overlap of each sample's classes, or of those of the whole batch."""
 
     name: str = "dice"
+    # batch: hits and pixels are added up over the global batch before they are divided.
+    over: Literal["sample", "batch"] = "sample"
 
     implementation: ClassVar[str] = "arcticseg.tasks.losses.region:Dice"
     heads: ClassVar[tuple[str, ...]] = ("classification",)
+
+    @property
+    def whole(self) -> bool:
+        return self.over == "batch"
 
 
 @dataclass(frozen=True)
@@ -342,6 +353,10 @@ class SegmentConfig:
     class_weights: dict[str, ClassWeightsConfig] = field(default_factory=dict)
     # Chart -> a term of its polygons.
     polygons: dict[str, PolygonsConfig] = field(default_factory=dict)
+    # Weight of a term that has charts agree on where there is water; 0: none.
+    consistency: float = 0.0
+    # How the charts' losses stand to each other, beside `weights`.
+    balance: Literal["fixed", "uncertainty", "gradient"] = "fixed"
 
     def __post_init__(self) -> None:
         for key in ("weights", "losses", "class_weights"):
@@ -351,6 +366,7 @@ class SegmentConfig:
             need(chart in SOFT_CHARTS, f"polygons.{chart}", chart, f"name charts of {', '.join(SOFT_CHARTS)}")
         good = all(weight >= 0 for weight in self.weights.values())
         need(good, "weights", self.weights, "set weights of 0 or more")
+        need(self.consistency >= 0, "consistency", self.consistency, "set 0 (none) or more")
         for chart, losses in self.losses.items():
             names = [loss.name for loss in _several(losses)]
             good = len(names) == len(set(names)) > 0

@@ -14,11 +14,12 @@ from arcticseg.data.inputs import Content, Inputs, Want
 from arcticseg.ice.score import scores
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.models.heads import Head
+from arcticseg.tasks.balance import GradientBalance, Uncertainty
 from arcticseg.tasks.config import SegmentConfig, segment_scores
-from arcticseg.tasks.losses.loss import Loss
+from arcticseg.tasks.losses.loss import Loss, OverRanks
 from arcticseg.tasks.losses.soft import PolygonShares
-from arcticseg.tasks.task import Forward, Task, need_numbers
-from arcticseg.tasks.terms import ChartTerm, Term, labels_of
+from arcticseg.tasks.task import Forward, Task, dividing, need_numbers
+from arcticseg.tasks.terms import ChartTerm, Term, WaterTerm, labels_of
 
 
 class Segment(Task):
@@ -27,12 +28,13 @@ class Segment(Task):
     Args:
         heads: chart -> its head, in the order of charts.
         terms: of the loss.
+        balance: `uncertainty` and `gradient` weigh charts as `tasks.balance` says; `fixed`: their weights are fixed.
 
     Attributes:
         charts: that are learned, in the order of charts.
     """
 
-    def __init__(self, heads: Mapping[str, Head], terms: Sequence[Term]) -> None:
+    def __init__(self, heads: Mapping[str, Head], terms: Sequence[Term], balance: str = "fixed") -> None:
         super().__init__()
         self.charts = tuple(heads)
         self.best_by = segment_scores(self.charts)
@@ -41,10 +43,13 @@ class Segment(Task):
         # Plain containers: the heads are the network's, and terms own no parameters.
         self._heads, self._terms = dict(heads), tuple(terms)
         self._sums, self._pairs = self.sums_of, self.pairs_of
+        self.uncertainty = Uncertainty(terms) if balance == "uncertainty" else None
+        self.gradients = GradientBalance(self.charts, terms) if balance == "gradient" else None
+        self._planes = tuple(sorted({plane for term in terms for plane in term.planes}))
 
     def want(self, dtype: torch.dtype) -> Want:
-        """No targets: labels say what is learned."""
-        return Want(dtype, ())
+        """Labels say what is learned; terms may ask where planes hold data."""
+        return Want(dtype, self._planes)
 
     def counts(self, content: Content) -> Tensor:
         """What counts in each term, as pixels with a label."""
@@ -52,11 +57,35 @@ class Segment(Task):
 
     def sums(self, network: Forward, inputs: Inputs) -> Tensor:
         """Sum of each term."""
-        return self._sums(network(inputs.seen, inputs.seeds), inputs)
+        if self.gradients is None:
+            return self._sums(network(inputs.seen, inputs.seeds), inputs)
+        self.gradients.to(inputs.labels.device)
+        return self._sums(network(inputs.seen, inputs.seeds, self.gradients.probes), inputs)
 
     def sums_of(self, outputs: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
         """Sum of each term from the outputs of the network."""
         return torch.stack([term.sums(outputs, inputs) for term in self._terms])
+
+    def loss(self, sums: Tensor, counted: Tensor, parts: int) -> Tensor:
+        shares = self._weights_beside(counted) / dividing(counted)
+        if self.uncertainty is not None:
+            return torch.as_tensor(self.uncertainty(sums * shares.float(), counted, parts))
+        if self.gradients is not None:
+            shares = shares * self.gradients.of_terms()
+        return (sums * shares.float()).sum()
+
+    def weighted(self, means: Sequence[Tensor], counted: Tensor) -> Tensor:
+        shares = self._weights_beside(counted) * torch.stack(list(means))
+        if self.uncertainty is not None:
+            return self.uncertainty.loss(shares, counted)
+        if self.gradients is not None:
+            return (shares * self.gradients.of_terms()).sum()
+        return super().weighted(means, counted)
+
+    def told(self) -> Mapping[str, Tensor]:
+        """By what the loss of each chart is multiplied, where that is not fixed."""
+        balance = self.uncertainty or self.gradients
+        return {f"weight_{chart}": weight for chart, weight in balance.weights().items()} if balance else {}
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         self._sums = torch.compile(self.sums_of, *args, **kwargs)
@@ -101,6 +130,8 @@ def make_segment(
     heads: Mapping[str, Head],
     defaults: Mapping[str, str],
     class_weights: Mapping[str, Sequence[float]] = {},
+    sar: int | None = None,
+    over_ranks: OverRanks = lambda values: values,
 ) -> Segment:
     """The task of a config.
 
@@ -108,12 +139,15 @@ def make_segment(
         heads: chart -> its head, in the order of charts.
         defaults: chart -> name of the loss of its head.
         class_weights: chart -> weights of its classes; all alike where there are none.
+        sar: input plane that holds data where there is SAR, for the agreement on water.
+        over_ranks: sums a tensor over ranks, with its gradient.
     """
     terms: list[Term] = []
     for chart in heads:
         configs = segment.chart_losses(chart, defaults[chart])
         for config in configs:
             loss: Loss = config.make(chart)
+            loss.over_ranks = over_ranks
             if chart in class_weights and config.weighs:
                 loss.weigh(class_weights[chart])
             name = chart if len(configs) == 1 else f"{chart}_{config.name}"
@@ -122,7 +156,10 @@ def make_segment(
         if chart in heads:
             shares = PolygonShares(chart, polygons.least, polygons.water)
             terms.append(ChartTerm(f"{chart}_polygons", segment.weights[chart] * polygons.weight, shares))
-    return Segment(heads, terms)
+    if segment.consistency:
+        assert sar is not None
+        terms.append(WaterTerm(segment.consistency, heads, sar))
+    return Segment(heads, terms, segment.balance)
 
 
 def confusion_counts(labels: Tensor, predicted: Tensor, n_classes: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,12 +67,16 @@ class Task(nn.Module, ABC):
             self._kept_weights = kept
         return kept
 
-    def weighted(self, means: Sequence[Tensor]) -> Tensor:
-        """The loss of a step from the means of its terms, float64, 0-d; for logs."""
+    def weighted(self, means: Sequence[Tensor], counted: Tensor) -> Tensor:
+        """The loss of a step from the means of its terms and what counted in them, float64, 0-d; for logs."""
         total = torch.zeros((), dtype=torch.float64, device=means[0].device)
         for weight, mean in zip(self.weights, means, strict=True):
             total = total + weight * mean
         return total
+
+    def told(self) -> Mapping[str, Tensor]:
+        """What logs tell of it besides the loss and its terms, such as learned weights: name -> value, 0-d."""
+        return {}
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile what it computes of a network's outputs, as `torch.compile` takes it; nothing, unless a task can."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from arcticseg.data.inputs import Polygons
+
+# Sums a tensor over ranks; the gradient of the sum comes to each rank's part.
+OverRanks = Callable[[Tensor], Tensor]
 
 
 class Loss(ABC):
@@ -19,6 +22,8 @@ class Loss(ABC):
 
     def __init__(self, chart: str) -> None:
         self.chart = chart
+        # For a loss that is not a sum over samples; set before the first step.
+        self.over_ranks: OverRanks = lambda values: values
 
     def weigh(self, weights: Sequence[float]) -> None:
         """Let pixels count by the weights of their classes; only a loss whose config says that it `weighs` is asked.

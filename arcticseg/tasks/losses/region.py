@@ -1,6 +1,7 @@
 """Losses of regions: ratios over a whole sample, so each sample with a label counts once.
 
-Of a batch the ratio would depend on which samples stand beside each other, hence on ranks and micro batches.
+Of a micro batch the ratio would depend on which samples stand beside each other, hence on ranks and micro batches. Of
+the whole global batch it does not: then each rank has its share at once, and ranks add up before they divide.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ class RegionLoss(Loss):
         # [B, K, N], 0 at masked pixels.
         truth = F.one_hot(classes, logits.shape[1]).transpose(1, 2) * labelled[:, None]
         odds = logits.softmax(dim=1) * labelled[:, None]
-        present = truth.any(dim=2)
-        of_classes = torch.where(present, self.of_classes(odds, truth.float(), labelled), 0.0)
-        return (of_classes.sum(dim=1) / present.sum(dim=1).clamp(min=1)).sum()
+        return self.summed(odds, truth.float(), labelled)
+
+    def summed(self, odds: Tensor, truth: Tensor, labelled: Tensor) -> Tensor:
+        """The sum over samples, 0-d; arguments as of `of_classes`."""
+        return over_present(self.of_classes(odds, truth, labelled), truth.amax(dim=2) > 0).sum()
 
     @abstractmethod
     def of_classes(self, odds: Tensor, truth: Tensor, labelled: Tensor) -> Tensor:
@@ -40,6 +43,11 @@ class RegionLoss(Loss):
             odds, truth: float32 [B, K, N] probabilities and labels (0 or 1), 0 at masked pixels.
             labelled: bool [B, N].
         """
+
+
+def over_present(losses: Tensor, present: Tensor) -> Tensor:
+    """The mean of the losses [..., K] of classes that are present, bool like them; 0 where none is."""
+    return torch.where(present, losses, 0.0).sum(dim=-1) / present.sum(dim=-1).clamp(min=1)
 
 
 class Tversky(RegionLoss):
@@ -53,16 +61,33 @@ class Tversky(RegionLoss):
         self.alpha, self.beta = alpha, beta
 
     def of_classes(self, odds: Tensor, truth: Tensor, labelled: Tensor) -> Tensor:
-        hits = (odds * truth).sum(dim=2)
-        alarms, misses = odds.sum(dim=2) - hits, truth.sum(dim=2) - hits
+        return self.of_sums((odds * truth).sum(dim=2), odds.sum(dim=2), truth.sum(dim=2))
+
+    def of_sums(self, hits: Tensor, predicted: Tensor, labelled: Tensor) -> Tensor:
+        """The loss from soft hits, probabilities added up, and labelled pixels, of equal shape."""
+        alarms, misses = predicted - hits, labelled - hits
         return 1 - hits / (hits + self.alpha * alarms + self.beta * misses).clamp(min=1e-7)
 
 
 class Dice(Tversky):
-    """1 - 2 hits / (predicted + labelled), soft."""
+    """1 - 2 hits / (predicted + labelled), soft.
 
-    def __init__(self, chart: str) -> None:
+    Over the batch there is one ratio a class, of sums over all samples of all ranks; each rank gives it, and counts 1.
+    """
+
+    def __init__(self, chart: str, over: str = "sample") -> None:
         super().__init__(chart, 0.5, 0.5)
+        self.over = over
+
+    def counts(self, labels: Tensor) -> Tensor:
+        return super().counts(labels) if self.over == "sample" else torch.ones((), device=labels.device)
+
+    def summed(self, odds: Tensor, truth: Tensor, labelled: Tensor) -> Tensor:
+        if self.over == "sample":
+            return super().summed(odds, truth, labelled)
+        parts = [(odds * truth).sum(dim=(0, 2)), odds.sum(dim=(0, 2)), truth.sum(dim=(0, 2))]
+        hits, predicted, pixels = self.over_ranks(torch.stack(parts)).unbind()
+        return over_present(self.of_sums(hits, predicted, pixels), pixels > 0)
 
 
 class Lovasz(RegionLoss):

@@ -178,6 +178,16 @@ CASES: list[tuple[str, ...]] = [
     ("segment.polygons.SOD.least=0", "'segment.polygons.SOD.least' is 0", "set 1 or more"),
     ("segment.polygons.SOD.weight=1 model.heads.SOD=ordinal", "'segment.polygons.SOD' is 'ordinal'", "classification"),
     ("segment.polygons.SOD.weight=1 data.reader=webdataset", "'data.reader' is 'webdataset'", "set index"),
+    ("segment.consistency=-1", "'segment.consistency' is -1", "0 (none) or more"),
+    ("segment.consistency=1 model.charts=[SOD]", "'segment.consistency' is 1", "one chart"),
+    ("segment.consistency=1 data.channels=[era5]", "'segment.consistency' is 1", "hh or hv"),
+    ("segment.balance=even", "'segment.balance' is 'even'", "fixed, uncertainty, gradient"),
+    ("segment.balance=gradient model.charts=[SOD]", "'segment.balance' is 'gradient'", "fewer than two"),
+    (
+        "'segment.losses.SOD={name: dice, over: batch}' engine.micro_batch_size=2",
+        "'engine.micro_batch_size' is 2",
+        "dice of SOD is over the batch",
+    ),
     ("segment.losses.ICE=cross_entropy", "'segment.losses.ICE' is 'ICE'", "SIC, SOD, FLOE"),
     # Optimiser, engine, logs.
     ("optim.lr=0", "'optim.lr' is 0.0", "a positive learning rate"),

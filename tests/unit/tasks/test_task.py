@@ -74,7 +74,7 @@ def test_the_loss_is_the_weighted_sum_of_means_however_a_batch_is_cut(inputs: In
         shares = [task.loss(task.sums(model, part), counted, len(cut)) for part in cut]
         torch.testing.assert_close(torch.stack(shares).sum(), expected)
     means = (sums.double() / counted).unbind()
-    torch.testing.assert_close(task.weighted(means).float(), expected)
+    torch.testing.assert_close(task.weighted(means, counted).float(), expected)
 
 
 def test_a_term_without_anything_that_counts_adds_nothing() -> None:

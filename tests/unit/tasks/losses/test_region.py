@@ -82,6 +82,24 @@ def test_dice_is_twice_the_hits_over_both() -> None:
     assert float(Dice("SOD").sums(logits, labels)) == pytest.approx(np.mean(values), rel=1e-5)
 
 
+@pytest.mark.parametrize("classes", [6, 4])
+def test_dice_over_the_batch_is_that_of_segmentation_models(classes: int) -> None:
+    """Over the classes that there are: theirs counts others as 0 in the mean."""
+    from segmentation_models_pytorch.losses import DiceLoss
+
+    torch.manual_seed(0)
+    logits, labels = (2 * torch.randn(5, 6, 7, 7)).requires_grad_(), labels_like((5, 7, 7), classes)
+    labels[3] = 255
+    theirs = DiceLoss("multiclass", classes=list(range(classes)), ignore_index=255, eps=1e-7)(logits, labels.long())
+    loss = Dice("SOD", "batch")
+    ours = loss.sums(logits, labels)
+    assert int(loss.counts(labels)) == 1
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (ours, theirs)]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+    assert float(ours) != pytest.approx(float(Dice("SOD").sums(logits, labels) / 4), rel=1e-3)
+
+
 def test_lovasz_of_certain_classes_is_one_minus_intersection_over_union() -> None:
     torch.manual_seed(1)
     labels, predicted = labels_like((1, 8, 8), 6, seed=1), torch.randint(0, 6, (1, 8, 8))
