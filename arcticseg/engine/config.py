@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from arcticseg.choice import Choice
 from arcticseg.errors import ConfigError, need
+from arcticseg.ice.sigrid import CHARTS
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,9 @@ class HookConfig(Choice):
     The implementation takes the config's keys.
     """
 
+    # Tasks that it is for; empty: any.
+    tasks: ClassVar[tuple[str, ...]] = ()
+
 
 @dataclass(frozen=True)
 class EarlyStopConfig(HookConfig):
@@ -155,8 +159,33 @@ class EarlyStopConfig(HookConfig):
         need(self.window > 0, "window", self.window, "set 1 or more")
 
 
+@dataclass(frozen=True)
+class ProbeConfig(HookConfig):
+    """Scores of a linear map from the frozen encoder's features to charts, during a pretraining."""
+
+    name: str = "probe"
+    # Steps between probes; there is one at the end, too.
+    every: int = 1000
+    # Validation samples with charts, over all ranks, and patches of each.
+    samples: int = 256
+    patches: int = 64
+    # How far covariances are drawn to a multiple of the identity, as a share of their mean variance.
+    shrinkage: float = 0.01
+    charts: tuple[str, ...] = ("SIC", "SOD")
+
+    implementation: ClassVar[str] = "arcticseg.engine.hooks.probe:Probe"
+    tasks: ClassVar[tuple[str, ...]] = ("pretrain",)
+
+    def __post_init__(self) -> None:
+        for key in ("every", "samples", "patches"):
+            need(getattr(self, key) > 0, key, getattr(self, key), "set 1 or more")
+        need(0 < self.shrinkage <= 1, "shrinkage", self.shrinkage, "set a share in (0, 1]")
+        good = bool(self.charts) and set(self.charts) <= set(CHARTS) and len(set(self.charts)) == len(self.charts)
+        need(good, "charts", list(self.charts), f"set some of {', '.join(CHARTS)}, each once")
+
+
 # Logs, the progress bar and the best weights are always there.
-HookConfig.table = {"early_stop": EarlyStopConfig}
+HookConfig.table = {"early_stop": EarlyStopConfig, "probe": ProbeConfig}
 
 
 def accumulation_steps(engine: EngineConfig, world_size: int, pairs: bool = False) -> tuple[int, int]:

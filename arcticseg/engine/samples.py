@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from arcticseg.data.batch import Batch
+from arcticseg.data.folds import counts_of
 from arcticseg.data.inputs import Inputs
 from arcticseg.data.select import Selection
 from arcticseg.data.transforms import Assemble
@@ -14,6 +15,9 @@ from arcticseg.data.validation import ValidationLoader
 from arcticseg.engine.process_group import Ranks, agree
 from arcticseg.engine.stage import make_stage
 from arcticseg.errors import ArcticSegError
+from arcticseg.ice.passes import known_of
+from arcticseg.ice.scenes.names import Facts
+from arcticseg.ice.strata import Counts
 from arcticseg.tasks.task import Task
 
 Item = TypeVar("Item")
@@ -30,6 +34,7 @@ class Samples:
         loader: gives passes over a selection, this rank's share of each.
         assemble: makes the inputs.
         task: what it draws for samples depends on their numbers, so it is the same in each pass.
+        facts: scene -> what the manifests say of it.
     """
 
     def __init__(
@@ -39,9 +44,11 @@ class Samples:
         assemble: Assemble,
         task: Task,
         ranks: Ranks,
+        facts: Mapping[str, Mapping[str, Any]] = {},
     ) -> None:
         self._select, self._loader = select, loader
         self._assemble, self._task, self._ranks = assemble, task, ranks
+        self._facts = facts
         self._chosen: dict[tuple[int, bool], Selection] = {}
 
     def chosen(self, count: int, labels: bool = True) -> Selection:
@@ -84,6 +91,11 @@ class Samples:
         stage = make_stage(self._assemble, self._ranks.device)
         loader.stream = stage.stream
         yield from stage.passing((self._drawn(batch), number) for batch, number in on_all_ranks(loader))
+
+    def known(self, names: Sequence[str]) -> tuple[dict[str, Counts], dict[str, Facts]]:
+        """Class counts of scenes, and what is known of their passes; what `ice.strata.parts` takes."""
+        scenes = {name: self._facts[name] for name in names if name in self._facts}
+        return counts_of(scenes), known_of(scenes)
 
     def _drawn(self, batch: Batch) -> Batch:
         return replace(batch, drawn=self._task.draw(batch.place.tolist(), batch.size))

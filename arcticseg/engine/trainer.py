@@ -154,6 +154,8 @@ class Trainer:
             beat(f"hooks after step {self.position.step}")
             for hook in self.hooks:
                 hook.on_step(self.position.step, values)
+            if self._tell_scores():
+                since, samples, waited = time.monotonic(), 0, self.loader.waited
             if done or _due(self.position.step, self.every.validation):
                 self._validate()
                 finished = None if done else self._finished()
@@ -183,6 +185,14 @@ class Trainer:
         if reason:
             self._tell("finished early", {"reason": reason})
         return reason
+
+    def _tell_scores(self) -> bool:
+        """Tell all hooks of the scores that some have of their own; whether there are any."""
+        scores = {name: value for hook in self.hooks for name, value in hook.scored(self.position.step).items()}
+        if scores:
+            for hook in self.hooks:
+                hook.on_scores(self.position.step, scores)
+        return bool(scores)
 
     def _tell(self, event: str, values: Mapping[str, Any]) -> None:
         for hook in self.hooks:

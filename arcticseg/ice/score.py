@@ -6,13 +6,14 @@ scenes are the scores of the sum of their matrices, so pixels need not be kept.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX, N_CLASSES
+from arcticseg.ice.sigrid import CHARTS, CLASS_NAMES, IGNORE_INDEX, N_CLASSES
 
 Confusion = NDArray[np.int64]
 
@@ -93,9 +94,11 @@ def class_scores(counts: Confusion, names: Sequence[str]) -> dict[str, Any] | No
     Means are over the classes that the chart or the prediction holds. A ratio of nothing to nothing is None: the
     precision of a class that is never predicted, the recall of one that the chart does not hold.
 
+    In means, nothing to nothing counts as 0.
+
     Returns:
-        `accuracy`, `mIoU`, `macro_F1` (all 0..1), and `classes`, a list of `name`, `pixels` in the chart, `precision`,
-        `recall`, `F1` and `IoU`.
+        `accuracy`, `mIoU`, `macro_precision`, `macro_recall`, `macro_F1` (all 0..1), and `classes`, a list of `name`,
+        `pixels` in the chart, `precision`, `recall`, `F1` and `IoU`.
     """
     truth, guess, hits = counts.sum(axis=1), counts.sum(axis=0), np.diag(counts)
     if truth.sum() == 0:
@@ -113,12 +116,35 @@ def class_scores(counts: Confusion, names: Sequence[str]) -> dict[str, Any] | No
         for i, name in enumerate(names)
     ]
     held = both > 0
+    means = {key: float((part[held] / np.maximum(whole[held], 1)).mean()) for key, (part, whole) in ratios.items()}
     return {
         "accuracy": float(hits.sum() / truth.sum()),
-        "mIoU": float((hits[held] / (both - hits)[held]).mean()),
-        "macro_F1": float((2 * hits[held] / both[held]).mean()),
+        "mIoU": means.pop("IoU"),
+        **{f"macro_{key}": mean for key, mean in means.items()},
         "classes": classes,
     }
+
+
+def detailed_scores(chart: str, counts: Confusion) -> dict[str, float | None]:
+    """What `class_scores` says of a chart as flat names, times 100; empty without pixels.
+
+    Returns:
+        `SOD/mIoU`, `SOD/macro_F1` and so on, and `SOD/F1/old_ice` for each ratio and class.
+    """
+    told = class_scores(counts, CLASS_NAMES[chart])
+    if told is None:
+        return {}
+    classes = told.pop("classes")
+    ratios = ("precision", "recall", "F1", "IoU")
+    by_class = {f"{key}/{_slug(row['name'])}": row[key] for key in ratios for row in classes}
+    return {
+        f"{chart}/{name}": None if value is None else round(100 * value, 3) for name, value in (told | by_class).items()
+    }
+
+
+def _slug(name: str) -> str:
+    """A class name as a part of a key: `thin first-year ice` -> `thin_first_year_ice`, `30 %` -> `30`."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def scores(confusions: Mapping[str, Confusion]) -> dict[str, float | None]:

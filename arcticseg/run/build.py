@@ -376,7 +376,8 @@ def samples_of(
         reading, cuda = _reader(cfg, selection, tile, labels=True), ranks.device.type == "cuda"
         return ValidationLoader(*reading, share, pin_memory=cuda, patience=cfg.data.patience)
 
-    return Samples(lambda labels: selection_of(cfg, sets, "val", labels), loader, assemble, task, ranks)
+    facts = {name: scene for part in sets for name, scene in part.manifest.scenes.items()}
+    return Samples(lambda labels: selection_of(cfg, sets, "val", labels), loader, assemble, task, ranks, facts)
 
 
 def length_of(cfg: RunConfig, samples: int) -> Length:

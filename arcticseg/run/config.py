@@ -91,6 +91,8 @@ class RunConfig:
         names = [hook.name for hook in self.hooks]
         need(len(set(names)) == len(names), "hooks", names, "name each once")
         for place, hook in enumerate(self.hooks):
+            good = not hook.tasks or self.task in hook.tasks
+            need(good, f"hooks[{place}]", hook.name, f"leave it out: it is for task {', '.join(hook.tasks)}")
             if isinstance(hook, EarlyStopConfig):
                 good = hook.score is None or hook.score in self.scores
                 need(good, f"hooks[{place}].score", hook.score, f"set one of {', '.join(self.scores)}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from arcticseg.data.inputs import Content, Inputs, Want
-from arcticseg.ice.score import scores
+from arcticseg.ice.score import detailed_scores, scores
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.models.heads import Head
 from arcticseg.tasks.balance import GradientBalance, Uncertainty
@@ -109,7 +109,7 @@ class Segment(Task):
         return [class_pairs(labels_of(labels, chart), own, N_CLASSES[chart]) for chart, own in predicted.items()]
 
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
-        """Scores of the charts, and the combined score where all three are learned.
+        """Scores of the charts, and the combined score where all three are learned; then those of each class.
 
         Raises:
             ArcticSegError: the network gave NaN or infinity, which would count as class 0.
@@ -122,7 +122,10 @@ class Segment(Task):
             matrices[chart] = total[first : first + size * size].reshape(size, size)
             first += size * size
         pooled = scores(matrices)
-        return {name: pooled[name] for name in pooled if name in self.best_by}
+        told = {name: pooled[name] for name in pooled if name in self.best_by}
+        for chart in self.charts:
+            told |= detailed_scores(chart, matrices[chart])
+        return told
 
 
 def make_segment(

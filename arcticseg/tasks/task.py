@@ -87,7 +87,7 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
-        """Scores of an added-up tally."""
+        """Scores of an added-up tally: those of `best_by`, and details of a score, named `SCORE/...`."""
 
     @property
     def learns(self) -> bool:

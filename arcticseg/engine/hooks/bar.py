@@ -36,8 +36,10 @@ class Bar(Hook):
             self._bar.update(step, self._total, self._shown)
 
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
-        shown = "  ".join(f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in scores.items())
-        self._print(f"validation at step {step}: {shown}")
+        self._print(f"validation at step {step}: {_shown(scores)}")
+
+    def on_scores(self, step: int, scores: Mapping[str, float | None]) -> None:
+        self._print(f"step {step}: {_shown(scores)}")
 
     def on_event(self, step: int, event: str, values: Mapping[str, Any]) -> None:
         shown = "  ".join(f"{name} {value}" for name, value in values.items())
@@ -50,3 +52,9 @@ class Bar(Hook):
     def _print(self, text: str) -> None:
         if self._bar is not None:
             self._bar.print(text)
+
+
+def _shown(scores: Mapping[str, float | None]) -> str:
+    """Scores in a line, without their details."""
+    whole = {name: value for name, value in scores.items() if "/" not in name}
+    return "  ".join(f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in whole.items())

@@ -12,7 +12,10 @@ from arcticseg.run.folder import weights_path
 
 
 class Best(Hook):
-    """Writes `weights/best-SCORE.safetensors` whenever a score of `Task.best_by` is higher than before."""
+    """Writes `weights/best-SCORE.safetensors` whenever a score is higher than before.
+
+    Scores are those of `Task.best_by`, and those that hooks have.
+    """
 
     name = "best"
 
@@ -24,27 +27,34 @@ class Best(Hook):
         self._training = training
 
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
-        self._tell_undefined(step, scores)
-        for name in self._training.task.best_by:
-            value = scores[name]
+        own = {name: scores[name] for name in self._training.task.best_by}
+        why = "no ice, or no labels, in the validation scenes"
+        self._tell_undefined(f"at the validation of step {step} ({why})", own)
+        self._take(step, own)
+
+    def on_scores(self, step: int, scores: Mapping[str, float | None]) -> None:
+        self._tell_undefined(f"at step {step}", scores)
+        self._take(step, scores)
+
+    def _take(self, step: int, scores: Mapping[str, float | None]) -> None:
+        for name, value in scores.items():
             if value is not None and value > self.scores.get(name, float("-inf")):
                 self.scores[name] = value
                 path = weights_path(self._training.out, f"best-{name}")
                 save_weights(self._training.engine, path, self._training.metadata, step, self._training.ranks)
 
     def on_end(self, step: int) -> None:
-        never = [name for name in self._training.task.best_by if name in self._undefined - self.scores.keys()]
+        never = sorted(self._undefined - self.scores.keys())
         if never:
-            warnings.warn(f"no best weights by {', '.join(never)}: undefined at each validation", stacklevel=2)
+            warnings.warn(f"no best weights by {', '.join(never)}: undefined each time", stacklevel=2)
 
-    def _tell_undefined(self, step: int, scores: Mapping[str, float | None]) -> None:
+    def _tell_undefined(self, where: str, scores: Mapping[str, float | None]) -> None:
         """Say once of each score that it is undefined."""
-        names = [name for name in self._training.task.best_by if scores[name] is None and name not in self._undefined]
+        names = [name for name, value in scores.items() if value is None and name not in self._undefined]
         if names:
             self._undefined |= set(names)
-            why = "no ice, or no labels, in the validation scenes"
-            told = f"undefined at the validation of step {step} ({why}), so no best weights are kept by it"
-            warnings.warn(f"{', '.join(names)}: {told}", stacklevel=2)
+            told = f"{', '.join(names)}: undefined {where}, so no best weights are kept by it"
+            warnings.warn(told, stacklevel=2)
 
     def state(self) -> dict[str, Any]:
         return {"scores": self.scores}

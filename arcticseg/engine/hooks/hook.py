@@ -71,6 +71,16 @@ class Hook:
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
         """After each validation."""
 
+    def scored(self, step: int) -> Mapping[str, float | None]:
+        """Scores of its own that are due after a step, higher is better, None = undefined; the same on all ranks.
+
+        Asked after each `on_step`; ranks may talk and call the network. The best weights are kept by each of them.
+        """
+        return {}
+
+    def on_scores(self, step: int, scores: Mapping[str, float | None]) -> None:
+        """When a hook has scores of its own."""
+
     def on_event(self, step: int, event: str, values: Mapping[str, Any]) -> None:
         """When a damaged sample is met, when a hook has `finished`, and, as `summary`, before the end."""
 

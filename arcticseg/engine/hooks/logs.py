@@ -31,6 +31,9 @@ class Logs(Hook):
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
         self._log("validation", step, scores)
 
+    def on_scores(self, step: int, scores: Mapping[str, float | None]) -> None:
+        self._log("scores", step, scores)
+
     def on_event(self, step: int, event: str, values: Mapping[str, Any]) -> None:
         self._log("event", step, {"event": event, **values})
 

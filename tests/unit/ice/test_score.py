@@ -6,10 +6,21 @@ from sklearn.metrics import (
     f1_score,
     jaccard_score,
     precision_recall_fscore_support,
+    precision_score,
     r2_score,
+    recall_score,
 )
 
-from arcticseg.ice.score import class_scores, confusion, empty_confusions, majority, r2, scores, weighted_f1
+from arcticseg.ice.score import (
+    class_scores,
+    confusion,
+    detailed_scores,
+    empty_confusions,
+    majority,
+    r2,
+    scores,
+    weighted_f1,
+)
 from arcticseg.ice.sigrid import CHARTS, CLASS_NAMES, N_CLASSES
 
 Labels = dict[str, np.ndarray]
@@ -166,7 +177,40 @@ def test_scores_of_classes_equal_scikit_learns(chart: str, seed: int) -> None:
         assert row["IoU"] == (None if i == 1 else pytest.approx(iou[i]))
     assert told["accuracy"] == pytest.approx(accuracy_score(truth, guess))
     assert told["macro_F1"] == pytest.approx(f1_score(truth, guess, average="macro"))
+    assert told["macro_precision"] == pytest.approx(precision_score(truth, guess, average="macro", zero_division=0))
+    assert told["macro_recall"] == pytest.approx(recall_score(truth, guess, average="macro", zero_division=0))
     assert told["mIoU"] == pytest.approx(jaccard_score(truth, guess, average="macro"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("chart", CHARTS)
+def test_detailed_scores_equal_those_of_torchmetrics_on_masked_labels(chart: str, seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    from arcticseg.models.torchvision_compat import ensure_torchvision
+
+    # A torchvision that does not fit the torch ends the import of torchmetrics.
+    ensure_torchvision()
+    classification = pytest.importorskip("torchmetrics.classification")
+    charts, predictions = draw(seed)
+    predictions[chart] = np.where(predictions[chart] == 1, 0, predictions[chart])
+    charts[chart] = np.where(charts[chart] == 2, 255, charts[chart])
+    told = detailed_scores(chart, count(charts, predictions)[chart])
+    guess, truth = (torch.from_numpy(part[chart].astype(np.int64)) for part in (predictions, charts))
+
+    def theirs(metric: str, average: str) -> np.ndarray:
+        measure = getattr(classification, f"Multiclass{metric}")
+        return 100 * measure(N_CLASSES[chart], average=average, ignore_index=255)(guess, truth).double().numpy()
+
+    for key, metric in (("precision", "Precision"), ("recall", "Recall"), ("F1", "F1Score"), ("IoU", "JaccardIndex")):
+        mean = f"{chart}/mIoU" if key == "IoU" else f"{chart}/macro_{key}"
+        assert told[mean] == pytest.approx(theirs(metric, "macro"), abs=2e-3)
+        slugs = [name.removesuffix(" %").replace(" ", "_").replace("-", "_") for name in CLASS_NAMES[chart]]
+        own = [told[f"{chart}/{key}/{slug}"] for slug in slugs]
+        # What is undefined is 0 there.
+        np.testing.assert_allclose([value or 0 for value in own], theirs(metric, "none"), atol=2e-3)
+    assert told[f"{chart}/accuracy"] == pytest.approx(theirs("Accuracy", "micro"), abs=2e-3)
+    assert told[f"{chart}/recall/{slugs[2]}"] is None
+    assert detailed_scores(chart, empty_confusions()[chart]) == {}
 
 
 def test_without_pixels_there_are_no_scores_of_classes() -> None:

@@ -25,6 +25,16 @@ def test_rank_0_prints_validations_events_and_the_end(tmp_path: Path, capsys: py
     assert re.search(rf"summary at step {STEPS}: samples {STEPS}", lines[-1])
 
 
+def test_details_of_scores_are_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Bar("segment run")
+    bar.on_start(trainer_of(tmp_path, []).training)
+    bar.on_validation(3, {"SOD": 12.345, "SOD/F1/old_ice": 1.0})
+    bar.on_scores(4, {"probe_SIC": None})
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[0] == "segment run: validation at step 3: SOD 12.35"
+    assert printed[1] == "segment run: step 4: probe_SIC -"
+
+
 def test_other_ranks_print_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bar = Bar("segment run")
     training = trainer_of(tmp_path, []).training
