@@ -345,10 +345,12 @@ def _convert(hint: Any, value: Any, key: str, default: str | None = None) -> Any
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        # Of a text or a list of texts, the value says which is meant; other unions have one type besides None.
+        # Of a text or a list of texts, of a text or a number, the value says which is meant; other unions have one type
+        # besides None.
         inner = [argument for argument in arguments if argument is not type(None)]
         is_list = isinstance(value, (list, tuple))
-        chosen = next((a for a in inner if (typing.get_origin(a) is tuple) == is_list), inner[0])
+        like = [a for a in inner if a is type(value)]
+        chosen = next((a for a in (*like, *inner) if (typing.get_origin(a) is tuple) == is_list), inner[0])
         return _convert(chosen, value, key, default)
     if origin is Literal:
         if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):

@@ -60,12 +60,14 @@ class Position:
         step: optimiser steps done.
         loader: the loader's state.
         skipped: steps among them that were left out for NaN or infinity; `in_a_row`: those at the end.
+        stage: number of the stage of the last step.
     """
 
     step: int = 0
     loader: dict[str, Any] = field(default_factory=dict)
     skipped: int = 0
     in_a_row: int = 0
+    stage: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,10 @@ class Checkpoint:
     def metrics(self) -> Path:
         """What was logged so far."""
         return self.folder / METRICS
+
+    def steps_taken(self, part: str = "") -> dict[str, float]:
+        """Name -> steps that the optimiser has taken for a parameter, where it counts them."""
+        return dict(self.state["parts"][part]["numbers"].get("step", {}))
 
     def load_module(self, module: nn.Module, part: str = "") -> None:
         """Give a network its weights and buffers, before DeepSpeed takes it.
@@ -238,9 +244,14 @@ def save(
         "parts": parts,
         "metadata": dict(metadata),
     }
-    whole = run / CHECKPOINTS / f"step-{position.step:08d}"
+    whole = folder_of(run, position.step)
     copies = {METRICS: run / METRICS} if (run / METRICS).is_file() else {}
     saver.save(whole, share, state, copies)
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return run / CHECKPOINTS / f"step-{step:08d}"
 
 
 def _remove_old(newest: Path) -> None:

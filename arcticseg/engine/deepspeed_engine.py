@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import io
 import logging
@@ -97,6 +98,17 @@ def make_engine(
         # Batches of a training are all of one shape.
         engine.compile(compile_kwargs={"dynamic": False})
     return engine
+
+
+def release(engine: Any) -> None:
+    """Let an engine that is not used any more give back its memory."""
+    # It prints what it removes.
+    with contextlib.redirect_stdout(io.StringIO()):
+        engine.destroy()
+    # What it holds refers to itself.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _import_muon() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from arcticseg.engine.optim import learning_rate
 from arcticseg.engine.process_group import gather, sum_over_ranks
 from arcticseg.engine.progress import beat, begin_step
 from arcticseg.engine.samples import on_all_ranks
+from arcticseg.engine.stop import StopWish
 from arcticseg.engine.watchdog import watched
 from arcticseg.engine.weights import check_engine, save_weights
 from arcticseg.errors import ArcticSegError
@@ -37,10 +37,6 @@ from arcticseg.models.drop_path import sample_seeds
 from arcticseg.run.folder import last_weights, skipped_path
 from arcticseg.tasks.task import dividing
 
-# Numbers of the signals that ask for a checkpoint and a clean end: SLURM sends them before it kills.
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-# Seconds in which a terminal's and a launcher's SIGINT are the same wish.
-_SAME_WISH = 0.3
 # Steps in a row that even a short training may leave out.
 _FEW_SKIPPED = 2
 
@@ -62,7 +58,10 @@ class Trainer:
         validation: gives (batch, samples that count) for one pass over the validation samples; None: there are none.
         length: of the training.
         seed: of what a network draws.
-        changed: what is other now than in the training so far, to be told.
+        events: what is to be told at its start: name and values.
+        until: step at which another trainer goes on, as the next stage does; None: the end of the training.
+        rate: (position, length) as `Length.schedule` gives them -> learning rate; None: the optimiser's own curve.
+        wish: of who started it that it ends; it is listened to from the start.
     """
 
     training: Training
@@ -76,11 +75,17 @@ class Trainer:
     hooks: Sequence[Hook]
     position: Position
     seed: int
-    changed: Sequence[Mapping[str, Any]] = ()
+    events: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    until: int | None = None
+    rate: Callable[[float, int], float] | None = None
+    wish: StopWish = field(default_factory=StopWish)
 
     def __post_init__(self) -> None:
         self.ranks, self.task, self.step = self.training.ranks, self.training.task, self.training.step
-        self._stop_asked, self._interrupted = False, float("inf")
+        self.last = self.training.last if self.until is None else self.until
+        # Whether another trainer is to go on from the checkpoint, with the same hooks and the same `wish`.
+        self.goes_on = False
+        self._rate = self.rate or partial(learning_rate, cfg=self.optim)
         self.feed = Feed(
             self.loader,
             self.assemble,
@@ -97,54 +102,49 @@ class Trainer:
         self._unread: list[tuple[int, Callable[[], list[str]]]] = []
 
     def train(self) -> bool:
-        """Train to the end, or until a hook has finished; False when a signal or a hook stopped it before.
+        """Train to the end, to the step at which another trainer goes on, or until a hook has finished.
 
-        A training that was stopped has a checkpoint to go on from.
+        Returns:
+            False when a signal or a hook stopped it before; then and between trainers there is a checkpoint to go on
+            from.
         """
-        handlers = {number: signal.signal(number, self._ask_stop) for number in _STOP_SIGNALS}
+        self.wish.listen()
         try:
             for hook in self.hooks:
                 hook.on_start(self.training)
-            for change in self.changed:
-                self._tell("changed", change)
+            for event, values in self.events:
+                self._tell(event, values)
             with watched(self.engine.hang_seconds, self.ranks):
                 return self._train()
         finally:
             self._saver.abandon()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            for hook in self.hooks:
-                hook.on_end(self.position.step)
+            if not self.goes_on:
+                self.end()
 
-    def _ask_stop(self, number: int, _: object) -> None:
-        self._stop_asked = True
-        if number == signal.SIGINT:
-            now = time.monotonic()
-            if now > self._interrupted + _SAME_WISH:
-                # The second ends at once.
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            self._interrupted = min(self._interrupted, now)
+    def end(self) -> None:
+        """End what `train` has begun, where no other trainer goes on."""
+        self.wish.close()
+        for hook in self.hooks:
+            hook.on_end(self.position.step)
 
     def _train(self) -> bool:
         self.step.train()
-        total = self.training.last
         since, samples, waited = time.monotonic(), 0, self.loader.waited
         stopped, finished = False, self._finished()
-        turns = self.feed.turns(self.position.step, total)
-        while self.position.step < total and not (stopped or finished):
+        turns = self.feed.turns(self.position.step, self.last)
+        while self.position.step < self.last and not (stopped or finished):
             before = self.position.step
             begin_step(before + 1)
             self._seed(before)
             turn = next(turns)
-            rate = learning_rate(*self.length.schedule(before, self.loader.consumed), self.optim)
+            rate = self._rate(*self.length.schedule(before, self.loader.consumed))
             sums = self.step(turn, turn.counted, rate)
             stopped = turn.stop
             self.loader.stepped()
             self.position.step, samples = before + 1, samples + self.engine.global_batch_size
             self._unread.append((self.position.step, turn.keys))
             values: Values | None = None
-            done = self.position.step == total
+            done = self.position.step == self.training.last
             if self.position.step % self.every.log == 0 or done:
                 values = self._values(sums, turn.counted, rate)
                 now = time.monotonic()
@@ -160,12 +160,15 @@ class Trainer:
                 self._validate()
                 finished = None if done else self._finished()
                 since, samples, waited = time.monotonic(), 0, self.loader.waited
-            ends = done or stopped or bool(finished)
+            ends = self.position.step == self.last or stopped or bool(finished)
             if ends or _due(self.position.step, self.every.checkpoint):
                 self._checkpoint(ends)
                 since, samples, waited = time.monotonic(), 0, self.loader.waited
+        self.goes_on = self.position.step == self.last < self.training.last and not (stopped or finished)
+        if self.goes_on:
+            return True
         self._tell("summary", self._summary())
-        if self.position.step < total and not finished:
+        if self.position.step < self.training.last and not finished:
             return False
         beat("writing the weights")
         path = last_weights(self.training.out)
@@ -177,7 +180,7 @@ class Trainer:
         torch.manual_seed(xxhash.xxh3_64_intdigest(f"{self.seed} {step} {self.ranks.rank}".encode()) >> 1)
 
     def _wants_stop(self) -> bool:
-        return self._stop_asked or any(hook.wants_stop() for hook in self.hooks)
+        return self.wish.asked or any(hook.wants_stop() for hook in self.hooks)
 
     def _finished(self) -> str | None:
         """Why a hook ends the training, which is told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,24 +10,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arcticseg import config
 from arcticseg.engine.process_group import Ranks, agree, sum_over_ranks
 from arcticseg.engine.whole import whole_tensors
 from arcticseg.errors import ArcticSegError
 from arcticseg.files import atomic_path, make_folder
+from arcticseg.models.config import LoRAConfig
+from arcticseg.models.lora import is_adapter, merged
 from arcticseg.models.weights import sealed
 
 
-def save_weights(engine: Any, path: Path, metadata: dict[str, str], step: int, ranks: Ranks) -> None:
+def save_weights(
+    engine: Any,
+    path: Path,
+    metadata: dict[str, str],
+    step: int,
+    ranks: Ranks,
+    instead: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write the whole network's weights with the config that they need; every rank must call it.
+
+    Args:
+        instead: of rank 0, name -> whole tensor that takes the place of the engine's.
 
     Raises:
         ArcticSegError: a weight is NaN or infinite.
         OutputError: the file cannot be written.
     """
     check_engine(engine, step)
-    weights = full_state_dict(engine, ranks)
+    module = full_module(engine, ranks)
     error = None
-    if weights is not None:
+    if module is not None:
+        weights = network_weights(module | dict(instead or {}), metadata)
         try:
             write_weights(path, weights, metadata)
         except ArcticSegError as caught:
@@ -47,22 +62,34 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[s
         save_file(dict(weights), temporary, metadata=sealed(weights, metadata))
 
 
-def full_state_dict(engine: Any, ranks: Ranks) -> dict[str, Tensor] | None:
-    """The network's weights in float32 on the CPU of rank 0, None on the others; every rank must call it.
+def full_module(engine: Any, ranks: Ranks) -> dict[str, Tensor] | None:
+    """All weights and buffers of what an engine trains, on the CPU of rank 0; None on the others; every rank must call
+    it.
 
-    They are the masters, not the rounded copy that the network computes with.
+    They are the float32 masters, not the rounded copy that the network computes with.
     """
     # To the host as they come: all of them together need not fit beside the training on the device.
     tensors = {name.partition("/")[2]: value.detach().cpu() for name, value in whole_tensors(engine, ranks, owner=0)}
-    return network_weights(tensors) if ranks.is_main else None
+    return tensors if ranks.is_main else None
 
 
-def network_weights(module: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's weights, float32, of those of what an engine trains, which may be an `Objective` around it."""
+def network_weights(module: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Tensor]:
+    """The network's weights, float32, of those of what an engine trains, which may be an `Objective` around it.
+
+    They are those of the plain network: adapters are merged into it.
+
+    Args:
+        metadata: stored with the weights, whose config says what the adapters are.
+    """
     prefix = "network."
     if all(name.startswith((prefix, "task.")) for name in module):
         module = {name.removeprefix(prefix): module[name] for name in module if name.startswith(prefix)}
-    return {name: value.detach().float().cpu().contiguous().clone() for name, value in module.items()}
+    floats = {name: value.detach().float().cpu().contiguous().clone() for name, value in module.items()}
+    return merged(floats, _adapters(metadata) if any(map(is_adapter, floats)) else None)
+
+
+def _adapters(metadata: Mapping[str, str]) -> LoRAConfig:
+    return config.build(LoRAConfig, json.loads(metadata["config"])["model"]["lora"], "model.lora.")
 
 
 def check_engine(engine: Any, step: int) -> None:

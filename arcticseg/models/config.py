@@ -332,6 +332,34 @@ _DEFAULT_HEADS: dict[str, HeadConfig] = {"SIC": RegressionConfig()}
 
 
 @dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adapters beside linear maps of the encoder, which learn in their place."""
+
+    # Of an adapter's two matrices.
+    rank: int = 16
+    # What an adapter adds is multiplied by alpha / rank.
+    alpha: float = 16.0
+    # Ends of the names of the linear maps.
+    targets: tuple[str, ...] = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+
+    def __post_init__(self) -> None:
+        need(0 < self.rank <= LARGEST, "rank", self.rank, f"set 1 to {LARGEST}")
+        need(0 < self.alpha <= LARGEST, "alpha", self.alpha, f"set a positive number of at most {LARGEST}")
+        good = bool(self.targets) and all(self.targets)
+        need(good, "targets", list(self.targets), "name linear maps, such as [attn.qkv, attn.proj]")
+
+
+def check_frozen(key: str, frozen: str | int) -> None:
+    """Refuse what says nothing about which weights of an encoder stay as they are.
+
+    Raises:
+        BadValueError: naming the key.
+    """
+    good = frozen in ("none", "encoder") or (isinstance(frozen, int) and frozen > 0)
+    need(good, key, frozen, "set none, encoder, or a number of the encoder's first blocks")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The network: an encoder and, for charts, a decoder and a head for each of them."""
 
@@ -344,6 +372,11 @@ class ModelConfig:
     heads: dict[str, HeadConfig] = field(default_factory=dict)
     # Run folder or weights file whose encoder to start from; null: from scratch.
     init_from: str | None = None
+    # What of the encoder stays as it is: none, encoder (all of it), or a number of its first blocks or stages, with
+    # what comes before them.
+    frozen: str | int = "none"
+    # Adapters that learn in place of the encoder; null: none.
+    lora: LoRAConfig | None = None
 
     @property
     def decoding(self) -> DecoderConfig:
@@ -375,6 +408,7 @@ class ModelConfig:
         need(self.charts == in_order, "charts", list(self.charts), f"name each once, in the order {', '.join(CHARTS)}")
         for chart, head in self.heads.items():
             need(chart in head.charts, f"heads.{chart}", head.name, f"it predicts {', '.join(head.charts)} only")
+        check_frozen("frozen", self.frozen)
         need(self.init_from != "", "init_from", "", "set a run folder or a weights file, or null")
         remedy = f"set {self.encoder.decoder}, or null: it cannot take the maps of encoder {self.encoder.name}"
         need(self.encoder.halving or not self.decoding.halving, "decoder.name", self.decoding.name, remedy)

@@ -76,7 +76,7 @@ def check_folder(out: Path, ranks: Ranks) -> None:
             error = caught
     process_group.agree(error)
     try:
-        if not _shows(sign):
+        if not shows(sign):
             remedy = "set an 'out' that all machines share"
             error = _of(
                 ranks.rank, f"key 'out' is '{out}', where rank {ranks.rank} does not see rank 0's files; {remedy}"
@@ -88,7 +88,8 @@ def check_folder(out: Path, ranks: Ranks) -> None:
                 sign.unlink()
 
 
-def _shows(path: Path) -> bool:
+def shows(path: Path) -> bool:
+    """Whether this machine sees what is there, within the time that a file server's clients may take."""
     until = time.monotonic() + _SHOWS
     while not path.exists():
         if time.monotonic() > until:

@@ -31,6 +31,7 @@ from arcticseg.engine.hooks.best import Best
 from arcticseg.engine.hooks.hook import Hook
 from arcticseg.engine.hooks.logs import Logs
 from arcticseg.engine.length import Length
+from arcticseg.engine.optim import rate_scales
 from arcticseg.engine.process_group import Ranks, sum_with_gradient
 from arcticseg.engine.samples import Samples
 from arcticseg.errors import ConfigError, need
@@ -38,6 +39,7 @@ from arcticseg.ice import denoising
 from arcticseg.ice.channels import CHANNELS
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.config import ModelConfig
+from arcticseg.models.frozen import let_learn
 from arcticseg.models.segmenter import Segmenter
 from arcticseg.models.weights import facts_of, load_encoder, load_weights
 from arcticseg.run import inherit
@@ -98,6 +100,9 @@ def check_parts(cfg: RunConfig) -> None:
     """
     with torch.device("meta"):
         model = build_model(cfg, tile_of(cfg.data))
+        for frozen in [stage.frozen for stage in cfg.stages] or [cfg.model.frozen]:
+            let_learn(model, cfg.model, cfg.seed, frozen)
+    rate_scales(model, cfg.optim)
     build_task(cfg, model)
     for hook in cfg.hooks:
         hook.make()

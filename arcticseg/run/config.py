@@ -16,10 +16,31 @@ from arcticseg.data.config import DataConfig
 from arcticseg.engine.config import AdamWConfig, EarlyStopConfig, EngineConfig, HookConfig, OptimConfig
 from arcticseg.errors import ConfigError, need
 from arcticseg.ice.channels import SAR, expand
-from arcticseg.models.config import ModelConfig
+from arcticseg.models.config import ModelConfig, check_frozen
 from arcticseg.run.migrate import renamed
 from arcticseg.tasks.config import PRETRAIN_SCORES, PretrainConfig, SegmentConfig, segment_scores
 from arcticseg.tracking import TrackingConfig
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A part of a training in which what learns stays the same."""
+
+    # As of `model.frozen`.
+    frozen: str | int = "none"
+    # Length in optimiser steps, or as a share of the training. The last stage has neither: it goes on to the end.
+    steps: int | None = None
+    share: float | None = None
+    # Null: the learning rate goes on along the curve of the whole training. Else the stage has a curve of its own, from
+    # warm-up to the end, with this highest rate.
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        check_frozen("frozen", self.frozen)
+        need(self.steps is None or self.steps > 0, "steps", self.steps, "set 1 or more")
+        need(self.share is None or 0 < self.share < 1, "share", self.share, "set a share of the training in (0, 1)")
+        need(self.steps is None or self.share is None, "share", self.share, "set either steps or share")
+        need(self.lr is None or self.lr > 0, "lr", self.lr, "set a positive learning rate, or null")
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,8 @@ class RunConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     # Beside the training loop, in this order, after logs, progress bar and best weights.
     hooks: tuple[HookConfig, ...] = ()
+    # Parts of the training, such as heads first, then all; none: `model.frozen` holds throughout.
+    stages: tuple[StageConfig, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -96,8 +119,28 @@ class RunConfig:
             if isinstance(hook, EarlyStopConfig):
                 good = hook.score is None or hook.score in self.scores
                 need(good, f"hooks[{place}].score", hook.score, f"set one of {', '.join(self.scores)}")
+        self._check_stages()
         self._check_data()
         self._check_pretrain() if self.task == "pretrain" else self._check_segment()
+
+    def _check_stages(self) -> None:
+        if not self.stages:
+            return
+        *before, last = self.stages
+        need(self.model.frozen == "none", "model.frozen", self.model.frozen, "set none: stages say what is frozen")
+        for place, stage in enumerate(before):
+            good = stage.steps is not None or stage.share is not None
+            need(good, f"stages[{place}].steps", None, "set steps or share: only the last stage goes on to the end")
+        for key in ("steps", "share"):
+            value = getattr(last, key)
+            need(
+                value is None, f"stages[{len(before)}].{key}", value, "leave it out: the last stage goes on to the end"
+            )
+        shares = [stage.share for stage in before if stage.share is not None]
+        need(sum(shares) < 1, "stages", shares, "set shares whose sum is less than 1")
+        steps = [stage.steps for stage in before if stage.steps is not None]
+        remedy = f"set steps whose sum is less than that of the training ({self.steps})"
+        need(self.steps is None or sum(steps) < self.steps, "stages", steps, remedy)
 
     def _check_data(self) -> None:
         data = self.data
@@ -118,6 +161,9 @@ class RunConfig:
         given = set(expand(targets)) <= set(self.data.names)
         need(given, "pretrain.targets", list(targets), "set channels that data.channels has, too")
         need(encoder.pretrains, "model.encoder.name", encoder.name, "set a ViT to pretrain")
+        need(self.model.frozen == "none", "model.frozen", self.model.frozen, "set none: pretraining learns all")
+        need(self.model.lora is None, "model.lora", self.model.lora, "set null: pretraining learns all")
+        need(not self.stages, "stages", len(self.stages), "leave them out: pretraining learns all")
         cutmix = self.data.augment.cutmix
         need(cutmix == 0, "data.augment.cutmix", cutmix, "set 0: pretraining mixes no scenes")
         good = self.pretrain.adversarial is None or self.engine.precision != "fp16"

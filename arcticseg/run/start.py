@@ -19,24 +19,30 @@ from arcticseg.data.select import Selection, ShardSet
 from arcticseg.data.transforms import Assemble
 from arcticseg.engine import checkpoint, process_group
 from arcticseg.engine.checkpoint import Checkpoint, Position
-from arcticseg.engine.deepspeed_engine import DTYPES, make_engine
+from arcticseg.engine.deepspeed_engine import DTYPES, make_engine, release
 from arcticseg.engine.hooks.hook import Hook, Training
 from arcticseg.engine.process_group import Ranks
+from arcticseg.engine.stop import StopWish
 from arcticseg.engine.trainer import Every, Trainer
 from arcticseg.errors import ArcticSegError, ConfigError, need
 from arcticseg.files import write_text
 from arcticseg.ice.sigrid import CLASS_NAMES
 from arcticseg.models.batch_norm import caution
+from arcticseg.models.frozen import let_learn
 from arcticseg.run import build
-from arcticseg.run.agreement import check_folder, check_same
+from arcticseg.run.agreement import check_folder, check_same, shows
 from arcticseg.run.change import CHANGES, Change, applied, as_json, from_json, gone_on
 from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import CONFIG, forget_checkpoint, held, holds_run
 from arcticseg.run.migrate import stored
+from arcticseg.run.stages import stage_at, stages_of
 from arcticseg.run.step import make_step
 from arcticseg.shown import shown
 from arcticseg.tasks.task import Objective, Task
 from arcticseg.tracking import restore_metrics
+
+# What is told of a training: its name, and values.
+Event = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def run(cfg: RunConfig, resume: bool = False, changed: Sequence[str] = (), extra
     try:
         check_same(cfg, selection.fingerprint)
         with _run_folder(cfg, resume, changed, ranks) as start:
-            return _train(applied(cfg, start.changes), start, sets, selection, ranks, extra)
+            return _Run(applied(cfg, start.changes), start, sets, selection, ranks, extra).train()
     except ArcticSegError as error:
         process_group.share(error)
         raise
@@ -91,60 +97,127 @@ def _open(cfg: RunConfig) -> tuple[list[ShardSet], Selection]:
     return sets, selection
 
 
-def _train(
-    cfg: RunConfig,
-    start: Start,
-    sets: Sequence[ShardSet],
-    selection: Selection,
-    ranks: Ranks,
-    extra: Sequence[Hook],
-) -> bool:
-    """Put the parts together and train, from a checkpoint or from the beginning."""
-    length = build.length_of(cfg, len(selection))
-    tile = sets[0].manifest.tile
-    share = build.share_of(cfg, ranks)
-    torch.set_num_threads(_threads(cfg, ranks))
-    saved = None if start.folder is None else Checkpoint.open(start.folder)
-    class_weights = build.class_weights_of(cfg, selection, tile)
-    task, engine = _engine(cfg, sets, class_weights, ranks, saved)
-    dtype, cuda = DTYPES[cfg.engine.precision], ranks.device.type == "cuda"
-    loader = build.loader_of(cfg, selection, tile, share, pin_memory=cuda)
-    position = Position()
-    if saved is not None:
-        position = saved.position
-        loader.load_state_dict(position.loader)
-    last = length.last_step(position.step, loader.consumed)
-    step = make_step(cfg, engine, task, ranks, saved, position.step, last)
-    statistics = build.statistics_of(cfg, sets)
-    if ranks.is_main:
-        _tell_class_weights(class_weights)
-        write_text(Path(cfg.out) / CONFIG, config.dump(cfg))
+@dataclass
+class _Run:
+    """A training from a checkpoint or from the beginning, with what it needs in each of its stages."""
+
+    cfg: RunConfig
+    start: Start
+    sets: Sequence[ShardSet]
+    selection: Selection
+    ranks: Ranks
+    extra: Sequence[Hook]
+    hooks: Sequence[Hook] = ()
+
+    def train(self) -> bool:
+        """Train stage by stage: each goes on from the checkpoint with which the one before has ended."""
+        torch.set_num_threads(_threads(self.cfg, self.ranks))
+        saved = None if self.start.folder is None else Checkpoint.open(self.start.folder)
+        changes = self.start.changes[len(self.start.changes) - self.start.new :]
+        events: list[Event] = [("changed", change.told) for change in changes]
+        wish = StopWish()
+        while True:
+            trainer = self._trainer(saved, events, wish)
+            try:
+                reached = trainer.train()
+            finally:
+                trainer.loader.close()
+            if not trainer.goes_on:
+                return reached
+            try:
+                saved, events = self._handed_over(trainer), []
+            except BaseException:
+                trainer.end()
+                raise
+            del trainer
+
+    def _trainer(self, saved: Checkpoint | None, events: list[Event], wish: StopWish) -> Trainer:
+        """Put the parts of a stage together: that in which a checkpoint is, or the first."""
+        cfg, ranks, tile = self.cfg, self.ranks, self.sets[0].manifest.tile
+        length = build.length_of(cfg, len(self.selection))
+        share = build.share_of(cfg, ranks)
+        position = Position() if saved is None else saved.position
+        stages = stages_of(cfg, length)
+        place = length.schedule(position.step, position.loader.get("consumed", 0))[0]
+        stage = stage_at(stages, place, position.stage)
+        if len(stages) > 1 and (saved is None or stage.number != position.stage):
+            events = [*events, ("stage begins", {"stage": stage.number + 1, "frozen": stage.frozen})]
+        position.stage = stage.number
+        task, engine = self._engine(saved, stage.frozen)
+        dtype, cuda = DTYPES[cfg.engine.precision], ranks.device.type == "cuda"
+        loader = build.loader_of(cfg, self.selection, tile, share, pin_memory=cuda)
         if saved is not None:
-            restore_metrics(Path(cfg.out), saved.metrics, position.step)
-    hooks = [*build.build_hooks(cfg, ranks, position.step), *extra]
-    if saved is not None:
-        saved.load_hooks(hooks)
-    metadata = build.metadata_of(cfg, sets, selection, statistics) | {CHANGES: json.dumps(as_json(start.changes))}
-    assemble = Assemble.of(cfg.data, statistics, task.want(dtype), compiled=cfg.engine.compile)
-    samples = build.samples_of(cfg, sets, tile, share, assemble, task, ranks)
-    trainer = Trainer(
-        training=Training(Path(cfg.out), engine, step, task, ranks, metadata, position.step, last, samples),
-        engine=cfg.engine,
-        optim=cfg.optim,
-        assemble=assemble,
-        loader=loader,
-        validation=build.validation_of(cfg, sets, tile, share, pin_memory=cuda),
-        length=length,
-        every=Every(cfg.validate_every, cfg.checkpoint_every, cfg.tracking.every),
-        hooks=hooks,
-        position=position,
-        seed=cfg.seed,
-        changed=[change.told for change in start.changes[len(start.changes) - start.new :]],
-    )
-    try:
-        return trainer.train()
-    finally:
-        loader.close()
+            loader.load_state_dict(position.loader)
+        last = length.last_step(position.step, loader.consumed)
+        step = make_step(cfg, engine, task, ranks, saved, position.step, last)
+        statistics = build.statistics_of(cfg, self.sets)
+        self.hooks = self.hooks or self._begun(saved, position.step)
+        if saved is not None:
+            saved.load_hooks(self.hooks)
+        metadata = build.metadata_of(cfg, self.sets, self.selection, statistics)
+        metadata |= {CHANGES: json.dumps(as_json(self.start.changes))}
+        assemble = Assemble.of(cfg.data, statistics, task.want(dtype), compiled=cfg.engine.compile)
+        samples = build.samples_of(cfg, self.sets, tile, share, assemble, task, ranks)
+        return Trainer(
+            training=Training(Path(cfg.out), engine, step, task, ranks, metadata, position.step, last, samples),
+            engine=cfg.engine,
+            optim=cfg.optim,
+            assemble=assemble,
+            loader=loader,
+            validation=build.validation_of(cfg, self.sets, tile, share, pin_memory=cuda),
+            length=length,
+            every=Every(cfg.validate_every, cfg.checkpoint_every, cfg.tracking.every),
+            hooks=self.hooks,
+            position=position,
+            seed=cfg.seed,
+            events=events,
+            until=stage.last_step(position.step, place, last),
+            rate=stage.rate(cfg.optim),
+            wish=wish,
+        )
+
+    def _engine(self, saved: Checkpoint | None, frozen: str | int) -> tuple[Task, Any]:
+        """Task and DeepSpeed engine, with the weights to begin with; `frozen` says which of them do not learn."""
+        cfg, ranks, tile = self.cfg, self.ranks, self.sets[0].manifest.tile
+        model: nn.Module = build.build_model(cfg, tile)
+        if saved is None:
+            build.initialise(cfg, model, self.sets, _warn if ranks.is_main else _ignore)
+        let_learn(model, cfg.model, cfg.seed, frozen)
+        class_weights = build.class_weights_of(cfg, self.selection, tile)
+        task = build.build_task(cfg, model, class_weights)
+        # Once, not in each stage.
+        if ranks.is_main and not self.hooks:
+            _tell_class_weights(class_weights)
+            careful = caution(model)
+            if careful is not None:
+                _warn(careful)
+        if cfg.engine.compile:
+            task.compile(dynamic=False)
+        wrapped = Objective(model, task) if task.learns else model
+        if saved is not None:
+            saved.load_module(wrapped)
+        return task, make_engine(wrapped, cfg.engine, cfg.optim, ranks, None if saved is None else saved.steps_taken())
+
+    def _begun(self, saved: Checkpoint | None, step: int) -> list[Hook]:
+        """The hooks, once the run's folder says what the run is, and its metrics end with the step."""
+        if self.ranks.is_main:
+            write_text(Path(self.cfg.out) / CONFIG, config.dump(self.cfg))
+            if saved is not None:
+                restore_metrics(Path(self.cfg.out), saved.metrics, step)
+        return [*build.build_hooks(self.cfg, self.ranks, step), *self.extra]
+
+    def _handed_over(self, trainer: Trainer) -> Checkpoint:
+        """The checkpoint with which a stage has ended, once its engines have given their memory back.
+
+        Raises:
+            ConfigError: a rank does not see it; the same on all ranks.
+        """
+        folder = checkpoint.folder_of(Path(self.cfg.out), trainer.position.step)
+        for engine in trainer.step.engines.values():
+            release(engine)
+        told = f"{folder}: rank {self.ranks.rank} does not see it; set an 'out' that all share"
+        process_group.agree(None if shows(folder) else ConfigError(told))
+        return Checkpoint.open(folder)
 
 
 @contextlib.contextmanager
@@ -232,27 +305,3 @@ def _config_before(out: Path, start: Path | None) -> RunConfig | None:
 
 def _threads(cfg: RunConfig, ranks: Ranks) -> int:
     return cfg.engine.threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size)
-
-
-def _engine(
-    cfg: RunConfig,
-    sets: Sequence[ShardSet],
-    class_weights: Mapping[str, Sequence[float]],
-    ranks: Ranks,
-    saved: Checkpoint | None,
-) -> tuple[Task, Any]:
-    """Task and DeepSpeed engine, with the weights to begin with."""
-    model: nn.Module = build.build_model(cfg, sets[0].manifest.tile)
-    if saved is None:
-        build.initialise(cfg, model, sets, _warn if ranks.is_main else _ignore)
-    task = build.build_task(cfg, model, class_weights)
-    careful = caution(model)
-    if careful is not None and ranks.is_main:
-        _warn(careful)
-    task = build.build_task(cfg, model)
-    if cfg.engine.compile:
-        task.compile(dynamic=False)
-    wrapped = Objective(model, task) if task.learns else model
-    if saved is not None:
-        saved.load_module(wrapped)
-    return task, make_engine(wrapped, cfg.engine, cfg.optim, ranks)

@@ -37,6 +37,6 @@ def main(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.run}: holds no checkpoint; give the folder of a run that has written one")
     saved = Checkpoint.open(folder)
     path = arguments.out or weights_path(arguments.run, folder.name)
-    write_weights(path, network_weights(saved.tensors.below("module/")), saved.metadata)
+    write_weights(path, network_weights(saved.tensors.below("module/"), saved.metadata), saved.metadata)
     show(path)
     return 0

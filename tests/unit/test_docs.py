@@ -58,8 +58,9 @@ def keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         elif dataclasses.is_dataclass(hint):
             yield from keys(hint, f"{key}.")
         elif sections := [part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)]:
-            yield key, default
-            yield from keys(sections[0], f"{key}.CHART." if typing.get_origin(hint) is dict else f"{key}.")
+            yield key, list(default) if isinstance(default, tuple) else default
+            item = {dict: f"{key}.CHART.", tuple: f"{key}.N."}.get(typing.get_origin(hint), f"{key}.")
+            yield from keys(sections[0], item)
         else:
             yield key, list(default) if isinstance(default, tuple) else default
 

@@ -24,7 +24,7 @@ class Bar(Hook):
 
     def on_start(self, training: Training) -> None:
         if training.ranks.is_main:
-            self._bar, self._total = ProgressBar(self._title, "step"), training.last
+            self._bar, self._total = self._bar or ProgressBar(self._title, "step"), training.last
             if training.first < training.last:
                 self._bar.update(training.first, training.last)
 

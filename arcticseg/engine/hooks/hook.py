@@ -63,7 +63,8 @@ class Hook:
     name = "hook"
 
     def on_start(self, training: Training) -> None:
-        """Before the first step, after the state was loaded."""
+        """Before the first step, after the state was loaded; again before the first step of a further stage, which has
+        another engine, after the state was loaded again."""
 
     def on_step(self, step: int, values: Values | None) -> None:
         """After each optimiser step; with loss, terms, `lr` and `samples_per_s` every `tracking.every` steps."""

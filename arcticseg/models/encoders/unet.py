@@ -45,12 +45,12 @@ class UNetEncoder(nn.Module):
 
     @property
     def n_layers(self) -> int:
-        """Levels."""
-        return len(self.levels)
+        """The layer of what comes after all levels."""
+        return len(self.levels) + 1
 
     def layer_of(self, name: str) -> int:
-        """The level of a parameter, 0 for the first."""
-        return int(name.split(".")[1])
+        """The layer of a parameter: 1 for the first level."""
+        return int(name.split(".")[1]) + 1
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W], H and W multiples of `stride` -> maps [B, dims[i], H / 2^i, W / 2^i]."""
