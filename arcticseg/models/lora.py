@@ -36,7 +36,9 @@ def adapt(network: nn.Module, cfg: LoRAConfig, seed: int) -> None:
             remedy = f"name linear maps of the encoder; {type(encoder).__name__} has none of the name {target}"
             raise BadValueError("model.lora.targets", list(cfg.targets), remedy)
     torch.manual_seed(seed)
-    wanted = peft.LoraConfig(r=cfg.rank, lora_alpha=cfg.alpha, target_modules=list(cfg.targets), lora_dropout=0.0)
+    wanted = peft.LoraConfig(
+        r=cfg.rank, lora_alpha=cast(Any, cfg.alpha), target_modules=list(cfg.targets), lora_dropout=0.0
+    )
     with warnings.catch_warnings():
         # It looks for a configuration of transformers.
         warnings.simplefilter("ignore")
