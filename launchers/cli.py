@@ -20,6 +20,7 @@ VERBS = {
     "train": "pretrain or fine-tune, from a config",
     "export": "write the weights of a run's newest checkpoint to one file",
     "bench": "measure a config's training on this machine, and say what bounds it",
+    "models": "encoders, decoders and recipes: parameters, arithmetic, memory, speed",
     "plan": "memory, speed, data rate and run time of a config on other machines",
     "evaluate": "score a trained network on whole scenes, with maps",
     "predict": "draw charts of scenes: netCDF, GeoTIFF, maps",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -28,8 +29,9 @@ class SteadyBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """x: [B, C, H, W] -> the same shape and dtype, with what timm's kind adds: an activation."""
-        weight, bias = (None if value is None else value.float() for value in (self.weight, self.bias))
         mean, spread = self.running_mean, self.running_var
+        kind = torch.float32 if mean is None else mean.dtype
+        weight, bias = (None if value is None else value.to(kind) for value in (self.weight, self.bias))
         x = F.batch_norm(input, mean, spread, weight, bias, self.training, self.momentum or 0.0, self.eps)
         for part in ("drop", "act"):
             x = getattr(self, part, _nothing)(x)
@@ -39,7 +41,7 @@ class SteadyBatchNorm(_BatchNorm):
         before = {name: getattr(self, name) for name in _STATISTICS}
         super()._apply(fn, recurse)
         for name, value in before.items():
-            if value is not None and getattr(self, name).dtype != value.dtype:
+            if value is not None and getattr(self, name).dtype.itemsize < value.dtype.itemsize:
                 setattr(self, name, value.to(getattr(self, name).device))
         return self
 

@@ -49,6 +49,8 @@ class Work:
         operations: in order.
         peak: bytes that exist at once at most, weights and inputs apart, gradients of weights included.
         inputs: bytes of the inputs.
+        forward: floating-point operations of the forward pass alone.
+        kept: bytes that forward leaves for backward, weights and inputs apart.
     """
 
     samples: int
@@ -57,6 +59,8 @@ class Work:
     operations: tuple[Operation, ...]
     peak: int
     inputs: int
+    forward: int = 0
+    kept: int = 0
 
     @property
     def flops(self) -> int:
@@ -80,11 +84,17 @@ def count(model: nn.Module, forward: Callable[[], Tensor], samples: int, inputs:
     """
     parameters = list(model.parameters())
     with _Fused() as fused, _Counter(parameters) as counter:
-        forward().backward()
+        loss = forward()
+        # Of each attention the first of the two is forward.
+        first = sum(operation.flops for operation in (*counter.operations, *fused.operations[::2]))
+        kept = counter.live
+        loss.backward()
+        # Or it would keep what it was made from, on which the peak of a later count does not depend.
+        del loss
     model.zero_grad(set_to_none=True)
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     total = sum(p.numel() for p in parameters)
-    return Work(samples, total, trained, (*counter.operations, *fused.operations), counter.peak, inputs)
+    return Work(samples, total, trained, (*counter.operations, *fused.operations), counter.peak, inputs, first, kept)
 
 
 class _Counter(TorchDispatchMode):
@@ -93,7 +103,7 @@ class _Counter(TorchDispatchMode):
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         super().__init__()
         self.operations: list[Operation] = []
-        self.peak = self._live = 0
+        self.peak = self.live = 0
         self._known = weakref.WeakSet(p.untyped_storage() for p in parameters)
 
     def __torch_dispatch__(
@@ -114,12 +124,12 @@ class _Counter(TorchDispatchMode):
             return
         self._known.add(storage)
         size = storage.nbytes()
-        self._live += size
-        self.peak = max(self.peak, self._live)
+        self.live += size
+        self.peak = max(self.peak, self.live)
         weakref.finalize(storage, self._remove, size)
 
     def _remove(self, size: int) -> None:
-        self._live -= size
+        self.live -= size
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:
@@ -135,10 +145,14 @@ def _operation(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: An
     moved = sum(tensor.numel() * tensor.element_size() for tensor in _tensors((args, kwargs, out)))
     if packet not in flop_registry:
         return Operation(OTHER, 0, moved)
-    flops = int(flop_registry[packet](*args, **kwargs, out_val=out))
     if "convolution" not in str(packet):
-        return Operation(MATMUL, flops, moved)
-    weight = args[2] if "backward" in str(packet) else args[1]
+        return Operation(MATMUL, int(flop_registry[packet](*args, **kwargs, out_val=out)), moved)
+    if "backward" in str(packet):
+        values, image, weight, transposed, times = args[0], args[1], args[2], args[7], sum(args[10][:2])
+    else:
+        values, image, weight, transposed, times = out, args[0], args[1], args[6], 1
+    # torch's own count of a backward pass knows no groups: each value of the larger side meets the taps of its group.
+    flops = times * 2 * (image if transposed else values).numel() * weight[0].numel()
     return Operation(CONVOLUTION, flops, moved, min(weight.shape[:2]))
 
 

@@ -47,6 +47,27 @@ def test_a_convolution_knows_its_width() -> None:
     assert flops(work, CONVOLUTION) == 3 * 2 * 100 * 9 * 3 * 8
 
 
+def test_a_convolution_of_each_channel_multiplies_with_its_own_taps_alone() -> None:
+    work = counted(nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), 1, 8, 10, 10)
+    assert flops(work, CONVOLUTION) == 3 * 2 * 100 * 9 * 8
+    assert work.forward == 2 * 100 * 9 * 8  # type: ignore[attr-defined]
+
+
+def test_a_transposed_convolution_meets_its_taps_at_each_input() -> None:
+    work = counted(nn.ConvTranspose2d(4, 6, 2, stride=2, bias=False), 1, 4, 10, 10)
+    assert flops(work, CONVOLUTION) == 3 * 2 * 100 * 4 * 4 * 6
+
+
+def test_what_forward_keeps() -> None:
+    class Chain(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.exp().exp().exp()
+
+    x = torch.empty(1000, device="meta", requires_grad=True)
+    # The three results; of the sum a number.
+    assert 3 * 4000 <= count(Chain(), lambda: Chain()(x).sum(), 1, 0).kept <= 3 * 4000 + 8
+
+
 def test_the_peak_is_what_lives_at_once() -> None:
     class Chain(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
