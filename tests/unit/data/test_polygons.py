@@ -37,6 +37,7 @@ AUGMENTS = {
     "crops": Augment(2, flips=True, quarter_turns=True, crop=0.4),
     "mixed": Augment(3, True, True, (), cutmix=0.9),
     "all": Augment(4, True, True, (), 0.5, 0.9),
+    "free": Augment(5, True, True, (), 0.6, 0.9, rotate=180, zoom_out=1.5),
 }
 
 
