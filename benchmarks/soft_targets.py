@@ -22,6 +22,7 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 
+from arcticseg.data.select import read_scene_list
 from arcticseg.ice.layers import official_labels
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.sigrid import CHARTS, IGNORE_INDEX
@@ -56,7 +57,7 @@ def prepare(work: Path, scenes: int, size: int) -> list[str]:
         done(["simulate", raw, "--n", scenes, "--size", size, "--seed", 7])
         done(["shards", "split", raw, "--out", lists, "--val", "0.05", "--test", "0.25", "--seed", 7])
         done(["shards", "build", raw, "--out", shards, "--lists", lists, "--factors", 8, "--tile", 64])
-    return (lists / "test.txt").read_text().split()
+    return read_scene_list(lists / "test.txt")
 
 
 def unlabelled_truth(work: Path, names: Sequence[str]) -> Path:

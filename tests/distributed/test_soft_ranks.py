@@ -18,7 +18,7 @@ SOFT = {
     "data.augment.crop": 0.6,
     "data.augment.cutmix": 0.7,
 }
-TERMS = ("SIC", "SOD", "FLOE", "SOD_polygons", "FLOE_polygons")
+TERMS = tuple(f"loss_{term}" for term in ("SIC", "SOD", "FLOE", "SOD_polygons", "FLOE_polygons"))
 
 
 def test_losses_of_polygons_do_not_depend_on_ranks_and_micro_batches(tiny_shards: Path, tmp_path: Path) -> None:
