@@ -182,9 +182,9 @@ def test_without_polygons_labels_alone_count(name: str) -> None:
     plain = torch.nn.functional.cross_entropy(logits, labels.long(), ignore_index=255, reduction="sum")
     value, count = loss.sums_with(logits, labels, None), loss.counts_with(labels, None)
     if name == "polygons":
-        assert (float(value), int(count)) == (0, 0)
+        assert (value.item(), int(count)) == (0, 0)
     else:
-        assert float(value) == pytest.approx(float(plain))
+        assert value.item() == pytest.approx(plain.item())
         assert int(count) == int((labels != 255).sum())
 
 
