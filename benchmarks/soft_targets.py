@@ -43,7 +43,7 @@ BY = ("chart", "truth", "truth, no label")
 SCORES = ("combined", *CHARTS)
 
 
-def done(arguments: Sequence[str]) -> None:
+def done(arguments: Sequence[object]) -> None:
     """Run a verb in this process."""
     status = arcticseg([str(argument) for argument in arguments])
     if status:
@@ -91,8 +91,11 @@ def scores_of(work: Path, arm: str, seed: int, steps: int) -> dict[str, dict[str
         overrides += ["validate_every=0", "checkpoint_every=0", "tracking.wandb=off", "engine.threads=1", *ARMS[arm]]
         if run_command(["train", "--config", "demo_unet", "--resume", *overrides]):
             sys.exit(f"the training {run.name} failed")
-    references = {"chart": [], "truth": ["--reference", work / "scenes" / "truth"]}
-    references["truth, no label"] = ["--reference", work / "unlabelled"]
+    references: dict[str, list[object]] = {
+        "chart": [],
+        "truth": ["--reference", work / "scenes" / "truth"],
+        "truth, no label": ["--reference", work / "unlabelled"],
+    }
     result = {}
     for by, reference in references.items():
         out = run / by.replace(", ", "_")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from torch import Tensor
 
 from arcticseg.data import pixels
 from arcticseg.data.augment import Augment
@@ -77,7 +78,7 @@ def batches(selection: Selection, augment: Augment, polygons: bool = True, worke
     return copies
 
 
-def labels_by_rows(inputs: Inputs | Codes) -> torch.Tensor:
+def labels_by_rows(inputs: Inputs | Codes) -> Tensor:
     """SOD and FLOE, uint8 [B, 2, H, W], as the tables say; 255 where there is no row."""
     polygons = inputs.polygons
     assert polygons is not None
@@ -101,7 +102,8 @@ def test_rows_say_what_labels_say(
         inputs = assemble(planned)
         assert inputs.labels.shape == (4, 3, made.SIZE, made.SIZE)
         # One tile has labels, and no polygons.
-        plain = torch.tensor([int(batch.shares[i].any()) for i in range(4)]).bool()
+        assert batch.shares is not None
+        plain = batch.shares.flatten(1).any(dim=1)
         rows, expected = labels_by_rows(inputs), inputs.labels[:, 1:]
         if plain.all():
             assert torch.equal(rows, expected)
