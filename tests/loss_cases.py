@@ -57,7 +57,11 @@ def _cases() -> dict[str, list[str]]:
         "uncertainty": ["segment.balance=uncertainty", "segment.consistency=0.7", *several],
         "gradient": ["segment.balance=gradient", "segment.consistency=0.7", *several],
         "gradient, a decoder a chart": ["segment.balance=gradient", "model.decoder.shared=false"],
-        "all": ["segment.balance=uncertainty", "segment.polygons.SOD.least=8", "segment.losses.FLOE=soft", "weighed"],
+        "auxiliary": ["model.auxiliary.channels=8", *several],
+        "all": [
+            *["segment.balance=uncertainty", "segment.polygons.SOD.least=8", "segment.losses.FLOE=soft", "weighed"],
+            *["model.auxiliary.channels=8", "model.auxiliary.map=0", "segment.consistency=0.7"],
+        ],
     }
 
 

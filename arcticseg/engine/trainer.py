@@ -222,7 +222,7 @@ class Trainer:
         terms = {f"loss_{name}": mean for name, mean in zip(self.task.terms, means, strict=True)}
         values: dict[str, Tensor | float] = {"loss": self.task.weighted(means, counted), **terms, **self.task.told()}
         values |= {"lr": rate, "grad_norm": self.step.norm, "skipped": self.position.skipped}
-        return values | self.step.values
+        return {**values, **self.step.values}
 
     def _read_skipped(self) -> None:
         """Learn which steps were left out for NaN or infinity, and write down their samples.

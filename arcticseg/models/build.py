@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
+from arcticseg.models.auxiliary import AuxiliaryHead
 from arcticseg.models.config import ModelConfig
 from arcticseg.models.heads import Head
 from arcticseg.models.segmenter import Segmenter
@@ -41,7 +43,16 @@ def build_segmenter(model: ModelConfig, in_chans: int, tile: int) -> Segmenter:
     # After all of them are made, so that another kind of head draws no other weights for the rest.
     for head in heads.values():
         head.initialise()
-    return Segmenter(encoder, decoders[model.charts[0]] if decoder.for_all else nn.ModuleDict(decoders), heads)
+    parts = decoders[model.charts[0]] if decoder.for_all else nn.ModuleDict(decoders)
+    return Segmenter(encoder, parts, heads, _auxiliary(model, cast(Sequence[int], encoder.dims)))
+
+
+def _auxiliary(model: ModelConfig, dims: Sequence[int]) -> AuxiliaryHead | None:
+    """The auxiliary head of a config, drawn after all else."""
+    if model.auxiliary is None:
+        return None
+    own = {chart: model.head(chart).make(model.auxiliary.channels, chart) for chart in model.charts}
+    return AuxiliaryHead(model.auxiliary, dims, own)
 
 
 def build_autoencoder(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from arcticseg.models.auxiliary import AuxiliaryHead
 from arcticseg.models.blocks import resize
 from arcticseg.models.heads import Head
 
@@ -30,6 +31,11 @@ def probed(features: Tensor, probe: Tensor | None) -> Tensor:
     return features if probe is None else cast(Tensor, _Probed.apply(features, probe))
 
 
+def auxiliary_name(chart: str) -> str:
+    """Among a network's outputs, that of a chart's auxiliary head."""
+    return f"{chart}_auxiliary"
+
+
 class Segmenter(nn.Module):
     """Encoder, decoder and heads.
 
@@ -38,15 +44,23 @@ class Segmenter(nn.Module):
         decoder: a decoder for all charts, or a ModuleDict with a decoder for each;
             each with `out_channels`.
         heads: one for each chart, in the order of charts.
+        auxiliary: gives scores of the charts from the encoder's maps, in training only; None: there is none.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, heads: Mapping[str, Head]) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        heads: Mapping[str, Head],
+        auxiliary: AuxiliaryHead | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.stride = cast(int, encoder.stride)
         self._seeded = bool(getattr(encoder, "takes_seeds", False))
         self.heads = nn.ModuleDict(heads)
+        self.auxiliary = auxiliary
 
     def head(self, chart: str) -> Head:
         """The head of a chart."""
@@ -59,6 +73,8 @@ class Segmenter(nn.Module):
 
     def forward(self, x: Tensor, seeds: Tensor | None = None, probes: Tensor | None = None) -> dict[str, Tensor]:
         """x: [B, C, H, W], any H and W -> chart -> output of its head [B, K, H, W].
+
+        In training also, where there are auxiliary heads, `auxiliary_name` of a chart -> output of that head.
 
         seeds: int64 [B] of `drop_path.sample_seeds`, for an encoder that drops; None: nothing is dropped.
         probes: float32 [charts], whose gradients are the squared norms of those of the features that charts share, by
@@ -77,8 +93,14 @@ class Segmenter(nn.Module):
             else:
                 features = probed(shared, probe)
             head = self.head(chart)
-            scores = head(features)
-            if scores.shape[-2:] != x.shape[-2:]:
-                scores = resize(scores, x.shape[-2:])
-            outputs[chart] = head.scaled(scores)[..., :height, :width]
+            outputs[chart] = _output(head, head(features), x.shape[-2:])[..., :height, :width]
+        if self.auxiliary is not None and self.training:
+            for chart, scores in self.auxiliary(maps).items():
+                head = cast(Head, self.auxiliary.heads[chart])
+                outputs[auxiliary_name(chart)] = _output(head, scores, x.shape[-2:])[..., :height, :width]
         return outputs
+
+
+def _output(head: Head, scores: Tensor, size: torch.Size) -> Tensor:
+    """What a head gives at a size, from its scores [B, C, h, w]."""
+    return head.scaled(scores if scores.shape[-2:] == size else resize(scores, size))

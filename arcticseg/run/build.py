@@ -131,8 +131,7 @@ def build_task(cfg: RunConfig, model: nn.Module, class_weights: Mapping[str, Seq
     if cfg.task == "segment":
         network = cast(Segmenter, model)
         heads = {chart: network.head(chart) for chart in network.charts}
-        defaults = {chart: cfg.model.head(chart).loss for chart in heads}
-        return make_segment(cfg.segment, heads, defaults, class_weights, cfg.sar, sum_with_gradient)
+        return make_segment(cfg.segment, cfg.model, heads, class_weights, cfg.sar, sum_with_gradient)
     from arcticseg.tasks.pretrain import Pretrain
 
     mae = cfg.pretrain

@@ -13,7 +13,9 @@ from torch import Tensor
 from arcticseg.data.inputs import Content, Inputs, Want
 from arcticseg.ice.score import detailed_scores, scores
 from arcticseg.ice.sigrid import CHARTS, N_CLASSES
+from arcticseg.models.config import ModelConfig
 from arcticseg.models.heads import Head
+from arcticseg.models.segmenter import auxiliary_name
 from arcticseg.tasks.balance import GradientBalance, Uncertainty
 from arcticseg.tasks.config import SegmentConfig, segment_scores
 from arcticseg.tasks.losses.loss import Loss, OverRanks
@@ -130,8 +132,8 @@ class Segment(Task):
 
 def make_segment(
     segment: SegmentConfig,
+    model: ModelConfig,
     heads: Mapping[str, Head],
-    defaults: Mapping[str, str],
     class_weights: Mapping[str, Sequence[float]] = {},
     sar: int | None = None,
     over_ranks: OverRanks = lambda values: values,
@@ -139,22 +141,26 @@ def make_segment(
     """The task of a config.
 
     Args:
+        model: of the network.
         heads: chart -> its head, in the order of charts.
-        defaults: chart -> name of the loss of its head.
         class_weights: chart -> weights of its classes; all alike where there are none.
         sar: input plane that holds data where there is SAR, for the agreement on water.
         over_ranks: sums a tensor over ranks, with its gradient.
     """
     terms: list[Term] = []
     for chart in heads:
-        configs = segment.chart_losses(chart, defaults[chart])
+        configs = segment.chart_losses(chart, model.head(chart).loss)
         for config in configs:
             loss: Loss = config.make(chart)
             loss.over_ranks = over_ranks
             if chart in class_weights and config.weighs:
                 loss.weigh(class_weights[chart])
             name = chart if len(configs) == 1 else f"{chart}_{config.name}"
-            terms.append(ChartTerm(name, segment.weights[chart] * config.weight, loss))
+            weight = segment.weights[chart] * config.weight
+            terms.append(ChartTerm(name, weight, loss))
+            if model.auxiliary is not None:
+                output = auxiliary_name(chart)
+                terms.append(ChartTerm(f"{name}_auxiliary", weight * model.auxiliary.weight, loss, output))
     for chart, polygons in segment.polygons.items():
         if chart in heads:
             shares = PolygonShares(chart, polygons.least, polygons.water)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from arcticseg.choice import Choice
 from arcticseg.errors import need
 from arcticseg.ice.sigrid import CHARTS
+from arcticseg.models.config.auxiliary import AuxiliaryConfig
 from arcticseg.models.config.tuning import LARGEST, LoRAConfig, check_frozen
 
 
@@ -340,6 +341,8 @@ class ModelConfig:
     charts: tuple[str, ...] = CHARTS
     # Chart -> head, where it is not regression for SIC and classification for SOD and FLOE.
     heads: dict[str, HeadConfig] = field(default_factory=dict)
+    # Deep supervision, in training only; null: none.
+    auxiliary: AuxiliaryConfig | None = None
     # Run folder or weights file whose encoder to start from; null: from scratch.
     init_from: str | None = None
     # What of the encoder stays as it is: none, encoder (all of it), or a number of its first blocks or stages, with

@@ -94,7 +94,7 @@ def segmentation(network: str, head: str) -> tuple[nn.Module, Task]:
     model = replace(small(network), heads={"SIC": HeadConfig.named(head)})
     built = build_segmenter(model, len(CHANNELS) + 1, SIZE)
     heads = {chart: built.head(chart) for chart in built.charts}
-    return built, make_segment(SegmentConfig(), heads, {chart: model.head(chart).loss for chart in heads})
+    return built, make_segment(SegmentConfig(), model, heads)
 
 
 def pretraining(targets: tuple[str, ...], normalise: bool) -> tuple[nn.Module, Task]:

@@ -26,7 +26,7 @@ def task_of(model: ModelConfig, **weights: float) -> Segment:
     """The task of a network, with the losses of its heads."""
     heads = {chart: model.head(chart).make(4, chart) for chart in model.charts}
     segment = SegmentConfig(dict.fromkeys(CHARTS, 1.0) | weights)
-    return make_segment(segment, heads, {chart: model.head(chart).loss for chart in model.charts})
+    return make_segment(segment, model, heads)
 
 
 def test_classes_round_a_regression_and_take_the_largest_logit() -> None:
@@ -111,9 +111,8 @@ def test_several_losses_of_a_chart_are_terms_each() -> None:
     )
     model = ModelConfig()
     heads = {chart: model.head(chart).make(4, chart) for chart in CHARTS}
-    defaults = {chart: model.head(chart).loss for chart in CHARTS}
     weights = [1.0, 2.0, 3.0, 0.5, 0.5, 0.5]
-    task = make_segment(segment, heads, defaults, {"SOD": weights})
+    task = make_segment(segment, model, heads, {"SOD": weights})
     assert task.terms == ("SIC", "SOD_cross_entropy", "SOD_dice", "FLOE")
     assert task.weights == (1.0, 3.0, 1.5, 2.0)
     assert task.best_by == ("combined", "SIC", "SOD", "FLOE")
@@ -177,7 +176,7 @@ def test_a_network_of_some_charts_learns_from_their_labels_alone(kind: str, char
     model = small(kind, charts=charts)
     network = build_segmenter(model, 2, 32)
     heads = {chart: network.head(chart) for chart in charts}
-    task = make_segment(SegmentConfig(), heads, {chart: model.head(chart).loss for chart in charts})
+    task = make_segment(SegmentConfig(), model, heads)
     labels = charts_like(1, 32)
     labels[:, [i for i, chart in enumerate(CHARTS) if chart not in charts]] = 255
     inputs = inputs_of(torch.randn(1, 2, 32, 32), labels)
