@@ -27,15 +27,15 @@ from arcticseg.ice.score import Confusion, class_scores, confusion, empty_confus
 from arcticseg.ice.sigrid import CHARTS, CLASS_NAMES, IGNORE_INDEX, N_CLASSES
 from arcticseg.pictures.results import EVALUATION_FILE, FORMAT
 from arcticseg.products.charts import PRODUCT_FACTOR, chart_shape, fields_to_charts
+from arcticseg.products.ensemble import ensemble
 from arcticseg.products.outcome import Failure, Outcome
-from arcticseg.products.predictor import Predictor
 from arcticseg.products.product import Drawn, Product
 from arcticseg.products.records import Finished, Records
-from arcticseg.products.write import Options, SceneHooks, made_with, write_scenes
+from arcticseg.products.write import Drawer, Options, SceneHooks, made_with, write_scenes
 
 
 def evaluate(
-    predictor: Predictor,
+    predictor: Drawer,
     scenes: Sequence[Path],
     out: Path,
     *,
@@ -79,19 +79,20 @@ def evaluate(
     outcome = Outcome(len(scenes)) if outcome is None else outcome
     references = charts_of(scenes, outcome, reference, options.rules, failed)
     make_folder(out)
-    factor = predictor.network.factor
+    drawer = ensemble(predictor)
+    factor = drawer.network.factor
     baseline = None if baseline_shards is None else fit_logistic(baseline_shards, factor)
     scoring = Scoring(out, references, options.rules, baseline, report)
     hooks = SceneHooks(
         labels=scoring.labels, scores=scoring.scores, written=scoring.written, kept=scoring.kept, failed=failed
     )
     records = None
-    if predictor.weights is not None:
+    if drawer.weights is not None:
         fitted = None if baseline_shards is None else read_manifest(baseline_shards).fingerprint
-        facts = {"verb": "evaluate", "baseline": fitted, "imports": imports, **made_with(predictor, options)}
+        facts = {"verb": "evaluate", "baseline": fitted, "imports": imports, **made_with(drawer, options)}
         records = Records(out, facts, references.get, again)
     write_scenes(
-        predictor,
+        drawer,
         list(references),
         products,
         lambda scene, product: _file(out, scene, product),
@@ -102,9 +103,9 @@ def evaluate(
     )
     result = {
         "format": FORMAT,
-        "name": name or predictor.network.name,
+        "name": name or drawer.network.name,
         "run": None if run is None else str(run),
-        "weights": None if predictor.path is None else str(predictor.path),
+        "weights": drawer.paths,
         "factor": factor,
         "pixel_spacing": round(RAW_SPACING * PRODUCT_FACTOR),
         **scoring.result(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,39 @@ from launchers.terminal import note
 
 if TYPE_CHECKING:
     from arcticseg.products.outcome import Failure, Outcome
+
+
+def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say by which networks, and how, a scene is drawn."""
+    parser.add_argument(
+        "--with",
+        dest="others",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="a further run, or weights file, with whose probabilities those of RUN are averaged; may be repeated",
+    )
+    parser.add_argument(
+        "--tta",
+        metavar="NAMES",
+        default="",
+        help="average what a network says of turned windows: flips, turns (by quarters), scales (the next factors)",
+    )
+    parser.add_argument(
+        "--whole", action="store_true", help="a scene as a single window, not as tiles; convolutional networks only"
+    )
+
+
+def augmentations(text: str) -> tuple[str, ...]:
+    """What `--tta` names.
+
+    Raises:
+        ConfigError: there is none of a name.
+    """
+    from arcticseg.products.tta import check_names
+
+    return check_names([name.strip() for name in text.split(",") if name.strip()])
 
 
 def left_out(failure: Failure) -> None:

@@ -37,21 +37,26 @@ def fields_to_charts(
     charts = np.full((len(CHARTS), *layers.shape), IGNORE_INDEX, np.uint8)
     for plane, chart in zip(charts, CHARTS, strict=True):
         if chart in fields:
-            for first, rows in _resampled(fields[chart], factor, layers.shape):
+            for first, rows in resampled(fields[chart], factor, layers.shape):
                 plane[first : first + rows.shape[1]] = classes[chart](rows)
     charts[:, ~layers.valid | (layers.distance == 0)] = IGNORE_INDEX
     return charts
 
 
-def _resampled(field: Float, factor: int, shape: tuple[int, int], band: int = 256) -> Iterator[tuple[int, Float]]:
-    """Bands (first row, float32 [K, rows, W]) of a field at `factor`, interpolated bilinearly to 80 m.
+def resampled(
+    field: Float, factor: int, shape: tuple[int, int], to: int = PRODUCT_FACTOR, band: int = 256
+) -> Iterator[tuple[int, Float]]:
+    """Bands (first row, float32 [K, rows, W]) of a field at `factor`, interpolated bilinearly to another factor.
 
-    The centre of row r at 80 m lies at row (r + 0.5) 2 / factor - 0.5 of the field; edge values are held.
+    The centre of row r at factor `to` lies at row (r + 0.5) to / factor - 0.5 of the field; edge values are held.
+
+    Args:
+        shape: rows and columns at the factor `to`.
     """
 
     def neighbours(n: int, size: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Float]:
         """Rows or columns of the field before and after each of n centres, and the weight of those after."""
-        centre = np.clip((np.arange(n) + 0.5) * PRODUCT_FACTOR / factor - 0.5, 0, size - 1)
+        centre = np.clip((np.arange(n) + 0.5) * to / factor - 0.5, 0, size - 1)
         before = np.minimum(centre.astype(np.intp), max(size - 2, 0))
         return before, np.minimum(before + 1, size - 1), (centre - before).astype(np.float32)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +17,17 @@ from arcticseg.data.manifest import hash_file
 from arcticseg.data.tile import cut
 from arcticseg.data.transforms import Assemble
 from arcticseg.errors import ConfigError, SceneError
-from arcticseg.ice import denoising
 from arcticseg.ice.channels import CHANNELS, COARSE
-from arcticseg.ice.layers import LayerConfig, Layers, read_layers
-from arcticseg.ice.scenes.scene import Scene
+from arcticseg.ice.layers import Layers
 from arcticseg.ice.sigrid import IGNORE_INDEX
 from arcticseg.ice.tiling import blend_weights, windows
 from arcticseg.models.build import build_segmenter
 from arcticseg.models.config import ModelConfig
 from arcticseg.models.segmenter import Segmenter
 from arcticseg.models.weights import check_fits, facts_of, load_weights
-from arcticseg.products.charts import PRODUCT_FACTOR, Classes, Float
+from arcticseg.products.charts import Classes, Float
 from arcticseg.products.product import Network
+from arcticseg.products.turns import PLAIN, Turn
 from arcticseg.run.folder import weights_file
 from arcticseg.run.migrate import stored
 
@@ -51,6 +49,7 @@ class Predictor:
         weights: checksum of its weights file; None: it is not from a file.
         path: of that file.
         learnt_denoising: whose noise removal the scenes that it learnt from have seen; empty: not known.
+        encoder: its name.
     """
 
     network: Network
@@ -61,6 +60,7 @@ class Predictor:
     weights: str | None = None
     path: Path | None = None
     learnt_denoising: tuple[str, ...] = ()
+    encoder: str = ""
 
     @property
     def classes(self) -> dict[str, Classes]:
@@ -71,12 +71,22 @@ class Predictor:
         """Pixels that windows share; None: a quarter of a tile."""
         return self.tile // 4 if pixels is None else pixels
 
-    def tiles(self, layers: Layers, overlap: int, batch_size: int) -> Iterator[tuple[list[tuple[int, int]], Batch]]:
+    def windows(self, layers: Layers, overlap: int | None = None, whole: bool = False) -> int:
+        """How many windows cover a scene."""
+        return len(list(windows(layers.shape, *self._cut(layers, overlap, whole))))
+
+    def _cut(self, layers: Layers, overlap: int | None, whole: bool) -> tuple[int, int]:
+        """Edge of the windows, and the pixels that they share."""
+        return (max(layers.shape), 0) if whole else (self.tile, self.overlap(overlap))
+
+    def tiles(
+        self, layers: Layers, edge: int, overlap: int, batch_size: int
+    ) -> Iterator[tuple[list[tuple[int, int]], Batch]]:
         """Batches of the windows that cover a scene, with their first rows and columns; empty windows are left out."""
         corners: list[tuple[int, int]] = []
         tiles = []
-        for row, column in windows(layers.shape, self.tile, overlap):
-            tile = cut(layers, row, column, self.tile)
+        for row, column in windows(layers.shape, edge, overlap):
+            tile = cut(layers, row, column, edge)
             if tile.valid.any():
                 corners.append((row, column))
                 tiles.append(tile)
@@ -87,63 +97,86 @@ class Predictor:
             yield corners, collate(tiles, range(len(tiles)))
 
     def fields(
-        self, layers: Layers, overlap: int | None = None, batch_size: int = 8, progress: Progress = quiet
+        self,
+        layers: Layers,
+        overlap: int | None = None,
+        batch_size: int = 8,
+        progress: Progress = quiet,
+        turns: Sequence[Turn] = PLAIN,
+        whole: bool = False,
     ) -> dict[str, Float]:
         """What the network says of every pixel of a scene; overlapping windows are blended.
 
         Args:
             layers: the scene at the network's factor.
             overlap: pixels that windows share; None: a quarter of a tile.
+            turns: views of each window, of which the mean is taken.
+            whole: the scene as a single window, filled up to a square; for convolutional networks.
 
         Returns:
             chart -> float32 [K, H, W]: class probabilities, or a regression in classes.
 
         Raises:
-            SceneError: the network says NaN or infinity of a pixel.
+            SceneError: the network says NaN or infinity of a pixel, or the whole scene does not fit in memory.
+            ConfigError: `whole`, and the network is not convolutional.
         """
-        overlap = self.overlap(overlap)
-        weight = blend_weights(self.tile, overlap)
+        if whole:
+            self._check_whole()
+        edge, shared = self._cut(layers, overlap, whole)
+        weight = blend_weights(edge, shared)
         height, width = layers.shape
         total = np.zeros((height, width), np.float32)
         fields: dict[str, Float] = {}
-        n_windows = len(list(windows(layers.shape, self.tile, overlap)))
+        n_windows = self.windows(layers, overlap, whole)
         done = 0
-        with torch.inference_mode():
-            for corners, batch in self.tiles(layers, overlap, batch_size):
-                outputs = self.model(self.assemble(self.assemble.moved(batch, self.device)).seen)
-                _check_finite(layers.scene, outputs, corners)
-                parts = {chart: self.model.head(chart).fields(out).cpu().numpy() for chart, out in outputs.items()}
-                for i, (row, column) in enumerate(corners):
-                    rows, columns = min(self.tile, height - row), min(self.tile, width - column)
-                    window = np.s_[row : row + rows, column : column + columns]
-                    total[window] += weight[:rows, :columns]
-                    for chart, values in parts.items():
-                        field = fields.setdefault(chart, np.zeros((values.shape[1], height, width), np.float32))
-                        field[:, *window] += values[i, :, :rows, :columns] * weight[:rows, :columns]
-                done += len(corners)
-                progress(done, n_windows)
+        for corners, batch in self.tiles(layers, edge, shared, batch_size):
+            parts = self._said(layers, corners, batch, turns)
+            for i, (row, column) in enumerate(corners):
+                rows, columns = min(edge, height - row), min(edge, width - column)
+                window = np.s_[row : row + rows, column : column + columns]
+                total[window] += weight[:rows, :columns]
+                for chart, values in parts.items():
+                    field = fields.setdefault(chart, np.zeros((values.shape[1], height, width), np.float32))
+                    field[:, *window] += values[i, :, :rows, :columns] * weight[:rows, :columns]
+            done += len(corners)
+            progress(done, n_windows)
         progress(n_windows, n_windows)
         np.maximum(total, np.float32(1e-12), out=total)
         for field in fields.values():
             field /= total
         return fields
 
-    def read(self, scene: Scene, rules: LayerConfig = LayerConfig()) -> tuple[Layers, Layers]:
-        """A scene at the network's factor and at 80 m, read once.
+    def _said(
+        self, layers: Layers, corners: list[tuple[int, int]], batch: Batch, turns: Sequence[Turn]
+    ) -> dict[str, Float]:
+        """Chart -> fields [B, K, S, S] of some windows, the mean over their views."""
+        means: dict[str, torch.Tensor] = {}
+        try:
+            with torch.inference_mode():
+                for turn in turns:
+                    moved = self.assemble.moved(turn.of(batch), self.device)
+                    outputs = self.model(self.assemble(moved).seen)
+                    _check_finite(layers.scene, outputs, corners)
+                    for chart, output in outputs.items():
+                        field = turn.back(self.model.head(chart).fields(output))
+                        means[chart] = means[chart] + field if chart in means else field
+                if len(turns) > 1:
+                    means = {chart: total / len(turns) for chart, total in means.items()}
+                return {chart: mean.cpu().numpy() for chart, mean in means.items()}
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            size = len(batch) * batch.size**2 * self.assemble.n_planes * 4 / 1e9
+            raise SceneError(
+                f"{layers.scene}: {len(batch)} windows of {batch.size} x {batch.size} pixels do not fit in the memory "
+                f"of {self.device}, of which their input alone takes {size:.1f} GB; set a smaller --batch-size, or "
+                "leave --whole out"
+            ) from error
 
-        Raises:
-            SceneError, ConfigError: the scene cannot be read, or not at these factors.
-
-        Warns:
-            of a scene with another noise removal than those that the network learnt from; products say it, too.
-        """
-        clause = denoising.differing(scene.denoising, self.learnt_denoising)
-        if clause:
-            scene.note(clause)
-            warnings.warn(f"{scene.path}: {clause}", stacklevel=2)
-        factors = {self.network.factor, PRODUCT_FACTOR}
-        by_factor = {layers.factor: layers for layers in read_layers(scene, factors, rules)}
-        return by_factor[self.network.factor], by_factor[PRODUCT_FACTOR]
+    def _check_whole(self) -> None:
+        if any("attention" in type(module).__name__.lower() for module in self.model.modules()):
+            raise ConfigError(
+                f"--whole takes convolutional networks; the encoder of {self.network.name} ({self.encoder}) attends to "
+                "all of a window, which it knows at the size of a tile; leave --whole out"
+            )
 
     def missing(self, layers: Layers) -> list[str]:
         """Channel groups that the network is trained with and of which a scene has no value."""
@@ -210,4 +243,4 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
         charts=model.charts,
     )
     learnt = tuple(facts["denoising"])
-    return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen, identity, path, learnt)
+    return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen, identity, path, learnt, cfg.encoder.name)

@@ -17,11 +17,14 @@ from arcticseg.files import make_folder
 from arcticseg.ice.layers import LayerConfig
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.ice.scenes.scene import Scene
-from arcticseg.products.charts import fields_to_charts
+from arcticseg.products.charts import PRODUCT_FACTOR, fields_to_charts
+from arcticseg.products.ensemble import Ensemble, ensemble
 from arcticseg.products.outcome import Failure, Outcome
 from arcticseg.products.predictor import Predictor, Progress, quiet
 from arcticseg.products.product import Drawn, Product
 from arcticseg.products.records import Finished, Records
+
+Drawer = Predictor | Ensemble
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,16 @@ class Options:
         rules: how a scene is averaged.
         overlap: pixels that windows share; None: a quarter of a tile.
         batch_size: windows that go through the network at a time.
+        tta: test-time augmentation, see `tta.NAMES`.
+        whole: each scene as a single window.
     """
 
     polarisation: str | None = None
     rules: LayerConfig = LayerConfig()
     overlap: int | None = None
     batch_size: int = 8
+    tta: tuple[str, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,25 +73,29 @@ class SceneHooks:
     failed: Callable[[Failure], None] = lambda failure: None
 
 
-def made_with(predictor: Predictor, options: Options) -> dict[str, Any]:
+def made_with(predictor: Drawer, options: Options) -> dict[str, Any]:
     """What decides, beside a scene, what is drawn of it; device and batch size change no more than roundings."""
     try:
         program = version("arcticseg")
     except PackageNotFoundError:
         program = None
+    drawer = ensemble(predictor)
+    # Records of before these options were there say nothing of them.
+    chosen = {key: getattr(options, key) for key in ("tta", "whole") if getattr(options, key)}
     return {
         "arcticseg": program,
-        "weights": predictor.weights,
-        "network": predictor.network.name,
-        "factor": predictor.network.factor,
-        "overlap": predictor.overlap(options.overlap),
+        "weights": drawer.weights,
+        "network": drawer.network.name,
+        "factor": drawer.network.factor,
+        "overlap": drawer.overlaps(options.overlap),
         "polarisation": options.polarisation,
         "rules": asdict(options.rules),
+        **chosen,
     }
 
 
 def write_scenes(
-    predictor: Predictor,
+    predictor: Drawer,
     paths: Sequence[Path],
     products: Mapping[str, Product],
     place: Callable[[str, Product], Path],
@@ -110,7 +121,7 @@ def write_scenes(
             finished = None if records is None else records.finished(path, products)
             if finished is None:
                 # In a function of its own: the arrays of a scene are freed before the next is read.
-                _write_scene(predictor, path, products, place, options, hooks, records)
+                _write_scene(ensemble(predictor), path, products, place, options, hooks, records)
                 outcome.drawn.append(path)
             else:
                 hooks.kept(path, finished)
@@ -123,7 +134,7 @@ def write_scenes(
 
 
 def _write_scene(
-    predictor: Predictor,
+    drawer: Ensemble,
     path: Path,
     products: Mapping[str, Product],
     place: Callable[[str, Product], Path],
@@ -134,7 +145,7 @@ def _write_scene(
     # A file that is not there has no state; opening it says so.
     before = [] if records is None or not path.is_file() else records.state(path)
     with open_scene(path, options.polarisation) as scene, hooks.progress(scene) as progress:
-        drawn = _draw(predictor, path, scene, options, hooks, progress)
+        drawn = _draw(drawer, path, scene, options, hooks, progress)
         drawn = replace(drawn, scores=hooks.scores(drawn))
         files = {}
         for name, product in products.items():
@@ -146,23 +157,22 @@ def _write_scene(
         records.keep(path, before, files, result or {})
 
 
-def _draw(
-    predictor: Predictor, path: Path, scene: Scene, options: Options, hooks: SceneHooks, progress: Progress
-) -> Drawn:
+def _draw(drawer: Ensemble, path: Path, scene: Scene, options: Options, hooks: SceneHooks, progress: Progress) -> Drawn:
     """A scene with its charts, not yet scored."""
     labels = hooks.labels(path, scene)
-    seen, layers = predictor.read(scene, options.rules)
-    missing = predictor.missing(seen)
+    by_factor = drawer.read(scene, options.rules, options.tta)
+    layers, network = by_factor[PRODUCT_FACTOR], drawer.network
+    missing = drawer.missing(by_factor)
     if missing:
         hooks.missing(scene, missing)
-    fields = predictor.fields(seen, options.overlap, options.batch_size, progress)
+    fields = drawer.fields(by_factor, options.overlap, options.batch_size, progress, options.tta, options.whole)
     return Drawn(
         scene=scene,
-        seen=seen,
+        seen=by_factor[network.factor],
         layers=layers,
         fields=fields,
-        charts=fields_to_charts(fields, predictor.classes, predictor.network.factor, layers),
+        charts=fields_to_charts(fields, drawer.classes, network.factor, layers),
         labels=layers.labels if labels is None else labels,
         scores=None,
-        network=predictor.network,
+        network=network,
     )

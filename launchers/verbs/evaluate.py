@@ -5,6 +5,7 @@ same weights and options, are not drawn again.
 
 arcticseg evaluate runs/vit scenes --list lists/test.txt --out runs/vit/evaluation --baseline shards
 arcticseg evaluate runs/vit test_scenes --reference test_references
+arcticseg evaluate runs/fold_0 scenes --with runs/fold_1 --with runs/fold_2 --tta flips,turns --out evaluations/folds
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcticseg.choice import import_modules
+from arcticseg.errors import ConfigError
 from launchers.imports import add_import_argument
-from launchers.scenes import contents, ended, left_out
+from launchers.scenes import add_drawing_arguments, augmentations, contents, ended, left_out
 
 if TYPE_CHECKING:
     from arcticseg.products.outcome import Outcome
@@ -43,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-products", action="store_true", help="write no netCDF and GeoTIFF")
     parser.add_argument("--overlap", type=int, help="pixels that windows share (default: a quarter of a tile)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows at a time (default 8)")
+    add_drawing_arguments(parser)
     parser.add_argument(
         "--rules", choices=("autoice", "corrected"), default="autoice", help="chart rules (default autoice)"
     )
@@ -57,6 +60,9 @@ def main(arguments: argparse.Namespace) -> int:
     from shards.lists import pick_scenes
 
     import_modules(arguments.imports)
+    augmentations(arguments.tta)
+    if arguments.others and arguments.out is None:
+        raise ConfigError("--with: several runs have no folder of their own; say by --out where to write")
     scenes = pick_scenes(arguments.scenes, arguments.names)
     outcome = Outcome(len(scenes))
     return ended(outcome, lambda: _evaluate(arguments, scenes, outcome))
@@ -67,24 +73,30 @@ def _evaluate(arguments: argparse.Namespace, scenes: Sequence[Path], outcome: Ou
     from arcticseg.evaluate import evaluate
     from arcticseg.ice.layers import LayerConfig
     from arcticseg.pictures.report import score_table
-    from arcticseg.products.predictor import load_predictor
+    from arcticseg.products.ensemble import load_ensemble
     from arcticseg.products.table import DEFAULT, PRODUCTS
     from arcticseg.products.write import Options
     from launchers.terminal import note, plain_warnings, show
 
     names = [name for name in DEFAULT if not (arguments.no_maps if name == "map" else arguments.no_products)]
-    rules = LayerConfig(rules=arguments.rules)
+    options = Options(
+        rules=LayerConfig(rules=arguments.rules),
+        overlap=arguments.overlap,
+        batch_size=arguments.batch_size,
+        tta=augmentations(arguments.tta),
+        whole=arguments.whole,
+    )
     with plain_warnings():
         path = evaluate(
-            load_predictor(arguments.run, arguments.factor, arguments.device),
+            load_ensemble([arguments.run, *arguments.others], arguments.factor, arguments.device),
             scenes,
             arguments.out or arguments.run / "evaluation",
             products={name: PRODUCTS[name] for name in names},
             name=arguments.name,
-            run=arguments.run if arguments.run.is_dir() else None,
+            run=arguments.run if arguments.run.is_dir() and not arguments.others else None,
             baseline_shards=arguments.baseline,
             reference=arguments.reference,
-            options=Options(rules=rules, overlap=arguments.overlap, batch_size=arguments.batch_size),
+            options=options,
             report=note,
             failed=left_out,
             outcome=outcome,

@@ -9,6 +9,7 @@ whole and made by the same weights and options from the same scene, are not draw
     arcticseg predict runs/vit scene.nc --out charts
     arcticseg predict runs/vit new_scenes --out charts
     arcticseg predict runs/vit crop.tif --out charts --products geotiff,map
+    arcticseg predict runs/fold_0 new_scenes --with runs/fold_1 --with runs/fold_2 --tta flips --out charts
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from arcticseg.choice import import_modules
 from arcticseg.errors import ConfigError, SceneError
 from launchers.imports import add_import_argument
-from launchers.scenes import contents, ended, left_out
+from launchers.scenes import add_drawing_arguments, augmentations, contents, ended, left_out
 
 if TYPE_CHECKING:
     from arcticseg.products.outcome import Outcome
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--factor", type=int, help="downsampling factor (default: the finest of training)")
     parser.add_argument("--overlap", type=int, help="pixels that windows share (default: a quarter of a tile)")
     parser.add_argument("--batch-size", type=int, default=8, help="windows at a time (default 8)")
+    add_drawing_arguments(parser)
     parser.add_argument("--polarisation", choices=("hh", "hv"), help="of a GeoTIFF that does not name it")
     parser.add_argument("--again", action="store_true", help="draw finished scenes again, too")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
@@ -54,6 +56,7 @@ def main(arguments: argparse.Namespace) -> int:
     from arcticseg.products.table import choose
 
     import_modules(arguments.imports)
+    augmentations(arguments.tta)
     names = [name.strip() for name in arguments.products.split(",")]
     products = choose(name for name in names if not (name == "map" and arguments.no_map))
     outcome = Outcome(len(arguments.scenes))
@@ -67,15 +70,21 @@ def _predict(
     arguments: argparse.Namespace, paths: Sequence[Path], products: Mapping[str, Product], outcome: Outcome
 ) -> None:
     # torch takes seconds to load: errors in the arguments are reported before.
-    from arcticseg.products.predictor import load_predictor
+    from arcticseg.products.ensemble import load_ensemble
     from arcticseg.products.records import Records
     from arcticseg.products.write import Options, SceneHooks, made_with, write_scenes
     from launchers.terminal import plain_warnings, progress, show
 
     with plain_warnings():
-        predictor = load_predictor(arguments.run, arguments.factor, arguments.device)
-    options = Options(polarisation=arguments.polarisation, overlap=arguments.overlap, batch_size=arguments.batch_size)
-    facts = {"verb": "predict", "imports": contents(arguments.imports), **made_with(predictor, options)}
+        drawer = load_ensemble([arguments.run, *arguments.others], arguments.factor, arguments.device)
+    options = Options(
+        polarisation=arguments.polarisation,
+        overlap=arguments.overlap,
+        batch_size=arguments.batch_size,
+        tta=augmentations(arguments.tta),
+        whole=arguments.whole,
+    )
+    facts = {"verb": "predict", "imports": contents(arguments.imports), **made_with(drawer, options)}
     out: Path = arguments.out
     hooks = SceneHooks(
         progress=lambda scene: progress(scene.name),
@@ -86,7 +95,7 @@ def _predict(
     )
     with plain_warnings():
         write_scenes(
-            predictor,
+            drawer,
             paths,
             products,
             lambda scene, product: _file(out, scene, product),

@@ -22,6 +22,7 @@ from arcticseg.models.build import build_segmenter
 from arcticseg.models.config import ModelConfig
 from arcticseg.models.heads import Classification, Regression
 from arcticseg.models.segmenter import Segmenter
+from arcticseg.products.ensemble import ensemble
 from arcticseg.products.predictor import Predictor
 from arcticseg.products.product import Drawn, Network
 
@@ -85,8 +86,10 @@ def random_charts(shape: tuple[int, int]) -> NDArray[np.uint8]:
 
 def drawn(scene: Scene, charts: NDArray[np.uint8]) -> Drawn:
     """An open scene with charts that no network drew."""
-    seen, layers = predictor(16, 4).read(scene)
-    return Drawn(scene, seen, layers, {}, charts, None, None, Network("test", 4, simulated=True, charts=CHARTS))
+    by_factor = ensemble(predictor(16, 4)).read(scene)
+    return Drawn(
+        scene, by_factor[4], by_factor[2], {}, charts, None, None, Network("test", 4, simulated=True, charts=CHARTS)
+    )
 
 
 def write_weights(path: Path, seed: int = 0) -> None:

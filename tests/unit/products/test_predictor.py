@@ -16,6 +16,7 @@ from drawing import Pointwise, layers_of, predictor, write_weights
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.products.charts import fields_to_charts
+from arcticseg.products.ensemble import ensemble
 from arcticseg.products.predictor import load_predictor
 from tests import scenes
 
@@ -36,12 +37,12 @@ def test_a_scene_of_another_noise_removal_than_the_networks_is_warned_of_and_not
     path = scenes.write_raw(tmp_path / f"{scenes.RAW_NAME}.nc", lines=160, samples=160, chart=False)
     with open_scene(path) as scene, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        drawer.read(scene)
+        ensemble(drawer).read(scene)
         assert not [note for note in scene.notes if "noise" in note]
         scene.denoising = "esa"
         warnings.simplefilter("error", UserWarning)
         with pytest.raises(UserWarning, match=r"its thermal noise removal is ESA's.*NERSC's"):
-            drawer.read(scene)
+            ensemble(drawer).read(scene)
         assert [note for note in scene.notes if "thermal noise removal is ESA's" in note]
 
 
