@@ -271,17 +271,16 @@ def _headline(groups: Sequence[Group]) -> dict[str, Any] | None:
 
 
 def _curves(runs: Sequence[_NamedRun]) -> list[Chart]:
-    """Loss of runs that learn without labels, loss of runs that learn charts, and their validation scores."""
+    """Loss of runs that learn without labels, their probes; loss of runs that learn charts, their validation scores."""
     labelled = [r for r in runs if any(points(r.run.validation, k) for k in SCORES)]
     unlabelled = [r for r in runs if r not in labelled]
 
     def of(members: Sequence[_NamedRun], kind: str, key: str) -> list[Series]:
-        return [
-            Series(r.name, r.colour, points(getattr(r.run, kind), key), marked=kind == "validation") for r in members
-        ]
+        return [Series(r.name, r.colour, points(getattr(r.run, kind), key), marked=kind != "train") for r in members]
 
     charts = [
         line_chart("Training loss, without labels", "step", of(unlabelled, "train", "loss")),
+        *(line_chart(f"Linear probe, {COLUMN_TITLES[k]}", "step", of(runs, "scores", f"probe_{k}")) for k in CHARTS),
         line_chart("Training loss", "step", of(labelled, "train", "loss")),
         line_chart("Validation combined score", "step", of(labelled, "validation", "combined")),
         *(line_chart(f"Validation {COLUMN_TITLES[k]}", "step", of(labelled, "validation", k)) for k in CHARTS),

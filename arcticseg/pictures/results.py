@@ -27,6 +27,9 @@ SCORES = (*CHARTS, "combined")
 # R2 of SIC, weighted F1 of SOD and FLOE, and the combined score, all times 100; None where undefined.
 Scores = Mapping[str, float | None]
 
+# Kinds of lines of metrics.jsonl, in the order of `Run`.
+_KINDS = ("train", "validation", "event", "scores")
+
 _REMEDY = "run `arcticseg evaluate` again to rewrite it"
 
 
@@ -92,6 +95,7 @@ class Run:
     train: tuple[Mapping[str, Any], ...]
     validation: tuple[Mapping[str, Any], ...]
     event: tuple[Mapping[str, Any], ...]
+    scores: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_evaluations(paths: Sequence[Path]) -> list[Evaluation]:
@@ -157,7 +161,7 @@ def read_run(folder: Path) -> Run:
     """Read config.yaml and metrics.jsonl of a run folder.
 
     A last line that was cut off, as by a crash while it was written, is left out; kinds other than "train",
-    "validation" and "event" are skipped.
+    "validation", "event" and "scores" are skipped.
 
     Raises:
         ReportError: a file is missing or a line is not a JSON object.
@@ -168,7 +172,7 @@ def read_run(folder: Path) -> Run:
     lines = text.splitlines()
     if lines and not text.endswith("\n"):
         lines.pop()
-    records: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in ("train", "validation", "event")}
+    records: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in _KINDS}
     for number, line in enumerate(lines, start=1):
         try:
             value = json.loads(line)
@@ -178,7 +182,7 @@ def read_run(folder: Path) -> Run:
             raise ReportError(f"{metrics}: line {number} is not a record: {_short(line)}; remove the line")
         if value.get("kind") in records and "step" in value:
             records[value["kind"]].append(value)
-    return Run(folder, config, tuple(records["train"]), tuple(records["validation"]), tuple(records["event"]))
+    return Run(folder, config, *(tuple(records[kind]) for kind in _KINDS))
 
 
 def find_run(evaluation: Evaluation) -> Path | None:

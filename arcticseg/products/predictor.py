@@ -172,7 +172,7 @@ class Predictor:
             ) from error
 
     def _check_whole(self) -> None:
-        if any("attention" in type(module).__name__.lower() for module in self.model.modules()):
+        if any("attention" in type(module).__name__.lower() for module in self.model.encoder.modules()):
             raise ConfigError(
                 f"--whole takes convolutional networks; the encoder of {self.network.name} ({self.encoder}) attends to "
                 "all of a window, which it knows at the size of a tile; leave --whole out"

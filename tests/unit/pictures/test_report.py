@@ -81,6 +81,8 @@ def make_run(folder: Path, *, labelled: bool = True) -> Path:
         rest = {"dropped": 5, "padded": 0} if damaged == 2 else {}
         lines.append({"step": 30, "kind": "event", "event": "summary", "samples": samples, "damaged": damaged} | rest)
     lines.append({"step": 30, "kind": "event", "event": "damaged validation sample, left out", "number": 3})
+    if not labelled:
+        lines += [{"step": s, "kind": "scores", "probe_SIC": 2.0 * s, "probe_SOD": None} for s in (10, 20)]
     if labelled:
         lines.append({"step": 30, "kind": "validation", **scores(50.0, None, float("nan"), 40.0)})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -205,7 +207,8 @@ def test_runs_bring_curves_and_configs(vit: Path, tmp_path: Path) -> None:
     page = Page(write_report([vit], tmp_path, runs=[mae, tmp_path / "runs" / "vit"]).read_text(encoding="utf-8"))
     charts = [value for tag, key, value in page.attributes if (tag, key) == ("svg", "aria-label")]
     assert charts == [
-        "Training loss, without labels", "Training loss", "Validation combined score", "Validation SIC R²",
+        "Training loss, without labels", "Linear probe, SIC R²", "Training loss", "Validation combined score",
+        "Validation SIC R²",
     ]  # fmt: skip
     assert page.text.count("lr: 0.000123 # <written>") == 2
     assert "Config of ViT, pretrained" in page.text

@@ -152,7 +152,7 @@ def test_whole_scenes_are_for_convolutional_networks(runs: list[Path], tmp_path:
         pass
 
     model = Pointwise()
-    model.attend = Attention()
+    model.encoder.attend = Attention()
     vit = replace(predictor(16, 4), model=model, encoder="vit_base_patch16_224")
     with pytest.raises(ConfigError, match=r"--whole takes convolutional.*test \(vit_base_patch16_224\) attends"):
         vit.fields(LAYERS, None, 8, lambda done, total: None, whole=True)
