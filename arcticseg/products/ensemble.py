@@ -37,7 +37,7 @@ class Ensemble:
     members: tuple[Predictor, ...]
 
     def __post_init__(self) -> None:
-        for chart in self.network.charts:
+        for chart in self._charts:
             first, *others = self._drawing(chart)
             kind = type(first.model.head(chart))
             for other in others:
@@ -75,7 +75,7 @@ class Ensemble:
     @property
     def classes(self) -> dict[str, Classes]:
         """Chart -> what makes classes of its field."""
-        return {chart: self._drawing(chart)[0].classes[chart] for chart in self.network.charts}
+        return {chart: self._drawing(chart)[0].classes[chart] for chart in self._charts}
 
     def overlaps(self, pixels: int | None) -> int | list[int]:
         """Pixels that windows of the network, or of each member, share; None: a quarter of a tile."""
@@ -133,7 +133,7 @@ class Ensemble:
         ]
         windows = [member.windows(layers, overlap, whole) for member, layers in passes]
         total: dict[str, Float] = {}
-        drawn = dict.fromkeys(self.network.charts, 0)
+        drawn = dict.fromkeys(self._charts, 0)
         for number, (member, layers) in enumerate(passes):
             own = _after(progress, sum(windows[:number]), sum(windows))
             fields = member.fields(layers, overlap, batch_size, own, turns_of(tta), whole)
@@ -153,7 +153,12 @@ class Ensemble:
 
     def _drawing(self, chart: str) -> list[Predictor]:
         """The members that draw a chart."""
-        return [member for member in self.members if chart in member.network.charts]
+        return [member for member in self.members if chart in member.model.charts]
+
+    @property
+    def _charts(self) -> list[str]:
+        """Charts that some member draws."""
+        return [chart for chart in CHARTS if self._drawing(chart)]
 
 
 def _rows(field: Float, layers: Layers, grid: Layers) -> Iterator[Float]:
