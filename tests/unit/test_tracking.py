@@ -66,7 +66,7 @@ def test_wandb_offline_run_is_read_back(tmp_path: Path, monkeypatch: pytest.Monk
     tracker = Wandb(tmp_path, TrackingConfig(project="ice", group="study"), {"optim": {"lr": 0.5}}, "run")
     for step in (1, 2):
         tracker.log("train", step, {"loss": 3.0 / step, "note": "text is left out"})
-    tracker.log("validation", 2, {"SIC": 12.5, "SOD": None})
+    tracker.log("validation", 2, {"SIC": 12.5, "SOD/F1/old_ice": 31.25, "SOD": None})
     tracker.close()
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     history, runs = {}, []
@@ -82,6 +82,7 @@ def test_wandb_offline_run_is_read_back(tmp_path: Path, monkeypatch: pytest.Monk
     assert history[1]["train/loss"] == 3.0
     assert history[2]["train/loss"] == 1.5
     assert history[2]["validation/SIC"] == 12.5
+    assert history[2]["validation/SOD/F1/old_ice"] == 31.25
     assert "validation/SOD" not in history[2]
 
 
