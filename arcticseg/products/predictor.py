@@ -121,7 +121,7 @@ class Predictor:
             ConfigError: `whole`, and the network is not convolutional.
         """
         if whole:
-            self._check_whole()
+            self._check_whole(layers)
         edge, shared = self._cut(layers, overlap, whole)
         weight = blend_weights(edge, shared)
         height, width = layers.shape
@@ -171,11 +171,20 @@ class Predictor:
                 "leave --whole out"
             ) from error
 
-    def _check_whole(self) -> None:
+    def _check_whole(self, layers: Layers) -> None:
         if any("attention" in type(module).__name__.lower() for module in self.model.encoder.modules()):
             raise ConfigError(
                 f"--whole takes convolutional networks; the encoder of {self.network.name} ({self.encoder}) attends to "
                 "all of a window, which it knows at the size of a tile; leave --whole out"
+            )
+        # What the network needs within comes on top.
+        edge, free = max(layers.shape), _free(self.device)
+        planes = self.assemble.n_planes + sum(self.model.head(chart).out_channels for chart in self.model.charts)
+        needed = 4 * planes * edge**2
+        if needed > free:
+            raise SceneError(
+                f"{layers.scene}: as a window of {edge} x {edge} pixels it takes more than {needed / 1e9:.1f} GB, and "
+                f"{self.device} has {free / 1e9:.1f} GB free; leave --whole out"
             )
 
     def missing(self, layers: Layers) -> list[str]:
@@ -191,6 +200,14 @@ class Predictor:
             index = [i for i, name in enumerate(COARSE) if CHANNELS[name].group == group]
             present[group] = bool(np.isfinite(layers.coarse[index]).any())
         return [group for group in groups_of(self.assemble.channels) if not present[group]]
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of memory that a device has free."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 def _check_finite(scene: str, outputs: Mapping[str, torch.Tensor], corners: list[tuple[int, int]]) -> None:

@@ -75,8 +75,8 @@ class Probe(Hook):
         halves = parts(names, _PARTS, *training.samples.known(names))
         if not all(halves):
             raise ConfigError(
-                f"key 'hooks' has a probe, which fits on some satellite passes and scores others; {len(names)} "
-                "validation scenes with charts are of one pass: build shards with more, or leave the probe out"
+                f"key 'hooks' has a probe, which fits on some satellite passes and scores others; the validation "
+                f"scenes with charts ({len(names)}) are of one pass: build shards with more, or leave the probe out"
             )
         second = set(halves[1])
         of_scene = np.array([name in second for name in chosen.scenes], np.int64)

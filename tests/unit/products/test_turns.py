@@ -154,6 +154,17 @@ def test_a_whole_scene_is_one_window() -> None:
         np.testing.assert_allclose(whole[chart], field, atol=1e-5)
 
 
+def test_a_scene_larger_than_the_free_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawer = predictor(16, 10)
+    # One plane of input, 1 + 6 + 7 of outputs, 4 bytes each.
+    needed = 90 * 90 * 15 * 4
+    monkeypatch.setattr("arcticseg.products.predictor._free", lambda device: needed)
+    drawer.fields(windy(), None, 8, lambda done, total: None, PLAIN, True)
+    monkeypatch.setattr("arcticseg.products.predictor._free", lambda device: needed - 1)
+    with pytest.raises(SceneError, match=r"90 x 90 pixels it takes more than 0\.0 GB, and cpu has 0\.0 GB free; leave"):
+        drawer.fields(windy(), None, 8, lambda done, total: None, PLAIN, True)
+
+
 def test_a_scene_that_does_not_fit_in_memory_is_told_with_its_size() -> None:
     class Large(Pointwise):
         def forward(self, x: Tensor) -> dict[str, Tensor]:
