@@ -184,8 +184,46 @@ class ProbeConfig(HookConfig):
         need(good, "charts", list(self.charts), f"set some of {', '.join(CHARTS)}, each once")
 
 
+@dataclass(frozen=True)
+class EMAConfig(HookConfig):
+    """The exponential moving average of the weights."""
+
+    name: str = "ema"
+    # What the average keeps of itself in a step.
+    decay: float = 0.9998
+    # Whether validations score the average, too, which takes them twice as long.
+    validate: bool = True
+
+    implementation: ClassVar[str] = "arcticseg.engine.hooks.ema:EMA"
+
+    def __post_init__(self) -> None:
+        need(0 < self.decay < 1, "decay", self.decay, "set a share in (0, 1), such as 0.9998")
+
+
+@dataclass(frozen=True)
+class AverageConfig(HookConfig):
+    """The mean of the last weights."""
+
+    name: str = "average"
+    # How many weights are in the mean.
+    last: int = 5
+    # Steps between them; 0: those of each validation.
+    every: int = 0
+
+    implementation: ClassVar[str] = "arcticseg.engine.hooks.average:Average"
+
+    def __post_init__(self) -> None:
+        need(0 < self.last <= 100, "last", self.last, "set 1 to 100: a checkpoint holds as many weights")
+        need(self.every >= 0, "every", self.every, "set 0 (those of each validation) or more")
+
+
 # Logs, the progress bar and the best weights are always there.
-HookConfig.table = {"early_stop": EarlyStopConfig, "probe": ProbeConfig}
+HookConfig.table = {
+    "early_stop": EarlyStopConfig,
+    "probe": ProbeConfig,
+    "ema": EMAConfig,
+    "average": AverageConfig,
+}
 
 
 def accumulation_steps(engine: EngineConfig, world_size: int, pairs: bool = False) -> tuple[int, int]:

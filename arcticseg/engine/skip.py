@@ -35,6 +35,8 @@ class Guard:
 
     def __post_init__(self) -> None:
         self.norm: Tensor | None = None
+        # Of the last step: 1.0 where it is left out, else 0.0; 0-d.
+        self.bad: Tensor | None = None
 
     @torch.no_grad()
     def before_step(self, sums: Tensor) -> None:
@@ -65,7 +67,7 @@ class Guard:
         optimizer: Any = reshard.inner(self.engine)
         optimizer.found_inf = bad
         optimizer.grad_scale = ((norm + _EPS) / self.clip).clamp(min=1.0) if self.clip else torch.ones_like(norm)
-        self.norm = norm
+        self.norm, self.bad = norm, bad
         self._flags.append(bad)
 
     def read(self) -> list[bool]:

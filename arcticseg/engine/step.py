@@ -49,6 +49,11 @@ class Step(ABC):
     def norm(self) -> Tensor:
         """Norm of the last step's gradient before clipping, on the device; NaN or infinite where it was left out."""
 
+    @property
+    def left_out(self) -> Tensor:
+        """1.0 where the last step was left out for NaN or infinity, else 0.0; on the device, 0-d."""
+        return self.norm.isfinite().logical_not().float()
+
     @abstractmethod
     def read_skipped(self) -> list[bool]:
         """Of each step since the last call, whether it was left out for NaN or infinity; the same on all ranks.
@@ -125,6 +130,11 @@ class DeepSpeedStep(Step):
     def norm(self) -> Tensor:
         assert self._guard.norm is not None, "no step was made"
         return self._guard.norm
+
+    @property
+    def left_out(self) -> Tensor:
+        assert self._guard.bad is not None, "no step was made"
+        return self._guard.bad
 
     def read_skipped(self) -> list[bool]:
         return self._guard.read()

@@ -173,6 +173,8 @@ class Trainer:
         beat("writing the weights")
         path = last_weights(self.training.out)
         save_weights(self.training.engine, path, self.training.metadata, self.position.step, self.ranks)
+        for hook in self.hooks:
+            hook.on_finish(self.position.step)
         return True
 
     def _seed(self, step: int) -> None:
@@ -249,25 +251,36 @@ class Trainer:
                 )
 
     def _validate(self) -> None:
-        """Score the validation samples."""
+        """Score the validation samples, and tell the hooks."""
         if self.validation is None:
             return
         beat(f"the validation after step {self.position.step}")
-        self.step.train(False)
-        self.validation.stream = self.feed.stage.stream
-        total: Tensor | None = None
-        with torch.no_grad():
-            for inputs, n in self.feed.passing(on_all_ranks(self.validation)):
-                tally = self.task.tally(self.step.forward, inputs, n)
-                total = tally if total is None else total + tally
-        self.step.train()
-        if total is None:
+        scores = self._scores(self.validation)
+        if scores is None:
             return
         damages = [damage for of_rank in gather(self.validation.damages) for damage in of_rank]
         self._tell_damage("damaged validation sample, left out", sorted(damages, key=lambda damage: damage.number))
-        scores = self.task.scores(sum_over_ranks(total).cpu().numpy())
+        for hook in self.hooks:
+            weights = hook.other_weights()
+            if weights is not None:
+                beat(f"the validation of {hook.name} after step {self.position.step}")
+                with weights:
+                    others = self._scores(self.validation) or {}
+                scores |= {f"{hook.name}/{score}": others.get(score) for score in self.task.best_by}
         for hook in self.hooks:
             hook.on_validation(self.position.step, scores)
+
+    def _scores(self, validation: ValidationLoader) -> dict[str, float | None] | None:
+        """Scores of what the network computes with; None: there are no samples."""
+        self.step.train(False)
+        validation.stream = self.feed.stage.stream
+        total: Tensor | None = None
+        with torch.no_grad():
+            for inputs, n in self.feed.passing(on_all_ranks(validation)):
+                tally = self.task.tally(self.step.forward, inputs, n)
+                total = tally if total is None else total + tally
+        self.step.train()
+        return None if total is None else self.task.scores(sum_over_ranks(total).cpu().numpy())
 
     def _checkpoint(self, needed: bool) -> None:
         """Write a checkpoint; one that is not `needed` may fail, and training goes on to the next.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,11 +38,7 @@ def whole_tensors(engine: object, ranks: Ranks, owner: int | None = None) -> Ite
         owner: the rank that gets all, weights only; None: each gets its share, also of the optimiser's state.
     """
     own = reshard.pieces(engine)
-    parts = [_part(engine, piece, owner is None) for piece in own]
-    by_name: dict[str, list[tuple[int, _Part]]] = {}
-    for rank, of_rank in enumerate(gather(parts)):
-        for part in of_rank:
-            by_name.setdefault(part.name, []).append((rank, part))
+    by_name = _held([_part(engine, piece, owner is None) for piece in own])
     pieces = {piece.name: piece for piece in own}
     load = [0] * ranks.world_size
     for name, shape in reshard.shapes(engine).items():
@@ -52,11 +48,37 @@ def whole_tensors(engine: object, ranks: Ranks, owner: int | None = None) -> Ite
         slots = sorted({slot for _, part in held for slot in part.slots})
         load[to] += shape.numel() * (1 + len(slots))
         for slot in ("", *slots):
-            value = _collected(engine, pieces.get(name), slot, held, to, ranks)
+            piece = pieces.get(name)
+            part = None if piece is None else piece.of(reshard.slots(engine, piece)[0][slot] if slot else piece.holder)
+            value = _collected(part, held, torch.float32 if slot else held[0][1].dtype, to, ranks)
             if value is not None:
                 yield f"{f'{OPTIMISER}.{slot}' if slot else MODULE}/{name}", value.view(shape)
     if ranks.rank == (owner or 0):
         yield from ((f"{MODULE}/{name}", value) for name, value in buffers(reshard.module(engine)))
+
+
+def whole_copies(engine: object, copies: Mapping[str, Tensor], ranks: Ranks) -> Iterator[tuple[str, Tensor | None]]:
+    """Name of each parameter that learns, and on rank 0 the whole of what ranks have beside their pieces of it.
+
+    Every rank must take all of them.
+
+    Args:
+        copies: name -> float32, flat, as long as this rank's piece.
+    """
+    own = [piece for piece in reshard.pieces(engine) if piece.learns]
+    by_name, shapes = _held([_part(engine, piece, with_slots=False) for piece in own]), reshard.shapes(engine)
+    for name in [name for name in shapes if name in by_name]:
+        value = _collected(copies.get(name), by_name[name], torch.float32, 0, ranks)
+        yield name, None if value is None else value.view(shapes[name])
+
+
+def _held(own: Sequence[_Part]) -> dict[str, list[tuple[int, _Part]]]:
+    """Parameter -> which ranks hold which parts of it; every rank must call it, with its own."""
+    by_name: dict[str, list[tuple[int, _Part]]] = {}
+    for rank, of_rank in enumerate(gather(own)):
+        for part in of_rank:
+            by_name.setdefault(part.name, []).append((rank, part))
+    return by_name
 
 
 def _part(engine: object, piece: Piece, with_slots: bool) -> _Part:
@@ -65,15 +87,13 @@ def _part(engine: object, piece: Piece, with_slots: bool) -> _Part:
 
 
 def _collected(
-    engine: object, piece: Piece | None, slot: str, held: Sequence[tuple[int, _Part]], to: int, ranks: Ranks
+    value: Tensor | None, held: Sequence[tuple[int, _Part]], dtype: torch.dtype, to: int, ranks: Ranks
 ) -> Tensor | None:
-    """A parameter's values, or one of its slots, whole and flat, on rank `to`; None on the others."""
-    value = None if piece is None else piece.of(reshard.slots(engine, piece)[0][slot] if slot else piece.holder)
+    """A tensor of which each rank has a piece, as of a parameter, whole and flat on rank `to`; None on the others."""
     total = max(part.stop for _, part in held)
     if any(rank == to and part.stop - part.start == total for rank, part in held):
         return value if ranks.rank == to else None
     size = max(part.stop - part.start for _, part in held)
-    dtype = torch.float32 if slot else held[0][1].dtype
     sent = torch.zeros(size, dtype=dtype, device=ranks.device)
     if value is not None:
         sent[: len(value)] = value

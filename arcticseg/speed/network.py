@@ -10,6 +10,7 @@ from torch import Tensor
 from arcticseg.data.inputs import Inputs
 from arcticseg.engine.deepspeed_engine import DTYPES
 from arcticseg.ice.sigrid import CHARTS
+from arcticseg.models.frozen import let_learn
 from arcticseg.run import build
 from arcticseg.run.config import RunConfig
 from arcticseg.speed.arithmetic import Work, count
@@ -17,10 +18,12 @@ from arcticseg.tasks.task import Task
 
 
 def work_of(cfg: RunConfig, tile: int, micro: int) -> Work:
-    """What a micro batch of tiles of so many pixels costs: forward, loss and backward."""
+    """What a micro batch of tiles of so many pixels costs: forward, loss and backward; in the last stage, if any."""
     dtype = DTYPES[cfg.engine.precision]
     with torch.device("meta"):
-        network = build.build_model(cfg, tile).to(dtype)
+        network = build.build_model(cfg, tile)
+        let_learn(network, cfg.model, cfg.seed, cfg.stages[-1].frozen if cfg.stages else cfg.model.frozen)
+        network = network.to(dtype)
     task = build.build_task(cfg, network)
     inputs = _inputs(cfg, task, tile, micro, dtype)
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from arcticseg.engine.checkpoint import Checkpoint, folder_of
-from arcticseg.run.folder import finished, last_weights
+from arcticseg.run.folder import finished, last_weights, weights_path
 from tests.training import MAE, SLOW, VIT, empty_config, kill, lines, overrides, start, train, wait_for_step
 
 STEPS = 8
@@ -21,6 +21,7 @@ STAGES = {
     "optim.layer_decay": 0.8,
     "optim.encoder_rate": 0.5,
 }
+EMA, AVERAGE = "{name: ema, decay: 0.6, validate: true}", "{name: average, last: 3}"
 LORA = {"model.lora": "{rank: 2, alpha: 8, targets: [attn.qkv, mlp.fc1]}"}
 
 
@@ -62,21 +63,29 @@ def test_a_training_in_stages_goes_on_bit_for_bit(
     config, whole, killed = empty_config(tmp_path), tmp_path / "whole", tmp_path / "killed"
     settings = VIT | STAGES | more | {"engine.zero_stage": zero, "engine.precision": precision}
     settings |= {"model.init_from": pretrained, "checkpoint_every": every, "imports": f"[{SLOW}]"}
-    train(config, overrides(tiny_shards, whole, settings), 2)
-    process = start(config, overrides(tiny_shards, killed, settings, {"hooks": "[{name: slow, seconds: 0.5}]"}), 2)
+    settings |= {"validate_every": 2, "data.validation_share": 0.1}
+    train(config, overrides(tiny_shards, whole, settings, {"hooks": f"[{EMA}, {AVERAGE}]"}), 2)
+    # To score the average changes nothing else.
+    hooks = {"hooks": f"[{{name: slow, seconds: 0.5}}, {EMA.replace('true', 'false')}, {AVERAGE}]"}
+    process = start(config, overrides(tiny_shards, killed, settings, hooks), 2)
     wait_for_step(process, killed, at)
     kill(process)
     process.wait()
     assert not finished(killed)
-    train(config, overrides(tiny_shards, killed, settings, {"hooks": "[{name: slow, seconds: 0.5}]"}), 2, resume=True)
+    train(config, overrides(tiny_shards, killed, settings, hooks), 2, resume=True)
 
     begun = [(line["step"], line["stage"], line["frozen"]) for line in lines(whole, "event") if "stage" in line]
     assert begun == [(0, 1, "encoder"), (3, 2, 2), (5, 3, "none")]
     for key in ("step", "loss", "lr"):
         assert [line[key] for line in lines(killed, "train")] == [line[key] for line in lines(whole, "train")]
-    weights, again = load_file(last_weights(whole)), load_file(last_weights(killed))
-    assert weights.keys() == again.keys()
-    assert all(torch.equal(again[name], value) for name, value in weights.items())
+    for name in ("last", "ema", "average"):
+        weights, again = (load_file(weights_path(out, name)) for out in (whole, killed))
+        assert weights.keys() == again.keys()
+        assert all(torch.equal(again[key], value) for key, value in weights.items())
+    assert all("ema/combined" in line for line in lines(whole, "validation"))
+    assert weights_path(whole, "ema-best").is_file()
+    weights, average = (load_file(weights_path(whole, name)) for name in ("last", "average"))
+    assert weights.keys() == average.keys()
 
     theirs = {name: value for name, value in load_file(pretrained).items() if name.startswith("encoder.")}
     assert theirs.keys() == {name for name in weights if name.startswith("encoder.")}

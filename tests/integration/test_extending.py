@@ -67,7 +67,7 @@ def test_a_module_from_outside_trains_on_two_ranks_resumes_and_predicts(
     stopped = lines(tmp_path / "runs/mine", "train")
     assert [line["step"] for line in stopped] == [1, 2]
     hooks = Checkpoint.open(next((tmp_path / "runs/mine/checkpoints").glob("step-*"))).tensors.below("hook/")
-    assert "average/encoder.conv.weight" in hooks
+    assert "my_average/encoder.conv.weight" in hooks
     second = run(tmp_path, *resume, *settings)
     assert second.returncode == 0, second.stderr
     assert [line["step"] for line in lines(tmp_path / "runs/mine", "train")] == [1, 2, 3, 4]

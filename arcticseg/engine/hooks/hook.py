@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,16 @@ class Hook:
 
     def on_scores(self, step: int, scores: Mapping[str, float | None]) -> None:
         """When a hook has scores of its own."""
+
+    def other_weights(self) -> AbstractContextManager[None] | None:
+        """Weights that a validation is to score, too: a context in which the network computes with them; None: none.
+
+        Their scores come with those of the validation, as `NAME/SCORE` for each score by which the task keeps its best.
+        """
+        return None
+
+    def on_finish(self, step: int) -> None:
+        """When training has reached its end, after its weights were written; ranks may talk."""
 
     def on_event(self, step: int, event: str, values: Mapping[str, Any]) -> None:
         """When a damaged sample is met, when a hook has `finished`, and, as `summary`, before the end."""

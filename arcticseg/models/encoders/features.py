@@ -54,6 +54,22 @@ class Features(nn.Module):
             elif isinstance(part, nn.modules.dropout._DropoutNd):
                 part.p = 0.0
 
+        self._layers = _layers(network)
+        self.n_layers = max(self._layers.values(), default=0) + 1
+
+    def layer_of(self, name: str) -> int:
+        """The layer of a parameter: 0 for what comes before the first stage, then each stage.
+
+        Raises:
+            ConfigError: the network does not say what its stages are.
+        """
+        if not self._layers:
+            raise ConfigError(
+                "key 'model.encoder.name' is a network that does not say what its stages are; set optim.layer_decay to "
+                "1 and model.frozen to none or encoder, or another encoder"
+            )
+        return self._layers[name.removeprefix("network.")]
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W], H and W multiples of `stride` -> maps [B, dims[i], H / strides[i], W / strides[i]].
 
@@ -71,6 +87,20 @@ class Features(nn.Module):
                 size = f"{y.shape[-2]} x {y.shape[-1]} pixels at stride {stride} of {x.shape[-2]} x {x.shape[-1]}"
                 raise ConfigError(f"key 'model.encoder.name' is a network whose maps do not fit ({size}); set another")
         return maps
+
+
+def _layers(network: nn.Module) -> dict[str, int]:
+    """Name of each parameter -> 0, or the number of the stage at whose end it counts, from 1."""
+    names = [name for name, _ in network.named_parameters()]
+    # A stage may be one module, `stages.0`, or have become `stages_0` of the whole.
+    flat = [name.removeprefix("model.").replace(".", "_") for name in names]
+    told = [f"{stage['module']}_".replace(".", "_") for stage in network.feature_info.info]  # type: ignore[union-attr]
+    places = [[place for place, name in enumerate(flat) if name.startswith(stage)] for stage in told]
+    stages = [of_stage for of_stage in places if of_stage]
+    if not stages:
+        return {}
+    begin, ends = stages[0][0], [of_stage[-1] for of_stage in stages[:-1]]
+    return {name: 0 if place < begin else 1 + sum(end < place for end in ends) for place, name in enumerate(names)}
 
 
 def build_features(in_chans: int, tile: int, name: str) -> Features:

@@ -53,6 +53,16 @@ class MiTEncoder(MixVisionTransformer):
             super().__init__(**sizes | {"in_chans": in_chans, "img_size": tile, "drop_path_rate": 0.0})
         self.dims = tuple(dims)
 
+    @property
+    def n_layers(self) -> int:
+        """The layer of what comes after all stages."""
+        return len(self.strides) + 1
+
+    def layer_of(self, name: str) -> int:
+        """The layer of a parameter: 0 for the first patch embedding, then each stage."""
+        part = name.partition(".")[0]
+        return 0 if part == "patch_embed1" else int(part[-1])
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W], H and W multiples of 32 -> four maps [B, dims[i], H / strides[i], W / strides[i]]."""
         maps: list[Tensor] = self.forward_features(x)

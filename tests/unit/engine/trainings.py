@@ -93,6 +93,10 @@ class Plain(Step):
     def engines(self) -> dict[str, Any]:
         return {"": self.engine}
 
+    @property
+    def left_out(self) -> Tensor:
+        return torch.tensor(float(self.number in self.bad))
+
     def read_skipped(self) -> list[bool]:
         flags, self.flags = self.flags, []
         return flags

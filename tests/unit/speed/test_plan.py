@@ -70,6 +70,27 @@ def test_a_run_is_its_steps() -> None:
     assert plan.largest[3] >= plan.largest[1] > plan.micro == 32
 
 
+def test_what_is_frozen_needs_no_optimiser_and_no_activations() -> None:
+    """ViT-B has 86 million parameters and some; adapters of rank 4 beside its 48 maps have r (in + out) each."""
+    whole, frozen, adapted, second = (
+        work_of(load("scratch_vit", overrides), 384, 1)
+        for overrides in (
+            [],
+            ["model.frozen=encoder"],
+            ["model.lora={rank: 4}"],
+            ["stages=[{share: 0.5, frozen: encoder}, {}]"],
+        )
+    )
+    adapters = 12 * 4 * ((768 + 2304) + (768 + 768) + 2 * (768 + 3072))
+    assert adapted.trained - frozen.trained == adapted.parameters - whole.parameters == adapters
+    assert whole.trained - frozen.trained > 85e6
+    assert whole.parameters == frozen.parameters == whole.trained == second.trained
+    assert frozen.peak < whole.peak / 2
+    engine = load("scratch_vit").engine
+    saved = memory_needed(whole, engine, 1, 1) - memory_needed(frozen, engine, 1, 1)
+    assert saved > 16 * 85e6
+
+
 def test_a_gpu_too_small_fits_nothing() -> None:
     cfg = load("pretrain_vit")
     small = replace(CLUSTER, gpu=replace(CLUSTER.gpu, memory=1e9))

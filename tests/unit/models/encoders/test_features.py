@@ -117,3 +117,26 @@ def test_of_timms_vits_hybrids_alone_are_refused_as_such() -> None:
     }
     assert not refused & set(timm.list_models("vit_*_patch*"))
     assert isinstance(EncoderConfig.named("resnet50d"), FeaturesConfig)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("resnet18", {"conv1.": 0, "bn1.": 0, "layer1.": 1, "layer2.": 2, "layer4.": 4}),
+        ("convnext_atto", {"stem_": 0, "stages_0.": 1, "stages_3.": 4}),
+        (
+            "efficientnet_b0",
+            {"conv_stem.": 0, "blocks.0.": 1, "blocks.1.": 2, "blocks.3.": 4, "blocks.4.": 4, "blocks.6.": 5},
+        ),
+    ],
+)
+def test_its_layers_are_its_stages(name: str, layers: dict[str, int]) -> None:
+    with torch.device("meta"):
+        encoder = build_features(3, 64, name)
+    for start, layer in layers.items():
+        of_start = {
+            encoder.layer_of(key) for key, _ in encoder.named_parameters() if key.startswith(f"network.{start}")
+        }
+        assert of_start == {layer}, start
+    assert encoder.n_layers == max(layers.values()) + 1
+    assert {encoder.layer_of(key) for key, _ in encoder.named_parameters()} == set(range(encoder.n_layers))

@@ -59,3 +59,12 @@ def test_any_count_of_planes() -> None:
 def test_there_are_six() -> None:
     with pytest.raises(ConfigError, match=r"'model\.encoder\.name' is 'mit_b6'; set one of "):
         config.build(ModelConfig, {"encoder": "mit_b6"}, "model.")
+
+
+def test_its_layers_are_its_stages() -> None:
+    with torch.device("meta"):
+        encoder = MiTEncoder(3, 64, "mit_b0")
+    layers = {encoder.layer_of(name): name for name, _ in encoder.named_parameters()}
+    assert set(layers) == {0, 1, 2, 3, 4}
+    assert (encoder.n_layers, layers[0].split(".")[0]) == (5, "patch_embed1")
+    assert encoder.layer_of("patch_embed2.proj.weight") == encoder.layer_of("block2.0.norm1.weight") == 2
