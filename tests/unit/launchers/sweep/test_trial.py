@@ -22,7 +22,7 @@ def test_validations_follow_a_file_that_grows_and_begins_again(tmp_path: Path) -
     path.write_text(first + '{"step": 2, "kind": "valid')
     assert validations.new() == [{"step": 1, "combined": 1.5}]
     with open(path, "a") as file:
-        file.write('ation", "combined": 2.5}\n')
+        file.write('ation", "combined": 2.5, "SOD/F1/old_ice": 3.5}\n')
     assert validations.new() == [{"step": 2, "combined": 2.5}]
     assert validations.new() == []
     # As a resumed run does: another file, whose first lines are known.
