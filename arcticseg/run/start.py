@@ -181,6 +181,8 @@ class _Run:
         cfg, ranks, tile = self.cfg, self.ranks, self.sets[0].manifest.tile
         model: nn.Module = build.build_model(cfg, tile)
         if saved is None:
+            if ranks.is_main and cfg.model.init_from is None and (frozen != "none" or cfg.model.lora is not None):
+                _warn("key 'model.init_from' is null, so the weights of the encoder that do not learn are random")
             build.initialise(cfg, model, self.sets, _warn if ranks.is_main else _ignore)
         let_learn(model, cfg.model, cfg.seed, frozen)
         class_weights = build.class_weights_of(cfg, self.selection, tile)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from arcticseg.engine.checkpoint import Checkpoint, folder_of
 from arcticseg.run.folder import finished, last_weights, weights_path
+from tests.forked import run
 from tests.training import MAE, SLOW, VIT, empty_config, kill, lines, overrides, start, train, wait_for_step
 
 STEPS = 8
@@ -86,6 +87,11 @@ def test_a_training_in_stages_goes_on_bit_for_bit(
     assert weights_path(whole, "ema-best").is_file()
     weights, average = (load_file(weights_path(whole, name)) for name in ("last", "average"))
     assert weights.keys() == average.keys()
+
+    exported = run("export", whole, "--out", tmp_path / "exported.safetensors")
+    assert exported.returncode == 0, exported.stderr
+    again = load_file(tmp_path / "exported.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
 
     theirs = {name: value for name, value in load_file(pretrained).items() if name.startswith("encoder.")}
     assert theirs.keys() == {name for name in weights if name.startswith("encoder.")}

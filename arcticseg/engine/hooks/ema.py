@@ -59,7 +59,9 @@ class EMA(Hook):
         average = list(self.average.values())
         if average:
             apart = torch._foreach_sub(list(self._own.values()), average)
-            torch._foreach_mul_(apart, share.to(average[0].device))
+            # Offloaded weights are on the host.
+            share = share if share.device == average[0].device else share.to(average[0].device)
+            torch._foreach_mul_(apart, share)
             torch._foreach_add_(average, apart)
 
     def other_weights(self) -> AbstractContextManager[None] | None:

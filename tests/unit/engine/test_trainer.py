@@ -197,3 +197,54 @@ def test_weights_that_are_not_numbers_are_not_saved(tmp_path: Path) -> None:
     assert newest is not None
     assert newest.name == "step-00000003"
     assert not last_weights(tmp_path).exists()
+
+
+def test_a_trainer_hands_over_by_a_checkpoint_and_the_hooks_go_on(tmp_path: Path) -> None:
+    """Steps, validations and weights are those of one trainer that does all."""
+    notes = Notes()
+    first = trainer_of(tmp_path, [notes], until=4)
+    assert first.train()
+    assert first.goes_on
+    assert notes.told[-2:] == [("step", 4), ("validation", 4, "halving")]
+    assert not last_weights(tmp_path).exists()
+    saved = Checkpoint.open(checkpoint.folder_of(tmp_path, 4))
+    second = trainer_of(tmp_path, [notes], position=saved.position, wish=first.wish)
+    saved.load_module(second.training.engine.module)
+    saved.load_step(second.step)
+    assert second.train()
+    assert not second.goes_on
+    told = notes.told
+    whole = Notes()
+    trainer_of(tmp_path / "whole", [whole]).train()
+    assert [item for item in told if item[0] != "start"] == [item for item in whole.told if item[0] != "start"]
+    weights = [load_file(last_weights(out))["weight"] for out in (tmp_path, tmp_path / "whole")]
+    assert torch.equal(*weights)
+
+
+class Signalled(Hook):
+    """Has this process signalled after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, step: int, values: Any) -> None:
+        if step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_signal_before_or_at_the_end_of_a_stage_is_not_lost(step: int, tmp_path: Path) -> None:
+    """At the end it comes after ranks have agreed on the step: the next trainer stops, after a step of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    notes = Notes()
+    first = trainer_of(tmp_path, [notes, Signalled(step)], until=4)
+    assert first.train() == (step == 4)
+    assert first.goes_on == (step == 4)
+    if first.goes_on:
+        assert signal.getsignal(signal.SIGTERM) != before
+        saved = Checkpoint.open(checkpoint.folder_of(tmp_path, 4))
+        assert not trainer_of(tmp_path, [notes], position=saved.position, wish=first.wish).train()
+    stopped = 5 if step == 4 else 4
+    assert notes.told[-2:] == [("summary", stopped), ("end", stopped)]
+    assert checkpoint.newest(tmp_path, [].append) == checkpoint.folder_of(tmp_path, stopped)
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -20,6 +20,7 @@ from arcticseg.engine.hooks.hook import Hook, Training
 from arcticseg.engine.length import Length
 from arcticseg.engine.process_group import Ranks
 from arcticseg.engine.step import Step
+from arcticseg.engine.stop import StopWish
 from arcticseg.engine.trainer import Every, Trainer
 from arcticseg.tasks.task import Forward, Task
 
@@ -162,6 +163,8 @@ def trainer_of(
     lr: float = 0.05,
     log: int = 2,
     bad: Sequence[int] = (),
+    until: int | None = None,
+    wish: StopWish | None = None,
 ) -> Trainer:
     """A trainer of `STEPS` steps that validates every second and writes a checkpoint every third step."""
     position = position or Position()
@@ -182,6 +185,8 @@ def trainer_of(
         hooks=hooks,
         position=position,
         seed=0,
+        until=until,
+        wish=wish or StopWish(),
     )
 
 

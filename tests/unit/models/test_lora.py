@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from arcticseg import config
 from arcticseg.engine.weights import network_weights
 from arcticseg.errors import BadValueError
-from arcticseg.models.build import build_segmenter
+from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.config import LoRAConfig, ModelConfig
 from arcticseg.models.frozen import let_learn
 from arcticseg.models.lora import adapt, merged
 from arcticseg.models.segmenter import Segmenter
+from arcticseg.models.weights import load_encoder
 from arcticseg.tasks.task import Objective
 from tests.networks import small
 from tests.unit.engine.trainings import Halving
@@ -103,6 +104,20 @@ def test_merged_it_is_the_same_network_under_the_plain_names(owns: bool) -> None
     for chart, output in before(x).items():
         torch.testing.assert_close(output, outputs[chart], rtol=1e-5, atol=1e-5)
         assert (output - started[chart]).abs().max() > 1e-3
+
+
+def test_after_the_start_from_weights_every_tensor_is_theirs_bit_for_bit() -> None:
+    """Also merged again, before the first step; what is frozen, too."""
+    mae = build_autoencoder(small("light"), 4, 32, 2, decoder_dim=16, decoder_depth=1, decoder_heads=2)
+    theirs = {name: value for name, value in mae.state_dict().items() if name.startswith("encoder.")}
+    for changes, frozen in (({"lora": LORA}, "none"), ({"lora": LORA}, 2), ({}, "encoder"), ({}, 3)):
+        network, cfg = plain(), small("light", **changes)
+        assert not all(torch.equal(network.state_dict()[name], value) for name, value in theirs.items())
+        load_encoder(network, mae.state_dict(), "mae")
+        let_learn(network, cfg, 0, frozen)
+        weights = network_weights(network.state_dict(), metadata(cfg))
+        assert weights.keys() == plain().state_dict().keys()
+        assert all(torch.equal(weights[name], value) for name, value in theirs.items())
 
 
 def test_without_adapters_tensors_stay_as_they_are() -> None:

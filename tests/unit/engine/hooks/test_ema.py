@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from arcticseg.engine.checkpoint import Checkpoint
 from arcticseg.engine.hooks.ema import EMA
 from arcticseg.engine.hooks.hook import Hook, Training
 from arcticseg.run.folder import last_weights, weights_path
+from tests.strict import strict
 from tests.unit.engine.trainings import STEPS, StopAt, trainer_of
 
 
@@ -99,3 +101,13 @@ def test_a_resumed_training_goes_on_with_it_exactly(tmp_path: Path) -> None:
     assert trainer.train()
     for name in ("ema", "ema-best", "last"):
         assert torch.equal(written(out, name), written(tmp_path / "whole", name))
+
+
+def test_a_step_asks_the_device_for_nothing() -> None:
+    ema = EMA(0.9, validate=True)
+    ema._training = SimpleNamespace(step=SimpleNamespace(left_out=strict(torch.tensor(0.0))))  # type: ignore[assignment]
+    ema._taken = strict(torch.zeros(1, dtype=torch.float64))
+    ema._own, ema.average = {"a": strict(torch.ones(3))}, {"a": strict(torch.zeros(3))}
+    ema.on_step(1, None)
+    assert ema.average["a"].as_subclass(Tensor).tolist() == pytest.approx([0.9] * 3)
+    assert ema._taken.as_subclass(Tensor).tolist() == [1.0]
