@@ -40,7 +40,7 @@ ARMS = {
     "both": (*PIXELS, *POLYGONS),
 }
 BY = ("chart", "truth", "truth, no label")
-SCORES = ("combined", *CHARTS)
+SCORES = ("combined", *CHARTS, *(f"{chart}, macro F1" for chart in SOFT))
 
 
 def done(arguments: Sequence[object]) -> None:
@@ -102,7 +102,9 @@ def scores_of(work: Path, arm: str, seed: int, steps: int) -> dict[str, dict[str
         if not (out / "evaluation.json").exists():
             quiet = ("--no-maps", "--no-products", "--list", work / "lists" / "test.txt", "--out", out)
             done(["evaluate", weights, work / "scenes", *quiet, *reference])
-        result[by] = json.loads((out / "evaluation.json").read_text())["pooled"]
+        told = json.loads((out / "evaluation.json").read_text())
+        macro = {f"{chart}, macro F1": 100 * told["by_class"][chart]["macro_F1"] for chart in SOFT}
+        result[by] = told["pooled"] | macro
     return result
 
 
@@ -114,7 +116,7 @@ def table(results: dict[str, list[dict[str, dict[str, float]]]]) -> list[str]:
         for arm, seeds in results.items():
             cells = []
             for score in SCORES:
-                if by == "truth, no label" and score not in SOFT:
+                if by == "truth, no label" and not score.startswith(SOFT):
                     cells.append("")
                     continue
                 values = np.array([seed[by][score] for seed in seeds])
