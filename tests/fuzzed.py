@@ -257,6 +257,27 @@ def open_weights(path: Path) -> None:
     load_predictor(path, device="cpu")
 
 
+def make_public(folder: Path) -> Path:
+    """A small network as facebookresearch/mae saves one."""
+    import torch
+
+    block = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+    names = ("cls_token", "pos_embed", *(f"blocks.0.{part}.weight" for part in block))
+    weights = {name: torch.ones(1 if "norm" in name else (2, 2)) for name in names}
+    torch.save({"model": weights | {"patch_embed.proj.weight": torch.ones(2, 1, 2, 2)}, "epoch": 1}, folder / "mae.pth")
+    return folder / "mae.pth"
+
+
+def open_public(path: Path) -> None:
+    """As `model.init_from` opens it, as far as the network is not asked."""
+    from arcticseg.models.exchange.layouts import parts_of
+    from arcticseg.models.exchange.tensors import read_tensors
+    from arcticseg.models.weights import check_finite
+
+    for name, tensor in parts_of(path, read_tensors(path)[0], ()).encoder.items():
+        check_finite(path, name, tensor)
+
+
 # Texts ---------------------------------------------------------------------------------------------------------------
 
 # A few lines that stand for 9^10 texts.
@@ -362,6 +383,7 @@ KINDS = {
     "manifest": Kind(make_shards, open_shards, (spoil_manifest, spoil_manifest, spoil_manifest), "manifest.json"),
     "index": Kind(make_shards, open_shards, (spoil_index, spoil_index, spoil_index), "*.json"),
     "weights": Kind(make_weights, open_weights, (spoil_header, spoil_header, spoil_header)),
+    "public": Kind(make_public, open_public),
     "yaml": Kind(make_yaml, open_yaml, (spoil_yaml, spoil_yaml, spoil_yaml)),
     "list": Kind(make_list, open_list, (spoil_list, spoil_list)),
 }

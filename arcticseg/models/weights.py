@@ -34,6 +34,18 @@ _CHECK_FACTS = record(
         "simulated": flag,
     }
 )
+# Beside weights in the layout of another project.
+_CHECK_PUBLIC = record(
+    {
+        "planes": each(text(), 1, 1 << 10),
+        "statistics": mapping(text(), each(number(), 2, 2)),
+        "tile": whole(1, LARGEST_TILE),
+        "factors": each(whole(1, LARGEST_FACTOR), 1, 64),
+        "simulated": flag,
+    }
+)
+# Key of the metadata of such a file, JSON of these.
+PUBLIC = "arcticseg"
 # Other keys, each JSON.
 _FACTS = ("config", "statistics", "tile", "factors", "simulated")
 
@@ -94,25 +106,47 @@ def load_weights(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         ConfigError: the file is no weights file of this project, it is damaged, or a weight is NaN or infinite.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        _check_header(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-    except (OSError, DocumentError, SafetensorError) as error:
+        weights, metadata = read_safetensors(path)
+    except (OSError, DocumentError) as error:
         raise ConfigError(f"{path}: cannot be read as weights ({error}); give a .safetensors file of a run") from error
     if "config" not in metadata:
         raise ConfigError(f"{path}: holds no config; give a .safetensors file of a run")
+    verify(path, weights, metadata)
+    return weights, metadata
+
+
+def verify(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """See that weights are as they were written, and numbers.
+
+    Raises:
+        ConfigError: the file is damaged, or a weight is NaN or infinite.
+    """
     if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(weights, metadata):
         raise ConfigError(
             f"{path}: is damaged: its checksum is not that of its tensors; copy the file again or use other weights of "
             "the run"
         )
     for name, weight in weights.items():
-        _check_finite(path, name, weight)
-    return weights, metadata
+        check_finite(path, name, weight)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file by name, and its metadata.
+
+    Raises:
+        OSError: it cannot be opened.
+        DocumentError: it is no such file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    _check_header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  not a dict
+    except SafetensorError as error:
+        raise DocumentError(str(error)) from error
 
 
 def _check_header(path: Path) -> None:
@@ -173,7 +207,28 @@ def facts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     return facts
 
 
-def _check_finite(path: Path, name: str, weight: Tensor) -> None:
+def public_facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """What `export` writes beside weights in another layout: planes, statistics, tile and factors; None: nothing.
+
+    Raises:
+        ConfigError: it is not that.
+    """
+    if PUBLIC not in metadata:
+        return None
+    try:
+        facts: dict[str, Any] = parse_json(metadata[PUBLIC], _HEADER_CONTAINERS)
+        _CHECK_PUBLIC(facts)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: its metadata is damaged ({error}); export it again") from error
+    return facts
+
+
+def check_finite(path: Path, name: str, weight: Tensor) -> None:
+    """See that a weight holds numbers.
+
+    Raises:
+        ConfigError: some are NaN or infinite.
+    """
     n_bad = int((~torch.isfinite(weight)).sum())
     if n_bad:
         number = "NaN" if weight.isnan().any() else "infinite"

@@ -38,14 +38,10 @@ from arcticseg.errors import ConfigError, need
 from arcticseg.ice import denoising
 from arcticseg.ice.channels import CHANNELS
 from arcticseg.models.build import build_autoencoder, build_segmenter
-from arcticseg.models.config import ModelConfig
 from arcticseg.models.frozen import let_learn
 from arcticseg.models.segmenter import Segmenter
-from arcticseg.models.weights import facts_of, load_encoder, load_weights
-from arcticseg.run import inherit
+from arcticseg.run import initial
 from arcticseg.run.config import RunConfig
-from arcticseg.run.folder import weights_file
-from arcticseg.run.migrate import stored
 from arcticseg.tasks.segment import make_segment
 from arcticseg.tasks.task import Task
 from arcticseg.tracking import make_trackers
@@ -184,33 +180,26 @@ def _denoisings(sets: Sequence[ShardSet]) -> Iterator[object]:
                 yield facts.get("denoising")
 
 
-def initialise(cfg: RunConfig, model: nn.Module, sets: Sequence[ShardSet], report: Callable[[str], None]) -> None:
-    """Start the encoder from the weights that `model.init_from` names.
+def initialise(
+    cfg: RunConfig,
+    model: nn.Module,
+    sets: Sequence[ShardSet],
+    warn: Callable[[str], None],
+    note: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Start the network from the weights that `model.init_from` names.
 
     Args:
         sets: that the run trains on.
-        report: is told what differs from the run that the weights come from, and may be meant.
+        warn: is told what differs from what the weights have learnt from, and may be meant.
+        note: is told what is taken, adapted and left.
 
     Raises:
         ConfigError: they do not fit, or the encoder would compute something else with them.
     """
-    if cfg.model.init_from is None:
-        return
-    path = weights_file(Path(cfg.model.init_from))
-    weights, metadata = load_weights(path)
-    facts = facts_of(path, metadata)
-    # Hooks and losses of its own need not be known here.
-    theirs = stored(facts["config"])
-    model_before = config.build(ModelConfig, theirs["model"], "model.")
-    data_before = config.build(DataConfig, theirs["data"], "data.")
-    # Tensors first: a name or shape that differs says more than a key.
-    load_encoder(model, weights, path)
-    inherit.check_encoder(model_before, data_before, cfg, str(path))
-    statistics = statistics_of(cfg, sets)
-    for text in inherit.odd_inputs(data_before, cfg.data, str(path)):
-        report(text)
-    for text in inherit.odd_facts(facts, statistics, sets[0].manifest.tile, str(path)):
-        report(text)
+    factors = cfg.data.factors or sorted({factor for part in sets for factor in part.manifest.factors})
+    around = initial.Surroundings(sets[0].manifest.tile, factors, statistics_of(cfg, sets))
+    initial.initialise(cfg, model, around, warn, note)
 
 
 def statistics_of(cfg: RunConfig, sets: Sequence[ShardSet]) -> dict[str, tuple[float, float]]:

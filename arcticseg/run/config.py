@@ -176,8 +176,6 @@ class RunConfig:
             for key in ("global_batch_size", "micro_batch_size"):
                 size = getattr(self.engine, key)
                 need(size is None or size % 2 == 0, f"engine.{key}", size, "set an even number: CutMix mixes pairs")
-        remedy = f"set null: encoder {model.encoder.name} has no pretraining"
-        need(model.init_from is None or model.encoder.pretrains, "model.init_from", model.init_from, remedy)
         missing = [chart for chart in model.charts if chart not in segment.weights]
         need(not missing, "segment.weights", segment.weights, f"set a weight for {', '.join(missing)}, too")
         some = any(segment.weights[chart] > 0 for chart in model.charts)

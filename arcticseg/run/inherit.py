@@ -7,6 +7,7 @@ else. Trainings (`model.init_from`) and sweeps ask the same two functions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from arcticseg.data.config import DataConfig
@@ -16,7 +17,7 @@ from arcticseg.run.config import RunConfig
 from arcticseg.run.folder import differences
 
 # Keys of an encoder that matter while it learns only.
-_TRAINING_ONLY = ("drop_path",)
+_TRAINING_ONLY = ("drop_path", "checkpoint_blocks")
 # Means that differ by more than this share of a standard deviation, or standard deviations by more, are told.
 _CLOSE = 0.05
 
@@ -31,6 +32,8 @@ def check_encoder(model: ModelConfig, data: DataConfig, now: RunConfig, source: 
             unknown here.
         source: its name, for the message.
 
+    Input planes may differ where `model.init_adapt` says what to do about that.
+
     Raises:
         ConfigError: a key of the encoder, or its channels, differ.
     """
@@ -39,10 +42,11 @@ def check_encoder(model: ModelConfig, data: DataConfig, now: RunConfig, source: 
         for key, theirs, ours in differences(model.encoder, now.model.encoder)
         if key not in _TRAINING_ONLY
     ]
-    if data.names != now.data.names:
+    same = now.model.init_adapt is None
+    if same and data.names != now.data.names:
         changed.append(("data.channels", list(data.channels), list(now.data.channels)))
     for key in ("valid_plane", "missing_planes"):
-        if getattr(data, key) != getattr(now.data, key):
+        if same and getattr(data, key) != getattr(now.data, key):
             changed.append((f"data.{key}", getattr(data, key), getattr(now.data, key)))
     if changed:
         key, theirs, ours = changed[0]
@@ -63,13 +67,16 @@ def odd_inputs(data: DataConfig, now: DataConfig, source: str) -> Iterator[str]:
         )
 
 
-def odd_facts(facts: Mapping[str, Any], statistics: Statistics, tile: int, source: str) -> Iterator[str]:
+def odd_facts(
+    facts: Mapping[str, Any], statistics: Statistics, tile: int, source: str, factors: Sequence[int] = ()
+) -> Iterator[str]:
     """Sentences about what stands beside weights and differs from what a run has.
 
     Args:
         facts: what `models.weights.facts_of` gives.
         statistics: channel -> mean and standard deviation of this run; empty: the published ones.
         tile: edge of this run's tiles in pixels.
+        factors: of this run's samples; none: not to be compared.
     """
     theirs: Statistics = facts["statistics"]
     far = [name for name in statistics if name in theirs and not _is_close(theirs[name], statistics[name])]
@@ -82,6 +89,36 @@ def odd_facts(facts: Mapping[str, Any], statistics: Statistics, tile: int, sourc
         )
     if facts["tile"] != tile:
         yield f"tiles have {tile} pixels; {source} has learnt from tiles of {facts['tile']}"
+    new = sorted(set(factors) - set(facts["factors"])) if factors else []
+    if new:
+        yield (
+            f"samples have downsampling factors {new}; {source} has learnt from {list(facts['factors'])}, so pixels "
+            "have another size; set 'data.factors' unless that is meant"
+        )
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What an encoder computes and no tensor shows; None: not known.
+
+    Attributes:
+        heads: of its attention.
+        eps: that its norms add to the variance.
+    """
+
+    heads: int | None
+    eps: float | None
+
+
+def odd_layout(theirs: Unseen, ours: Unseen, source: str) -> Iterator[str]:
+    """Sentences about what networks of another project's layout are published with, and this run's has otherwise."""
+    if theirs.heads is not None and ours.heads is not None and theirs.heads != ours.heads:
+        yield (
+            f"the encoder has {ours.heads} attention heads; networks like {source} are published with {theirs.heads}: "
+            "set 'model.encoder.num_heads' unless yours has others"
+        )
+    if theirs.eps is not None and ours.eps is not None and theirs.eps != ours.eps:
+        yield f"norms add {ours.eps:g} to the variance; those of {source} add {theirs.eps:g}, a small difference"
 
 
 def _is_close(before: Sequence[float], now: Sequence[float]) -> bool:

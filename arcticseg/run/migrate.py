@@ -40,13 +40,25 @@ def renamed(keys: Mapping[str, Any]) -> dict[str, Any]:
 def stored(keys: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of a config that a run stored, of this version or of an earlier one."""
     keys = _with_old_defaults(keys)
-    model = keys.get("model")
+    model = _untagged(keys.get("model"))
     if not isinstance(model, Mapping) or not {"encoder", *_MOVED} <= model.keys():
-        return dict(keys)
+        return {**keys, "model": model} if "model" in keys else dict(keys)
     is_unet = model["encoder"] == "unet"
     ignored = {"decoder", "decoder_channels", *(key for key, new in _MOVED.items() if new[0] == "encoder")}
     ignored = ignored - {"unet_filters"} if is_unet else {"unet_filters"}
     return {**keys, "model": _nested({key: value for key, value in model.items() if key not in ignored})}
+
+
+def _untagged(model: Any) -> Any:
+    """The section `model` with the bare name of its encoder: a tag of timm brought no weights."""
+    if not isinstance(model, Mapping) or "encoder" not in model:
+        return model
+    encoder = model["encoder"]
+    if isinstance(encoder, str):
+        return {**model, "encoder": encoder.partition(".")[0]}
+    if isinstance(encoder, Mapping) and isinstance(encoder.get("name"), str):
+        return {**model, "encoder": {**encoder, "name": encoder["name"].partition(".")[0]}}
+    return model
 
 
 def _with_old_defaults(keys: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -183,7 +183,7 @@ class _Run:
         if saved is None:
             if ranks.is_main and cfg.model.init_from is None and (frozen != "none" or cfg.model.lora is not None):
                 _warn("key 'model.init_from' is null, so the weights of the encoder that do not learn are random")
-            build.initialise(cfg, model, self.sets, _warn if ranks.is_main else _ignore)
+            build.initialise(cfg, model, self.sets, *((_warn, _note) if ranks.is_main else (_ignore, _ignore)))
         let_learn(model, cfg.model, cfg.seed, frozen)
         class_weights = build.class_weights_of(cfg, self.selection, tile)
         task = build.build_task(cfg, model, class_weights)
@@ -260,6 +260,10 @@ def _tell_class_weights(weights: Mapping[str, Sequence[float]]) -> None:
     for chart, values in weights.items():
         told = ", ".join(f"{name} {value:.3g}" for name, value in zip(CLASS_NAMES[chart], values, strict=True))
         print(f"arcticseg: weights of classes, {chart}: {told}", file=sys.stderr, flush=True)
+
+
+def _note(text: str) -> None:
+    print(f"arcticseg: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def _ignore(_: str) -> None:

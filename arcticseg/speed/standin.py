@@ -16,6 +16,8 @@ _QUIET = (
     "validate_every=0",
     "checkpoint_every=0",
     "model.init_from=null",
+    "model.init_channels=[]",
+    "model.init_adapt=null",
 )
 # Sizes that one CPU core does a few times a second; a patch stays what it is.
 _VIT = ("model.encoder.embed_dim=192", "model.encoder.depth=4", "model.encoder.num_heads=3")

@@ -15,6 +15,9 @@ from arcticseg.choice import Choice
 from arcticseg.errors import need
 from arcticseg.ice.sigrid import CHARTS
 from arcticseg.models.config.auxiliary import AuxiliaryConfig
+from arcticseg.models.config.heads import ClassificationConfig, HeadConfig, RegressionConfig
+from arcticseg.models.config.heads import OrdinalConfig as OrdinalConfig
+from arcticseg.models.config.initial import check_initial, check_untagged, planes_of
 from arcticseg.models.config.tuning import LARGEST, LoRAConfig, check_frozen
 
 
@@ -125,7 +128,7 @@ class UNetConfig(EncoderConfig):
 
 
 # Families of timm that have plain vision transformers.
-_VITS = ("vit_*", "deit*", "flexivit*", "aimv2_*", "beit3_*", "eva_large_*")
+_VITS = ("vit_*", "deit*", "flexivit*", "aimv2_*", "beit3_*", "eva_large_*", "terramind_v1_*")
 # Families of timm that give features at strides 4 to 32, and any other network of timm by its name.
 _FEATURES = (
     *("resnet*", "resnext*", "wide_resnet*", "seresnet*", "ecaresnet*", "res2net*", "regnet*", "densenet*"),
@@ -284,49 +287,6 @@ def check_width(key: str, width: int) -> None:
     need(width <= LARGEST, key, width, f"set {LARGEST} or less")
 
 
-@dataclass(frozen=True)
-class HeadConfig(Choice):
-    """A chart's head: how its classes are predicted. The implementation takes (channels, chart)."""
-
-    # Charts that it can predict.
-    charts: ClassVar[tuple[str, ...]] = CHARTS
-    # Its loss unless the task names another.
-    loss: ClassVar[str]
-
-
-@dataclass(frozen=True)
-class RegressionConfig(HeadConfig):
-    """One number a pixel, in classes."""
-
-    name: str = "regression"
-
-    implementation: ClassVar[str] = "arcticseg.models.heads:Regression"
-    loss: ClassVar[str] = "squared_error"
-
-
-@dataclass(frozen=True)
-class ClassificationConfig(HeadConfig):
-    """A logit a class."""
-
-    name: str = "classification"
-
-    implementation: ClassVar[str] = "arcticseg.models.heads:Classification"
-    loss: ClassVar[str] = "cross_entropy"
-
-
-@dataclass(frozen=True)
-class OrdinalConfig(HeadConfig):
-    """A logit for "above class k" for each class but the last; FLOE's last class, bergs, has no order."""
-
-    name: str = "ordinal"
-
-    implementation: ClassVar[str] = "arcticseg.models.heads:Ordinal"
-    charts: ClassVar[tuple[str, ...]] = ("SIC", "SOD")
-    loss: ClassVar[str] = "ordinal"
-
-
-HeadConfig.table = {kind.name: kind for kind in (RegressionConfig, ClassificationConfig, OrdinalConfig)}
-
 _DEFAULT_HEADS: dict[str, HeadConfig] = {"SIC": RegressionConfig()}
 
 
@@ -343,13 +303,23 @@ class ModelConfig:
     heads: dict[str, HeadConfig] = field(default_factory=dict)
     # Deep supervision, in training only; null: none.
     auxiliary: AuxiliaryConfig | None = None
-    # Run folder or weights file whose encoder to start from; null: from scratch.
+    # Run folder or weights file, of this or another project, whose encoder to start from; null: from scratch.
     init_from: str | None = None
+    # Groups, channels or other names of the input planes of these weights, in order, where the file does not say them.
+    init_channels: tuple[str, ...] = ()
+    # Null: input planes must be those of the weights. Else they are matched by name, and those that the weights lack
+    # start from the mean over their channels, or from zero.
+    init_adapt: Literal["mean", "zero"] | None = None
     # What of the encoder stays as it is: none, encoder (all of it), or a number of its first blocks or stages, with
     # what comes before them.
     frozen: str | int = "none"
     # Adapters that learn in place of the encoder; null: none.
     lora: LoRAConfig | None = None
+
+    @property
+    def init_planes(self) -> tuple[str, ...]:
+        """`init_channels` with each group as its channels."""
+        return planes_of(self.init_channels)
 
     @property
     def decoding(self) -> DecoderConfig:
@@ -382,6 +352,7 @@ class ModelConfig:
         for chart, head in self.heads.items():
             need(chart in head.charts, f"heads.{chart}", head.name, f"it predicts {', '.join(head.charts)} only")
         check_frozen("frozen", self.frozen)
-        need(self.init_from != "", "init_from", "", "set a run folder or a weights file, or null")
+        check_initial(self.init_from, self.init_channels, self.init_adapt)
+        check_untagged("encoder.name", self.encoder.name)
         remedy = f"set {self.encoder.decoder}, or null: it cannot take the maps of encoder {self.encoder.name}"
         need(self.encoder.halving or not self.decoding.halving, "decoder.name", self.decoding.name, remedy)

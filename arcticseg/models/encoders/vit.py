@@ -22,6 +22,9 @@ with hidden("wandb"):
 from timm.layers import PatchEmbed, resample_abs_pos_embed  # noqa: E402
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer  # noqa: E402
 
+# It adds networks to those that timm makes by name.
+import arcticseg.models.encoders.terramind  # noqa: E402, F401
+
 __all__ = ["Block", "ViTEncoder", "build_vit", "evenly_spaced", "run_block"]
 
 # Feature maps that a decoder gets.

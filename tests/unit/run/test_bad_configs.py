@@ -134,7 +134,10 @@ CASES: list[tuple[str, ...]] = [
     ("model.heads.SIC=both", "'model.heads.SIC.name' is 'both'", "regression, classification"),
     ("model.heads.ICE=classification", "'model.heads.ICE' is 'ICE'", "SIC, SOD, FLOE"),
     ("'model.init_from=\"\"'", "'model.init_from' is ''", "or null"),
-    ("model.init_from=x model.encoder=unet", "'model.init_from' is 'x'", "null"),
+    ("model.init_adapt=mean", "'model.init_adapt' is 'mean'", "set init_from, too"),
+    ("'model.init_channels=[hh]'", "'model.init_channels' is", "set init_from, too"),
+    ("model.init_from=x 'model.init_channels=[hh, nersc_sar_primary]'", "'model.init_channels' is", "once"),
+    ("model.encoder=vit_base_patch16_224.mae", "'vit_base_patch16_224.mae'; set vit_base_patch16_224", "init_from"),
     # The tasks.
     ("task=pretrain model.encoder=unet", "'model.encoder.name' is 'unet'", "a ViT"),
     ("pretrain.mask_ratio=1", "'pretrain.mask_ratio' is 1.0", "in (0, 1)"),

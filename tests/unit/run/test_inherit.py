@@ -8,7 +8,7 @@ import pytest
 
 from arcticseg.errors import ConfigError
 from arcticseg.run.config import RunConfig, build
-from arcticseg.run.inherit import check_encoder, odd_facts, odd_inputs
+from arcticseg.run.inherit import Unseen, check_encoder, odd_facts, odd_inputs, odd_layout
 
 ENCODER = {"name": "vit_tiny_patch16_224", "embed_dim": 32, "depth": 2, "num_heads": 2}
 
@@ -41,6 +41,29 @@ def test_another_computation_is_refused_by_its_key(now: RunConfig, told: str) ->
 
 def test_what_matters_while_it_learns_only_may_change() -> None:
     check_encoder(BEFORE.model, BEFORE.data, config_of({"drop_path": 0.2}, factors=[2]), "the run")
+
+
+def test_other_planes_may_be_adapted_where_a_key_says_so() -> None:
+    model = {"encoder": ENCODER, "init_from": "x", "init_adapt": "zero"}
+    keys = {"task": "pretrain", "epochs": 1, "out": "run", "model": model}
+    data = {"shards": "shards", "channels": ["hv", "hh"], "valid_plane": False}
+    before = config_of(channels=["hh", "hv"])
+    check_encoder(before.model, before.data, build([keys | {"data": data}]), "the run")
+
+
+def test_heads_and_norms_that_are_published_otherwise_are_told() -> None:
+    assert not list(odd_layout(Unseen(None, None), Unseen(3, 1e-6), "w.pth"))
+    assert not list(odd_layout(Unseen(3, 1e-6), Unseen(3, 1e-6), "w.pth"))
+    heads, eps = odd_layout(Unseen(12, 1e-5), Unseen(3, 1e-6), "w.pth")
+    assert "has 3 attention heads; networks like w.pth are published with 12" in heads
+    assert "norms add 1e-06 to the variance; those of w.pth add 1e-05" in eps
+
+
+def test_factors_of_the_samples_are_compared() -> None:
+    facts = {"statistics": {}, "tile": 64, "factors": [2, 4]}
+    assert not list(odd_facts(facts, {}, 64, "the run", [4]))
+    (text,) = odd_facts(facts, {}, 64, "the run", [2, 5])
+    assert "downsampling factors [5]; the run has learnt from [2, 4]" in text
 
 
 def test_other_statistics_and_pixels_are_told() -> None:

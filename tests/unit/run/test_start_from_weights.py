@@ -18,7 +18,7 @@ from arcticseg.run import build
 from arcticseg.run import config as run_config
 from arcticseg.run.config import RunConfig
 
-SETS: Any = [SimpleNamespace(manifest=SimpleNamespace(tile=32))]
+SETS: Any = [SimpleNamespace(manifest=SimpleNamespace(tile=32, factors=(2,)))]
 
 ENCODER = {"name": "vit_tiny_patch16_224", "embed_dim": 32, "depth": 1, "num_heads": 2}
 

@@ -143,7 +143,10 @@ def test_threads_are_the_cpus_that_a_rank_has(write) -> None:
         ),
         ({"finetune": {"vit": {"data": {"channels": ["hh"]}}}}, r"'data.channels'.*\['hh'\].*'mae'"),
         ({"finetune": {"vit": {"data": {"valid_plane": False}}}}, "'data.valid_plane'.*False.*'mae'.*True"),
-        ({"finetune": {"unet": {"init": "mae"}}}, "finetune 'unet-.*'model.init_from'"),
+        (
+            {"finetune": {"unet": {"init": "mae"}}},
+            "finetune 'unet-.*'model.encoder.name' is 'unet'; pretraining 'mae'",
+        ),
         ({"finetune": {"vit": {"task": "pretrain"}}}, "finetune 'vit-.*'task'.*'pretrain'"),
         ({"finetune": {"a/b": {}}}, "'finetune'.*'a/b'"),
         ({"grid": {"data.label_fraction": 0.2}}, "'grid.data.label_fraction'.*0.2"),
