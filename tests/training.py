@@ -41,7 +41,9 @@ VIT = {
 }
 UNET = {"model.encoder.name": "unet", "model.encoder.filters": "[4, 8]"}
 MAE = VIT | {"task": "pretrain", "pretrain.decoder_dim": 16, "pretrain.decoder_depth": 1, "pretrain.decoder_heads": 2}
-NETWORKS = {"vit": VIT, "unet": UNET, "mae": MAE}
+# Its running statistics are no parameters, and other on each rank.
+BATCH = UNET | {"model.encoder.norm": "batch", "model.decoder.norm": "batch"}
+NETWORKS = {"vit": VIT, "unet": UNET, "mae": MAE, "batch": BATCH}
 
 
 def overrides(shards: Path, out: Path, *parts: dict[str, Any]) -> list[str]:

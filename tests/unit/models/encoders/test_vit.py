@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from arcticseg.errors import ConfigError
-from arcticseg.models.encoders.vit import build_vit, evenly_spaced
+from arcticseg.models.encoders.vit import build_vit, evenly_spaced, timm
 
 SMALL = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
 
@@ -85,6 +85,26 @@ def test_variants(name: str) -> None:
     sum(x.square().sum() for x in maps).backward()  # type: ignore[union-attr]
     assert maps[-1].shape == (1, 32, 4, 6)
     assert [name for name, p in vit.named_parameters() if p.grad is None] == []
+
+
+# Weights of timm's classifiers of 224 pixels, 3 planes and 1,000 classes, as published; width.
+SIZES = [
+    ("vit_tiny_patch16_224", 5_717_416, 192),
+    ("vit_small_patch16_224", 22_050_664, 384),
+    ("vit_base_patch16_224", 86_567_656, 768),
+    ("vit_large_patch16_224", 304_326_632, 1024),
+    ("vit_huge_patch14_224", 632_045_800, 1280),
+]
+
+
+@pytest.mark.parametrize(("name", "whole", "width"), SIZES)
+def test_as_many_weights_as_published_less_the_classifier(name: str, whole: int, width: int) -> None:
+    with torch.device("meta"):
+        encoder = build_vit(3, 224, name)
+        own = timm.create_model(name, num_classes=0)
+    weights = [sum(p.numel() for p in network.parameters()) for network in (encoder, own)]
+    assert weights == [whole - 1000 * (width + 1)] * 2
+    assert encoder.strides == (encoder.stride,) * 4
 
 
 @pytest.mark.parametrize(
