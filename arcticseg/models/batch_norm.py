@@ -51,7 +51,7 @@ def _nothing(x: Tensor) -> Tensor:
 
 
 @cache
-def _steady_kind(kind: type[nn.Module]) -> type[nn.Module]:
+def _steady_kind(kind: type[Any]) -> type[Any]:
     return type(f"Steady{kind.__name__}", (SteadyBatchNorm, kind), {})
 
 
@@ -59,7 +59,8 @@ def steady(network: nn.Module) -> None:
     """Make every BatchNorm below `network` a steady one; weights and names stay."""
     for part in network.modules():
         if isinstance(part, _BatchNorm) and not isinstance(part, SteadyBatchNorm):
-            part.__class__ = _steady_kind(type(part))
+            kind: type[Any] = type(part)
+            part.__class__ = _steady_kind(kind)
 
 
 def batch_norm(channels: int) -> nn.Module:

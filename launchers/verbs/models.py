@@ -11,7 +11,7 @@ GPU, as by `arcticseg plan`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from launchers.imports import add_import_argument
@@ -74,13 +74,13 @@ def _named(arguments: argparse.Namespace) -> None:
 
     show(_HEAD)
     for name in arguments.names:
-        kinds: list[Callable[[], None]] = []
-        if EncoderConfig.choose(name) is not None:
-            kinds.append(lambda name=name: _encoder({"name": name}, arguments))
-        if DecoderConfig.choose(name) is not None:
-            kinds.append(lambda name=name: _decoder(name, arguments))
-        for tell in kinds or [lambda name=name: _recipe(name, arguments)]:
-            tell()
+        is_encoder, is_decoder = (base.choose(name) is not None for base in (EncoderConfig, DecoderConfig))
+        if is_encoder:
+            _encoder({"name": name}, arguments)
+        if is_decoder:
+            _decoder(name, arguments)
+        if not (is_encoder or is_decoder):
+            _recipe(name, arguments)
 
 
 def _encoder(keys: Mapping[str, Any], arguments: argparse.Namespace) -> None:
