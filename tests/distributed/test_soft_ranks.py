@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.training import NETWORKS, empty_config, lines, overrides, train
 
-SOFT = {
+SOFT: dict[str, Any] = {
     "segment.losses.SOD.name": "soft",
     "segment.losses.FLOE.name": "soft",
     "segment.losses.FLOE.where": "all",
