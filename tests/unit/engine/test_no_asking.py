@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 
+from arcticseg import config
 from arcticseg.data.augment import Augment
 from arcticseg.data.batch import Batch
 from arcticseg.data.config import DataConfig
@@ -33,12 +34,13 @@ from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.ice.channels import GROUPS, expand
 from arcticseg.models.build import build_autoencoder, build_segmenter
 from arcticseg.models.config import HeadConfig
+from arcticseg.models.config.auxiliary import AuxiliaryConfig
 from arcticseg.models.discriminator import PatchDiscriminator
 from arcticseg.models.drop_path import sample_seeds
 from arcticseg.tasks.adversarial import Adversarial
 from arcticseg.tasks.config import SegmentConfig
 from arcticseg.tasks.pretrain import Pretrain
-from arcticseg.tasks.segment import make_segment
+from arcticseg.tasks.segment import Segment, make_segment
 from arcticseg.tasks.task import Task
 from tests.networks import small
 from tests.strict import AskedError, Strict, on_device, strict
@@ -97,6 +99,17 @@ def segmentation(network: str, head: str) -> tuple[nn.Module, Task]:
     return built, make_segment(SegmentConfig(), model, heads)
 
 
+def every_term() -> tuple[nn.Module, Task]:
+    """Weights of classes, several losses, agreement on water, auxiliary heads, charts weighed by their gradients."""
+    losses = {"SOD": ["cross_entropy", "dice", "lovasz"], "FLOE": {"name": "dice", "over": "batch"}, "SIC": "huber"}
+    segment = config.build(SegmentConfig, {"losses": losses, "consistency": 0.5, "balance": "gradient"})
+    model = replace(small("unet"), auxiliary=AuxiliaryConfig(channels=8))
+    built = build_segmenter(model, len(CHANNELS) + 1, SIZE)
+    heads = {chart: built.head(chart) for chart in built.charts}
+    weights = {"SIC": [1.0] * 10 + [3.0], "SOD": [0.5, 2.0, 1.0, 1.0, 0.0, 4.0]}
+    return built, make_segment(segment, model, heads, weights, sar=0)
+
+
 def pretraining(targets: tuple[str, ...], normalise: bool) -> tuple[nn.Module, Task]:
     planes = [CHANNELS.index(name) for name in expand(targets)]
     built = build_autoencoder(
@@ -108,6 +121,7 @@ def pretraining(targets: tuple[str, ...], normalise: bool) -> tuple[nn.Module, T
 TASKS: dict[str, Callable[[], tuple[nn.Module, Task]]] = {
     "ViT, regression": lambda: segmentation("light", "regression"),
     "UNet, classification": lambda: segmentation("unet", "classification"),
+    "UNet, every term": every_term,
     "reconstruction of backscatter": lambda: pretraining(("hh", "hv"), False),
     "normalised reconstruction of all": lambda: pretraining(tuple(GROUPS), True),
 }
@@ -159,6 +173,8 @@ def test_a_step_asks_the_device_for_nothing(name: str, augment: str, folder: Pat
         for turn in feed.turns(0, 2):
             sums.append((step(turn, turn.counted, 1e-6), turn.counted))
             feed.loader.stepped()
+            if isinstance(task, Segment) and task.gradients is not None:
+                task.gradients.update(task.gradients.taken())
         feed.loader.close()
     assert device.assembled == 4
     assert isinstance(sums[0][0], Strict)
