@@ -105,6 +105,8 @@ def release(engine: Any) -> None:
     # It prints what it removes.
     with contextlib.redirect_stdout(io.StringIO()):
         engine.destroy()
+    # Hooks know the engine until they are given another.
+    engine.module = engine.optimizer = None
     # What it holds refers to itself.
     gc.collect()
     if torch.cuda.is_available():

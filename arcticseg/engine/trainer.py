@@ -119,9 +119,9 @@ class Trainer:
         finally:
             self._saver.abandon()
             if not self.goes_on:
-                self.end()
+                self._end()
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """End what `train` has begun, where no other trainer goes on."""
         self.wish.close()
         for hook in self.hooks:

@@ -116,20 +116,25 @@ class _Run:
         changes = self.start.changes[len(self.start.changes) - self.start.new :]
         events: list[Event] = [("changed", change.told) for change in changes]
         wish = StopWish()
+        trainer = self._trainer(saved, events, wish)
         while True:
-            trainer = self._trainer(saved, events, wish)
             try:
                 reached = trainer.train()
             finally:
                 trainer.loader.close()
             if not trainer.goes_on:
                 return reached
+            step = trainer.position.step
             try:
-                saved, events = self._handed_over(trainer), []
+                saved = self._handed_over(trainer)
+                # Two engines need not fit in memory.
+                del trainer
+                trainer = self._trainer(saved, [], wish)
             except BaseException:
-                trainer.end()
+                wish.close()
+                for hook in self.hooks:
+                    hook.on_end(step)
                 raise
-            del trainer
 
     def _trainer(self, saved: Checkpoint | None, events: list[Event], wish: StopWish) -> Trainer:
         """Put the parts of a stage together: that in which a checkpoint is, or the first."""
