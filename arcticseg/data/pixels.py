@@ -64,6 +64,7 @@ def _pixels(batch: Batch, places: Places, layers: Sequence[Layer]) -> Iterator[t
     )
     jitter = _jitter(look, batch, geo)
     known: dict[str, Tensor | None] = {}
+    there: Tensor | None
     for layer in layers:
         grid = layer.grid
         if layer.group:

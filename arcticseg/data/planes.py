@@ -81,7 +81,7 @@ def write_full(
         else:
             x_.copy_(codes)
         x_.mul_(scale).add_(shift)
-        if polarisation in jitter:
+        if polarisation is not None and polarisation in jitter:
             x_.add_(jitter[polarisation], alpha=scale / SAR_STEP)
         _keep(x_, data_)
 

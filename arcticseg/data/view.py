@@ -214,8 +214,9 @@ class FreeView(View):
             of_row, of_col = (x if scale is None else x * scale for x in (of_row * down, of_col * right))
             along_row, along_col = of_row[:, None, None] * at[:, None], of_col[:, None, None] * at
             places.append(along_row + along_col + (middle - 0.5)[:, None, None])
-        inside = [(x >= -0.5) & (x < size - 0.5) for x in places]
-        return FreeView(*places, None, True, batch.hints is None, inside[0] & inside[1])
+        rows, cols = places
+        inside = (rows >= -0.5) & (rows < size - 0.5) & (cols >= -0.5) & (cols < size - 0.5)
+        return FreeView(rows, cols, None, True, batch.hints is None, inside)
 
     def __getitem__(self, rows: Tensor | slice) -> FreeView:
         assert self.inside is not None

@@ -60,7 +60,16 @@ def test_arrays_hold_the_tile(cells: int, labelled: bool, before: int | None) ->
             np.testing.assert_array_equal(points[:n], getattr(expected, f"{name}_{axis}"))
             assert (points[n:] == np.inf).all()
     assert arrays["clock"].tolist() == [2, 34]
+    assert arrays["spacing"].tolist() == [expected.pixel_spacing]
     np.testing.assert_array_equal(arrays["lab"], 255 if expected.lab is None else expected.lab)
+
+
+def test_computed_channels_need_what_they_are_computed_from() -> None:
+    bare = Layout.of(made.SIZE, [4], ("nersc_sar_primary", "day_sin", "pixel_spacing"))
+    assert bare.core_only
+    assert not bare.geo
+    assert Layout.of(made.SIZE, [4], ("nersc_sar_primary", "position_z")).geo
+    assert Layout.of(made.SIZE, [4], ("nersc_sar_primary",), angles=True).geo
 
 
 def test_only_what_channels_need_is_decoded() -> None:

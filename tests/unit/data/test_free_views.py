@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import made
 import numpy as np
@@ -13,6 +15,7 @@ torch = pytest.importorskip("torch")
 from arcticseg.data import pixels
 from arcticseg.data.augment import Augment
 from arcticseg.data.batch import Batch, collate
+from arcticseg.data.config import AugmentConfig, DataConfig
 from arcticseg.data.inputs import Inputs, Want
 from arcticseg.data.tile import Tile
 from arcticseg.data.transforms import Assemble, Codes
@@ -252,3 +255,39 @@ def test_no_augmentation_brings_a_label_or_value_where_there_is_no_backscatter(s
     lost = inputs.dropped[:, :2, None, None]
     assert torch.equal(inputs.seen[:, 3:] == 1, lost | ~inputs.data[:, :2])
     assert lost.any()
+
+
+def test_the_compiler_takes_each_function_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With everything drawn and mixed: one graph each, without a break."""
+    graphs: list[int] = []
+
+    def backend(graph: Any, examples: Any) -> Callable[..., Any]:
+        graphs.append(len(examples))
+        run: Callable[..., Any] = graph.forward
+        return run
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
+
+    batch = collate(tiles(), range(4), replace(AUGMENTS["everything"], cutmix=0.9, drop_groups=(("hv", 0.5),)))
+    want = Want(torch.float32, (0, 1))
+    expected = Assemble(EVERY, True, want=want, missing_planes=True)(batch)
+    monkeypatch.setattr(pixels, "_compiled", compiled)
+    assemble = Assemble(EVERY, True, want=want, compiled=True, missing_planes=True)
+    planned = assemble.plan(batch)
+    inputs = assemble(planned)
+    torch.testing.assert_close(inputs.seen, expected.seen, rtol=1e-4, atol=2e-3)
+    assert torch.equal(Codes(assemble, planned).valid([0, 1]), expected.valid([0, 1]))
+    # Places and planes, places and validity of the targets.
+    assert len(graphs) == 4
+
+
+def test_planes_have_names_in_the_order_in_which_they_are_made() -> None:
+    data = DataConfig(channels=("hh", "spacing", "hv", "position_x"), missing_planes=True)
+    names = ("nersc_sar_primary", "pixel_spacing", "nersc_sar_secondary", "position_x", "valid")
+    assert data.planes == (*names, "missing_hh", "missing_spacing", "missing_hv", "missing_position")
+    assert data.in_chans == Assemble.of(data).n_planes == 9
+    assert replace(data, missing_planes=False).planes == names
+    assert Augment.of(AugmentConfig(), 3) == Augment(3, True, True)
+    every = AugmentConfig(False, True, 0.5, 0.1, 20, 1.5, 2, 0.2, {"hv": 0.3, "hh": 0.1})
+    assert Augment.of(every, 4) == Augment(4, False, True, (("hh", 0.1), ("hv", 0.3)), 0.5, 0.1, 20, 1.5, 2, 0.2)

@@ -69,3 +69,6 @@ def test_statistics_are_those_of_all_values_together(sets: Path) -> None:
     cfg = config(sets, "data.channels=[hv]", "data.statistics=shards")
     with pytest.raises(ConfigError, match=r"key 'data\.statistics' .*nersc_sar_secondary"):
         statistics_of(cfg, open_sets(cfg))
+    # What is computed needs no statistics.
+    cfg = config(sets, "data.channels=[hh, season, position, spacing]", "data.statistics=shards")
+    assert list(statistics_of(cfg, open_sets(cfg))) == ["nersc_sar_primary"]

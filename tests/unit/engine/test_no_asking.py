@@ -51,6 +51,8 @@ import made
 
 SIZE = 32
 CHANNELS = expand(GROUPS)
+# With the valid plane, and one for each group.
+PLANES = len(CHANNELS) + 1 + len(GROUPS)
 
 
 class Device(Plain):
@@ -94,7 +96,7 @@ class Engine(nn.Module):
 
 def segmentation(network: str, head: str) -> tuple[nn.Module, Task]:
     model = replace(small(network), heads={"SIC": HeadConfig.named(head)})
-    built = build_segmenter(model, len(CHANNELS) + 1, SIZE)
+    built = build_segmenter(model, PLANES, SIZE)
     heads = {chart: built.head(chart) for chart in built.charts}
     return built, make_segment(SegmentConfig(), model, heads)
 
@@ -113,7 +115,7 @@ def every_term() -> tuple[nn.Module, Task]:
 def pretraining(targets: tuple[str, ...], normalise: bool) -> tuple[nn.Module, Task]:
     planes = [CHANNELS.index(name) for name in expand(targets)]
     built = build_autoencoder(
-        small("light"), len(CHANNELS) + 1, SIZE, len(planes), decoder_dim=16, decoder_depth=1, decoder_heads=2
+        small("light"), PLANES, SIZE, len(planes), decoder_dim=16, decoder_depth=1, decoder_heads=2
     )
     return built, Pretrain(planes, built.patch, 0.75, 0, normalise)
 
@@ -129,6 +131,7 @@ AUGMENTS = {
     "none": Augment(),
     "turns": Augment(0, True, True, (("hh", 0.5), ("amsr2", 0.5))),
     "all": Augment(0, True, True, (("era5", 0.3),), 0.5, 0.8),
+    "free": Augment(0, True, True, (("hv", 0.5),), 0.8, 0.5, 45, 1.2, 2, 0.3),
 }
 
 
@@ -147,7 +150,7 @@ def feed_of(folder: Path, task: Task, dtype: Any, augment: Augment) -> Feed:
     selection = select(folder, read_manifest(folder), "train")
     order = make_order(selection, DataConfig(), "none", 0)
     loader = Loader(SampleReader(selection), Layout.of(SIZE, (4,), CHANNELS), order, Share(0, 1, 8, 4), augment=augment)
-    assemble = Assemble(CHANNELS, True, want=task.want(dtype))
+    assemble = Assemble(CHANNELS, True, want=task.want(dtype), missing_planes=True)
 
     def seeds(step: int, places: Tensor) -> Tensor:
         return sample_seeds(0, step, places)

@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch")
 
 from drawing import Pointwise, layers_of, predictor, write_weights
 
+from arcticseg.data.config import DataConfig
+from arcticseg.data.transforms import Assemble
 from arcticseg.errors import ConfigError, SceneError
 from arcticseg.ice.scenes.open import open_scene
 from arcticseg.products.charts import fields_to_charts
@@ -89,6 +91,25 @@ def test_missing_groups_are_those_of_the_network(tmp_path: Path) -> None:
     write_weights(tmp_path / "weights.safetensors")
     # The layers have no HV, and no distance map either, which the network does not see.
     assert load_predictor(tmp_path / "weights.safetensors").missing(layers_of(np.zeros((9, 9)), 4)) == ["hv"]
+
+
+def test_a_network_sees_which_groups_a_scene_lacks() -> None:
+    channels = ("hh", "hv", "amsr2", "season", "position", "spacing")
+    data = DataConfig(channels=channels, missing_planes=True)
+    drawer = replace(predictor(16, 4), assemble=Assemble.of(data))
+    hh = np.full((16, 16), -10.0)
+    hh[:, 12:] = np.nan
+    layers = layers_of(hh, 4)
+    assert drawer.missing(layers) == ["hv", "amsr2", "season"]
+    assert drawer.missing(replace(layers, time="2020-02-03T04:05:06")) == ["hv", "amsr2"]
+    ((_, batch),) = drawer.tiles(layers, 0, 1)
+    planes = dict(zip(data.planes, drawer.assemble(batch).seen[0].numpy(), strict=True))
+    assert [name for name in planes if name.startswith("missing_")] == [f"missing_{group}" for group in channels]
+    np.testing.assert_array_equal(planes["missing_hh"], np.isnan(hh))
+    for group, expected in {"hv": 1, "amsr2": 1, "season": 1, "position": 0, "spacing": 0}.items():
+        assert (planes[f"missing_{group}"] == expected).all(), group
+    # Factor 4: 160 m, of which log2(160 / 40) is 2.
+    np.testing.assert_allclose(planes["pixel_spacing"], (2 - 2.421229) / 0.729475, rtol=1e-5)
 
 
 def test_a_network_is_loaded_with_what_it_needs(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ BEFORE = config_of(factors=[2, 4])
         # In another order, which no shape tells.
         (config_of(channels=["hv", "hh"]), r"data\.channels"),
         (config_of(valid_plane=False), r"valid_plane' is False; the run has True"),
+        (config_of(missing_planes=True), r"missing_planes' is True; the run has False"),
     ],
 )
 def test_another_computation_is_refused_by_its_key(now: RunConfig, told: str) -> None:
