@@ -33,8 +33,11 @@ _MOST = 16
 # What is compared of a batch and of inputs: what all versions have.
 _BATCH = (
     *("size", "coarse", "place", "hh", "hv", "dist", "aux", "aux_rows", "aux_cols"),
-    *("geo", "geo_rows", "geo_cols", "clock", "lab", "draws"),
+    *("geo", "geo_rows", "geo_cols", "clock", "lab"),
 )
+_DRAWS = ("crop", "transpose", "flip_rows", "flip_cols", "mix")
+# Groups that a sample may lose; later versions have more behind these.
+_GROUPS = 8
 _INPUTS = ("place", "x", "data", "dropped", "labels")
 
 _HEADER = "poly_id;CT;CA;SA;FA;CB;SB;FB;CC;SC;FC;CN;CD;CF;POLY_TYPE"
@@ -107,7 +110,9 @@ def recorded(checkout: Checkout, what: str | None, path: Path) -> Iterator[None]
 
     def assembling(method: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, batch: Any) -> Any:
-            keep("batch", {name: getattr(batch, name) for name in _BATCH})
+            drawn = {name: getattr(batch.draws, name, None) for name in _DRAWS}
+            drop = None if batch.draws is None else batch.draws.drop[:, :_GROUPS]
+            keep("batch", {name: getattr(batch, name) for name in _BATCH} | {"draws": drawn | {"drop": drop}})
             # A training may ask for less than all.
             full = method(type(self)(self.channels, self.valid_plane, self.statistics), batch)
             keep("inputs", {name: getattr(full, name) for name in _INPUTS})
