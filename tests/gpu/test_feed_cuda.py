@@ -46,6 +46,7 @@ AUGMENTS = {
     "none": Augment(),
     "turns": Augment(0, True, True, (("hh", 0.5), ("amsr2", 0.5))),
     "all": Augment(0, True, True, (("era5", 0.3),), 0.5, 0.8),
+    "free": Augment(0, True, True, (("hv", 0.5),), 0.8, 0.5, 45, 1.2, 2, 0.3),
 }
 # Clock cycles for which the device is kept busy, so that the host is far ahead.
 BUSY = 20_000_000
