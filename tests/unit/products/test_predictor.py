@@ -102,7 +102,7 @@ def test_a_network_sees_which_groups_a_scene_lacks() -> None:
     layers = layers_of(hh, 4)
     assert drawer.missing(layers) == ["hv", "amsr2", "season"]
     assert drawer.missing(replace(layers, time="2020-02-03T04:05:06")) == ["hv", "amsr2"]
-    ((_, batch),) = drawer.tiles(layers, 0, 1)
+    ((_, batch),) = drawer.tiles(layers, 16, 0, 1)
     planes = dict(zip(data.planes, drawer.assemble(batch).seen[0].numpy(), strict=True))
     assert [name for name in planes if name.startswith("missing_")] == [f"missing_{group}" for group in channels]
     np.testing.assert_array_equal(planes["missing_hh"], np.isnan(hh))
