@@ -106,7 +106,7 @@ def every_term() -> tuple[nn.Module, Task]:
     losses = {"SOD": ["cross_entropy", "dice", "lovasz"], "FLOE": {"name": "dice", "over": "batch"}, "SIC": "huber"}
     segment = config.build(SegmentConfig, {"losses": losses, "consistency": 0.5, "balance": "gradient"})
     model = replace(small("unet"), auxiliary=AuxiliaryConfig(channels=8))
-    built = build_segmenter(model, len(CHANNELS) + 1, SIZE)
+    built = build_segmenter(model, PLANES, SIZE)
     heads = {chart: built.head(chart) for chart in built.charts}
     weights = {"SIC": [1.0] * 10 + [3.0], "SOD": [0.5, 2.0, 1.0, 1.0, 0.0, 4.0]}
     return built, make_segment(segment, model, heads, weights, sar=0)
