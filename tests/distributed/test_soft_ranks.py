@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training import NETWORKS, empty_config, lines, overrides, train
+from tests.training import UNET, empty_config, lines, overrides, train
 
 SOFT: dict[str, Any] = {
     "segment.losses.SOD.name": "soft",
@@ -26,7 +26,7 @@ def test_losses_of_polygons_do_not_depend_on_ranks_and_micro_batches(tiny_shards
     losses = {}
     for ranks, micro in ((1, 4), (1, 2), (2, 2)):
         out = tmp_path / f"{ranks}-{micro}"
-        settings: dict[str, Any] = {**NETWORKS["unet"], **SOFT, "steps": 6, "engine.micro_batch_size": micro}
+        settings: dict[str, Any] = {**UNET, **SOFT, "steps": 6, "engine.micro_batch_size": micro}
         train(empty_config(tmp_path), overrides(tiny_shards, out, settings), ranks)
         logged = lines(out, "train")
         losses[ranks, micro] = np.array([[line[term] for term in ("loss", *TERMS)] for line in logged])
