@@ -6,7 +6,6 @@ timm's do not.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,17 +49,21 @@ def _nothing(x: Tensor) -> Tensor:
     return x
 
 
-@cache
+# Kind of BatchNorm -> its steady one.
+_kinds: dict[type[Any], type[Any]] = {}
+
+
 def _steady_kind(kind: type[Any]) -> type[Any]:
-    return type(f"Steady{kind.__name__}", (SteadyBatchNorm, kind), {})
+    if kind not in _kinds:
+        _kinds[kind] = type(f"Steady{kind.__name__}", (SteadyBatchNorm, kind), {})
+    return _kinds[kind]
 
 
 def steady(network: nn.Module) -> None:
     """Make every BatchNorm below `network` a steady one; weights and names stay."""
     for part in network.modules():
         if isinstance(part, _BatchNorm) and not isinstance(part, SteadyBatchNorm):
-            kind: type[Any] = type(part)
-            part.__class__ = _steady_kind(kind)
+            part.__class__ = _steady_kind(type(part))
 
 
 def batch_norm(channels: int) -> nn.Module:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # As `shards build` cuts tiles, and the default channels with their validity.
 _TILE, _PLANES = 384, 25
-_HEAD = f"{'':36} {'parameters':>10} {'forward':>11} {'training':>11} {'a sample':>9}"
+_HEAD = f"{'':36} {'parameters':>10} {'forward':>12} {'training':>12} {'a sample':>9}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +107,7 @@ def _line(name: str, cost: Cost, more: str = "") -> None:
     from launchers.terminal import show
 
     numbers = (
-        f"{cost.parameters / 1e6:>8.2f} M {cost.forward / 1e9:>5.0f} GFLOP {cost.training / 1e9:>5.0f} GFLOP "
+        f"{cost.parameters / 1e6:>8.2f} M {cost.forward / 1e9:>6.1f} GFLOP {cost.training / 1e9:>6.1f} GFLOP "
         f"{cost.memory / 1e6:>6.0f} MB"
     )
     show(f"{name:36} {numbers}  {more}".rstrip())
