@@ -24,6 +24,7 @@ VERBS = {
     "plan": "memory, speed, data rate and run time of a config on other machines",
     "evaluate": "score a trained network on whole scenes, with maps",
     "predict": "draw charts of scenes: netCDF, GeoTIFF, maps",
+    "reconstruct": "draw what a pretraining makes of a scene with patches removed",
     "report": "one page of evaluations and runs",
     "sweep": "a whole study with Ray Tune",
     "demo": "the whole chain on simulated scenes",

@@ -20,6 +20,7 @@ from arcticseg.engine.process_group import sum_over_ranks
 from arcticseg.engine.skip import Guard
 from arcticseg.engine.step import DeepSpeedStep
 from arcticseg.tasks.adversarial import Adversarial
+from arcticseg.tasks.task import dividing
 
 # As published.
 _EPS, _MOST = 1e-4, 1e4
@@ -69,7 +70,7 @@ class AdversarialStep(DeepSpeedStep):
         for group in self.discriminator.optimizer.param_groups:
             group["lr"] = rate * self._lr_scale
         parts = len(inputs) * self.world_size
-        shares = (1 / counted.clamp(min=1)).float()
+        shares = (1 / dividing(counted)).float()
         total = torch.zeros(len(counted), device=counted.device)
         at_last: Tensor | None = None
         for number, item in enumerate(inputs, start=1):

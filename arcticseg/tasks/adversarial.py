@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from arcticseg.data.inputs import Content, Inputs
-from arcticseg.models.mae import patchify, removed, unpatchify
-from arcticseg.tasks.pretrain import Pretrain, moments
+from arcticseg.tasks.pretrain import Pretrain
 from arcticseg.tasks.task import Forward
 
 
@@ -73,22 +72,9 @@ class Adversarial(Pretrain):
         return self._sums(prediction, inputs.values(self.targets), inputs.valid(self.targets), self._kept(inputs))
 
     def painted(self, prediction: Tensor, inputs: Inputs) -> Painted:
-        """Real images, and those with the prediction in the removed patches, at the scale of the images.
-
-        A normalised patch gets the mean and spread of the real one. What is not asked for, in a patch with too few
-        valid values, stays as it is.
-        """
-        values, valid, kept = inputs.values(self.targets), inputs.valid(self.targets), self._kept(inputs)
-        patches, there = patchify(values, self.patch), patchify(valid, self.patch)
-        painted = prediction.float()
-        if self.normalise:
-            mean, spread = moments(patches, there.float())
-            painted = painted * spread + mean
-        asked = there & self._asked(there.sum(2), kept)[..., None]
-        real = torch.where(there, patches, 0.0)
-        size = (values.shape[-2], values.shape[-1])
-        images = (unpatchify(x, self.patch, size) for x in (real, torch.where(asked, painted, real)))
-        return Painted(*images, self.cells(valid, kept))
+        """Real images, and those with the prediction in the removed patches; see `Pretrain.images`."""
+        real, fake, _ = self.images(prediction, inputs)
+        return Painted(real, fake, self.cells(inputs.valid(self.targets), self._kept(inputs)))
 
     def cells(self, valid: Tensor, kept: Tensor) -> Tensor:
         """Cells of the discriminator in which something is painted, float32 [B, 1, h, w].
@@ -98,13 +84,9 @@ class Adversarial(Pretrain):
             kept: patches, int64 [B, K].
         """
         by_patch = valid.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))  # [B, C, rows, p, columns, p]
-        asked = self._asked(by_patch.sum(dim=(1, 3, 5)).flatten(1), kept).view(len(valid), by_patch.shape[2], -1)
+        asked = self.asked(by_patch.sum(dim=(1, 3, 5)).flatten(1), kept).view(len(valid), by_patch.shape[2], -1)
         painted = by_patch.any(dim=1) & asked[:, :, None, :, None]
         return F.max_pool2d(painted.view(len(valid), 1, *valid.shape[2:]).float(), self.stride)
-
-    def _asked(self, count: Tensor, kept: Tensor) -> Tensor:
-        """Patches that are asked for, bool [B, L], of how many valid values each has."""
-        return (count >= self._fewest) & (removed(kept, count.shape[1]) > 0)
 
     def adversarial(self, logits: Tensor, cells: Tensor) -> Tensor:
         """Sum over the cells that count of how unreal painted images look, [1]; logits and cells [B, 1, h, w]."""

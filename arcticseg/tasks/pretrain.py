@@ -12,7 +12,7 @@ from torch import Tensor
 
 from arcticseg.data.inputs import Content, Inputs, Want
 from arcticseg.data.order import generators
-from arcticseg.models.mae import kept_count, patchify, removed
+from arcticseg.models.mae import kept_count, patchify, removed, unpatchify
 from arcticseg.tasks.config import PRETRAIN_SCORES
 from arcticseg.tasks.losses.pixel import reconstruction_sum
 from arcticseg.tasks.task import Forward, Task, need_numbers
@@ -101,6 +101,36 @@ class Pretrain(Task):
             return target, there
         mean, spread = moments(target, there)
         return (target - mean) * there / spread, there * (there.sum(2, keepdim=True) >= self._fewest)
+
+    def images(self, prediction: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+        """The target planes as they are, and with a prediction in the removed patches, at the scale of the planes.
+
+        A normalised patch gets the mean and spread of the real one. What is not asked for, in a patch with too few
+        valid values, stays as it is.
+
+        Args:
+            prediction: [B, L, p * p * C].
+
+        Returns:
+            float32 [B, C, H, W] twice, 0 where there is no data, the second differentiable; bool [B, C, H, W], where
+            they differ.
+        """
+        values, valid = inputs.values(self.targets), inputs.valid(self.targets)
+        patches, there = patchify(values, self.patch), patchify(valid, self.patch)
+        painted = prediction.float()
+        if self.normalise:
+            mean, spread = moments(patches, there.float())
+            painted = painted * spread + mean
+        asked = there & self.asked(there.sum(2), self._kept(inputs))[..., None]
+        real = torch.where(there, patches, 0.0)
+        size = (values.shape[-2], values.shape[-1])
+        parts = (real, torch.where(asked, painted, real), asked)
+        real, fake, where = (unpatchify(part, self.patch, size) for part in parts)
+        return real, fake, where
+
+    def asked(self, count: Tensor, kept: Tensor) -> Tensor:
+        """Patches that are asked for, bool [B, L], of how many valid values each has."""
+        return (count >= self._fewest) & (removed(kept, count.shape[1]) > 0)
 
     def tally(self, network: Forward, inputs: Inputs, n: int) -> Tensor:
         """Sum of squared errors and number of values, float64."""
