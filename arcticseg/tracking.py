@@ -30,6 +30,10 @@ class Tracker(Protocol):
         """Take the values of one step; `kind` is `train`, `validation` or `event`."""
         ...
 
+    def picture(self, step: int, name: str, path: Path) -> None:
+        """Take a picture, a PNG file."""
+        ...
+
     def close(self) -> None:
         """Finish writing."""
         ...
@@ -55,6 +59,10 @@ class Jsonl:
         with output_errors(self.path):
             self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
             self._file.flush()
+
+    def picture(self, step: int, name: str, path: Path) -> None:
+        """Append a line that says where the picture is."""
+        self.log("picture", step, {"name": name, "file": path.name})
 
     def close(self) -> None:
         """Close the file."""
@@ -161,6 +169,12 @@ class Wandb:
         numbers = {f"{kind}/{key}": value for key, value in values.items() if isinstance(value, (int, float))}
         if numbers:
             self._run.log(numbers, step=step)
+
+    def picture(self, step: int, name: str, path: Path) -> None:
+        """Show the picture under `pictures/`."""
+        import wandb
+
+        self._run.log({f"pictures/{name}": wandb.Image(str(path))}, step=step)
 
     def close(self) -> None:
         """Finish the run."""

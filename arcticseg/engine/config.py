@@ -217,9 +217,27 @@ class AverageConfig(HookConfig):
         need(self.every >= 0, "every", self.every, "set 0 (those of each validation) or more")
 
 
+@dataclass(frozen=True)
+class PicturesConfig(HookConfig):
+    """Pictures of a few validation samples."""
+
+    name: str = "pictures"
+    # Validations between pictures; there is one after the first.
+    every: int = 1
+    # Validation samples, the same in each picture.
+    samples: int = 4
+
+    implementation: ClassVar[str] = "arcticseg.engine.hooks.pictures:Pictures"
+
+    def __post_init__(self) -> None:
+        need(self.every > 0, "every", self.every, "set 1 or more")
+        need(0 < self.samples <= 32, "samples", self.samples, "set 1 to 32")
+
+
 # Logs, the progress bar and the best weights are always there.
 HookConfig.table = {
     "early_stop": EarlyStopConfig,
+    "pictures": PicturesConfig,
     "probe": ProbeConfig,
     "ema": EMAConfig,
     "average": AverageConfig,

@@ -136,6 +136,11 @@ def weights_path(folder: Path, name: str) -> Path:
     return folder / "weights" / f"{name}.safetensors"
 
 
+def picture_path(folder: Path, step: int) -> Path:
+    """Where a run keeps its picture of validation samples after a step."""
+    return folder / "pictures" / f"step-{step:08d}.png"
+
+
 def skipped_path(folder: Path) -> Path:
     """Where a run writes down the samples of steps that it left out for NaN or infinity."""
     return folder / "skipped.jsonl"

@@ -21,6 +21,7 @@ from arcticseg.engine import checkpoint, process_group
 from arcticseg.engine.checkpoint import Checkpoint, Position
 from arcticseg.engine.deepspeed_engine import DTYPES, make_engine, release
 from arcticseg.engine.hooks.hook import Hook, Training
+from arcticseg.engine.hooks.logs import trackers_of
 from arcticseg.engine.process_group import Ranks
 from arcticseg.engine.stop import StopWish
 from arcticseg.engine.trainer import Every, Trainer
@@ -164,7 +165,18 @@ class _Run:
         assemble = Assemble.of(cfg.data, statistics, task.want(dtype), compiled=cfg.engine.compile)
         samples = build.samples_of(cfg, self.sets, tile, share, assemble, task, ranks)
         return Trainer(
-            training=Training(Path(cfg.out), engine, step, task, ranks, metadata, position.step, last, samples),
+            training=Training(
+                Path(cfg.out),
+                engine,
+                step,
+                task,
+                ranks,
+                metadata,
+                position.step,
+                last,
+                samples,
+                trackers_of(self.hooks),
+            ),
             engine=cfg.engine,
             optim=cfg.optim,
             assemble=assemble,

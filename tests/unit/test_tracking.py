@@ -7,9 +7,11 @@ import socket
 import struct
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from arcticseg import tracking
 from arcticseg.tracking import Jsonl, TrackingConfig, Wandb, make_trackers, wandb_mode
@@ -140,3 +142,21 @@ def test_wandb_in_another_folder_offline_as_its_server_is_silent(
     assert "does not answer" in capsys.readouterr().err
     assert list(tmp_path.glob("logs/wandb/offline-run-*"))
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_are_listed_and_shown(tmp_path: Path) -> None:
+    path = tmp_path / "pictures" / "step-00000003.png"
+    path.parent.mkdir()
+    Image.new("RGB", (4, 4)).save(path)
+    listed = Jsonl(tmp_path)
+    listed.picture(3, "validation", path)
+    listed.close()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line == {"step": 3, "kind": "picture", "name": "validation", "file": path.name}
+    shown: list[tuple[dict[str, Any], int]] = []
+    tracker = object.__new__(Wandb)
+    tracker._run = SimpleNamespace(log=lambda values, step: shown.append((values, step)))
+    tracker.picture(3, "validation", path)
+    ((values, step),) = shown
+    assert step == 3
+    assert type(values["pictures/validation"]).__name__ == "Image"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from arcticseg.engine.process_group import Ranks
 from arcticseg.engine.samples import Samples
 from arcticseg.engine.step import Step
 from arcticseg.tasks.task import Task
+from arcticseg.tracking import Tracker
 
 # Name -> value of a logged step: 0-d tensors on the device (reading one waits for it), and numbers of the host.
 Values = Mapping[str, Tensor | float]
@@ -32,6 +33,7 @@ class Training:
         last: step that it ends with.
         samples: a fixed subset of the validation samples with labels; None: there are no validation samples, or only a
             server to stream whole shards from.
+        trackers: of rank 0, which take what a run has to show; the others have none.
     """
 
     out: Path
@@ -43,6 +45,7 @@ class Training:
     first: int
     last: int
     samples: Samples | None = None
+    trackers: Sequence[Tracker] = ()
 
 
 def numbers(values: Values) -> dict[str, float]:

@@ -40,3 +40,8 @@ class Logs(Hook):
     def on_end(self, step: int) -> None:
         for tracker in self.trackers:
             tracker.close()
+
+
+def trackers_of(hooks: Sequence[Hook]) -> list[Tracker]:
+    """What takes what a run has to say, of its hooks."""
+    return [tracker for hook in hooks if isinstance(hook, Logs) for tracker in hook.trackers]
