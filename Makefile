@@ -7,6 +7,9 @@ PINS := requirements.txt
 # Two at a time: much of the time of a test is that of starting a command.
 PYTEST := -m pytest --numprocesses 2 --dist loadfile --durations 20
 
+# Of `make study`.
+STUDY ?= study
+
 # Of `make chaos`, `make moves` and `make fuzz`.
 KILLS ?= 30
 TERMS ?= 10
@@ -15,10 +18,11 @@ MOVES ?= 12
 
 FILES ?= 300
 
-.PHONY: demo test test-base moves chaos fuzz lint types contract wheel clean help
+.PHONY: demo study test test-base moves chaos fuzz lint types contract wheel clean help
 
 help:
 	@echo "make demo       the whole chain on simulated scenes; results in $(OUT)"
+	@echo "make study      how many labels pretraining saves, on simulated scenes: an hour on two cores; docs/label-efficiency.md"
 	@echo "make test       all tests"
 	@echo "make test-base  the tests of the half without torch, less the slow ones, in an environment without it"
 	@echo "make moves      trainings that go on with other ranks and in another ZeRO stage; SEED=0 MOVES=12"
@@ -43,6 +47,9 @@ $(VENV)-base/.base: pyproject.toml $(PINS)
 
 demo: $(VENV)/.train
 	$(BIN)/arcticseg demo --out $(OUT)
+
+study: $(VENV)/.all
+	$(BIN)/python benchmarks/label_efficiency.py --out $(STUDY)
 
 test: $(VENV)/.all
 	$(BIN)/python $(PYTEST)

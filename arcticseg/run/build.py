@@ -353,6 +353,11 @@ def validation_of(
     if not validates(cfg, sets):
         return None
     selection = selection_of(cfg, sets, "val").sampled(cfg.data.validation_share)
+    return passes_over(cfg, selection, tile, share, pin_memory)
+
+
+def passes_over(cfg: RunConfig, selection: Selection, tile: int, share: Share, pin_memory: bool) -> ValidationLoader:
+    """Passes over some samples, as they are."""
     reading = _reader(cfg, selection, tile, cfg.labelled)
     return ValidationLoader(*reading, share, cfg.data.workers, pin_memory, patience=cfg.data.patience)
 

@@ -213,3 +213,17 @@ def test_the_shipped_study_asks_its_question(tmp_path: Path, monkeypatch: pytest
     )
     # A comparison: nothing but the start differs.
     assert [key for key, _, _ in study.changes(pretrained, scratch)] == ["model.init_from"]
+
+
+def test_the_small_study_asks_it_with_three_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, trials = study.load("studies/label_efficiency_small")
+    tuned = [trial for trial in trials if trial.phase == "finetune"]
+    assert (len(trials) - len(tuned), len(tuned)) == (3, 3 * 4 * 3)
+    alike: dict[tuple, dict] = {}
+    for trial in tuned:
+        alike.setdefault((trial.grid["data.label_fraction"], trial.grid["seed"]), {})[trial.model] = trial.config
+    # Both ViTs differ in where they start, and in nothing else.
+    for networks in alike.values():
+        changes = study.changes(networks["vit_pretrained"], networks["vit_scratch"])
+        assert [key for key, _, _ in changes] == ["model.init_from"]
