@@ -12,7 +12,7 @@ from arcticseg.ice.sigrid import CHARTS
 
 @dataclass(frozen=True)
 class OptimConfig(Choice):
-    """An optimiser of torch, chosen by name; linear warm-up, cosine decay.
+    """An optimiser of torch, chosen by name; linear warm-up, cosine decay, once or several times.
 
     The implementation takes parameter groups and what `arguments` gives. It must be able to leave a step out, as
     torch's fused optimisers are (`found_inf`).
@@ -23,6 +23,10 @@ class OptimConfig(Choice):
     weight_decay: float = 0.05
     # Share of all steps spent on warm-up.
     warmup: float = 0.05
+    # Where it begins, as a share of lr.
+    warmup_from: float = 0.0
+    # Cosines after warm-up, equally long, each from lr down to final_lr.
+    cycles: int = 1
     # Final learning rate as a share of lr.
     final_lr: float = 0.01
     # Largest norm of the gradient; 0: no clipping.
@@ -36,6 +40,8 @@ class OptimConfig(Choice):
         need(self.lr > 0, "lr", self.lr, "set a positive learning rate")
         need(self.weight_decay >= 0, "weight_decay", self.weight_decay, "set 0 or more")
         need(0 <= self.warmup < 1, "warmup", self.warmup, "set a share of the steps in [0, 1)")
+        need(0 <= self.warmup_from <= 1, "warmup_from", self.warmup_from, "set a share of lr in [0, 1]")
+        need(self.cycles > 0, "cycles", self.cycles, "set 1 (no restart) or more")
         need(0 <= self.final_lr <= 1, "final_lr", self.final_lr, "set a share of lr in [0, 1]")
         need(self.clip >= 0, "clip", self.clip, "set 0 (off) or more")
         remedy = "set a positive number; model.frozen keeps an encoder as it is"

@@ -104,10 +104,15 @@ def make_optimizer(
 
 
 def learning_rate(step: float, total: int, cfg: OptimConfig) -> float:
-    """Learning rate of step `step` (from 0) of `total`: linear warm-up, then half a cosine down to final_lr."""
+    """Learning rate of step `step` (from 0) of `total`: linear warm-up, then half a cosine down to final_lr.
+
+    With several cycles it goes up to lr again after each but the last (Loshchilov and Hutter 2017).
+    """
     warmup = round(cfg.warmup * total)
     if step < warmup:
-        return cfg.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
+        return cfg.lr * (cfg.warmup_from + (1 - cfg.warmup_from) * (step + 1) / warmup)
+    progress = min((step - warmup) / max(1, total - warmup), 1.0) * cfg.cycles
+    # The end of the training is that of the last cycle, not the beginning of one more.
+    within = progress - min(math.floor(progress), cfg.cycles - 1)
     floor = cfg.lr * cfg.final_lr
-    return floor + (cfg.lr - floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return floor + (cfg.lr - floor) * 0.5 * (1 + math.cos(math.pi * within))

@@ -30,6 +30,28 @@ def test_learning_rate_warms_up_linearly_and_ends_at_the_floor() -> None:
     assert rates[55] == pytest.approx(0.505)
 
 
+def test_restarts_are_those_of_torch() -> None:
+    cfg = AdamWConfig(lr=2.0, warmup=0.0, final_lr=0.1, cycles=3)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=4, eta_min=0.2)
+    for step in range(12):
+        assert learning_rate(step, 12, cfg) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert learning_rate(12, 12, cfg) == pytest.approx(0.2)
+
+
+def test_warm_up_from_a_share_of_the_rate_is_that_of_torch() -> None:
+    cfg = AdamWConfig(lr=3.0, warmup=0.5, warmup_from=1 / 3)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=3.0)
+    # Torch's first rate is that before our first step.
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / 3, total_iters=10)
+    for step in range(10):
+        optimizer.step()
+        schedule.step()
+        assert learning_rate(step, 20, cfg) == pytest.approx(schedule.get_last_lr()[0])
+
+
 def test_learning_rate_without_warmup() -> None:
     cfg = AdamWConfig(lr=2.0, warmup=0.0, final_lr=0.0)
     assert learning_rate(0, 4, cfg) == 2.0
