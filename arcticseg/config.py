@@ -63,15 +63,8 @@ _Loader.add_implicit_resolver(_FLOAT, re.compile(r"^[-+]?\d[\d_]*(?:\.\d*)?[eE][
 
 def shipped() -> list[str]:
     """Names of the configs that come with the package, such as `base.yaml` and `studies/NAME.yaml`."""
-    top = resources.files("configs")
-    names = [item.name for item in top.iterdir()]
-    below = [
-        f"{folder}/{item.name}"
-        for folder in names
-        if top.joinpath(folder).is_dir()
-        for item in top.joinpath(folder).iterdir()
-    ]
-    return sorted(name for name in (*names, *below) if name.endswith(".yaml"))
+    top = Path(str(resources.files("configs")))
+    return sorted(path.relative_to(top).as_posix() for path in top.rglob("*.yaml"))
 
 
 def find(name: str | Path, beside: Path | None = None) -> Path:

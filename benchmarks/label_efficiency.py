@@ -40,6 +40,7 @@ _PAGE, _PLOT = _ROOT / "docs" / "label-efficiency.md", _ROOT / "docs" / "label-e
 _SCENES, _PIXELS, _SEED = 240, 1000, 12
 _NAMES = {"vit_pretrained": "ViT, pretrained", "vit_scratch": "ViT, from scratch", "unet": "UNet, from scratch"}
 _FRACTION = "data.label_fraction"
+_TITLE = "SIMULATED scenes: mean of three seeds, and each run"
 # Where the question is decided.
 _ASKED = 0.2
 # The tables of the page stand between these lines.
@@ -74,7 +75,7 @@ def main() -> int:
     about = f"Made in {minutes:.0f} min on {_machine()}." if not resume else f"Made on {_machine()}."
     page = _PAGE.read_text()
     first, last = page.index(_BEGIN) + len(_BEGIN), page.index(_END)
-    write_text(_PAGE, f"{page[:first]}\n\n{tables}\n\n{about}\n\n{page[last:]}")
+    write_text(_PAGE, f"{page[:first]}\n\n{tables}\n\n![{_TITLE}]({_PLOT.name})\n\n{about}\n\n{page[last:]}")
     _plot(runs)
     print(tables)
     print(
@@ -201,7 +202,7 @@ def _plot(runs: Sequence[Run]) -> None:
     axes.set_xticks([10, 20, 40, 100], ["10", "20", "40", "100"])
     axes.set_xlabel("labelled scenes, % of 144")
     axes.set_ylabel("combined score, test tiles at 320 m")
-    axes.set_title("SIMULATED scenes: mean of three seeds, and each run")
+    axes.set_title(_TITLE)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(_PLOT, dpi=120)

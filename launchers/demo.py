@@ -47,6 +47,7 @@ def demo_steps(out: Path, seed: int, size: Size) -> list[Step]:
     workers = ("--workers", str(len(os.sched_getaffinity(0))))
     seeded = ("--seed", str(seed))
     training = [f"data.shards={shards}", f"seed={seed}"]
+    divide = ("shards", "split", str(scenes), "--out", str(lists))
     cut = ("shards", "build", str(scenes), "--out", str(shards))
     steps = [
         Step(
@@ -57,7 +58,19 @@ def demo_steps(out: Path, seed: int, size: Size) -> list[Step]:
         Step(
             "divide them into training, validation and test",
             # With the default seed each stage of ice is among the test scenes.
-            ("shards", "split", str(scenes), "--out", str(lists), "--val", "0.15", "--test", "0.15", "--seed", str(seed + 6)),
+            (
+                "shards",
+                "split",
+                str(scenes),
+                "--out",
+                str(lists),
+                "--val",
+                "0.15",
+                "--test",
+                "0.15",
+                "--seed",
+                str(seed + 6),
+            ),
             lists / "train.txt",
         ),
         Step(
