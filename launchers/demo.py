@@ -58,19 +58,7 @@ def demo_steps(out: Path, seed: int, size: Size) -> list[Step]:
         Step(
             "divide them into training, validation and test",
             # With the default seed each stage of ice is among the test scenes.
-            (
-                "shards",
-                "split",
-                str(scenes),
-                "--out",
-                str(lists),
-                "--val",
-                "0.15",
-                "--test",
-                "0.15",
-                "--seed",
-                str(seed + 6),
-            ),
+            (*divide, "--val", "0.15", "--test", "0.15", "--seed", str(seed + 6)),
             lists / "train.txt",
         ),
         Step(
