@@ -107,8 +107,8 @@ class AdversarialStep(DeepSpeedStep):
         self.engine.backward((prediction.float() * gradient).sum() * parts)
 
         images = torch.cat([painted.real, painted.fake.detach()]).to(self.dtype)
-        logits = self.discriminator(images)
-        discrimination = task.discrimination(*logits.chunk(2), painted.cells)
+        of_real, of_fake = self.discriminator(images).chunk(2)
+        discrimination = task.discrimination(of_real, of_fake, painted.cells)
         self.discriminator.backward((discrimination * shares[2]).sum() * parts)
         with torch.no_grad():
             above = torch.stack([of_reconstruction, of_adversarial]).flatten(1, 2)  # [2, B * L, P]

@@ -117,8 +117,8 @@ class Reconstructor:
             height, width = min(self.tile, layers.shape[0] - row), min(self.tile, layers.shape[1] - column)
             inside = np.s_[..., :height, :width]
             data = inputs.data[0, : len(self.channels)].cpu().numpy()
-            image = inputs.x[0, : len(self.channels)].float().cpu().numpy() * spreads + means
-            image = np.where(data, image, np.nan).astype(np.float32)
+            normalised = inputs.x[0, : len(self.channels)].float().cpu().numpy()
+            image: NDArray[np.float32] = np.where(data, normalised * spreads + means, np.nan).astype(np.float32)
             gone = _of_patches(mask, self.tile, self.model.patch)
             yield Reconstruction(
                 row,

@@ -29,8 +29,8 @@ class Pretrain(Task):
         normalise: bring each target patch to mean 0 and spread 1 over its valid values, those of all planes together.
     """
 
-    terms = ("reconstruction",)
-    weights = (1.0,)
+    terms: tuple[str, ...] = ("reconstruction",)
+    weights: tuple[float, ...] = (1.0,)
     best_by = PRETRAIN_SCORES
 
     def __init__(
