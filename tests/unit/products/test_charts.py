@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 from drawing import layers_of, predictor
 from scipy.interpolate import RegularGridInterpolator
 
-from arcticseg.products.charts import _resampled, fields_to_charts
+from arcticseg.products.charts import fields_to_charts, resampled
 
 
 def fields_of(shape: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -24,12 +24,12 @@ def fields_of(shape: tuple[int, int]) -> dict[str, np.ndarray]:
 def test_fields_come_to_80_m_at_the_right_place(factor: int) -> None:
     field = np.random.default_rng(1).random((3, 12, 9)).astype(np.float32)
     shape = (12 * factor // 2, 9 * factor // 2)
-    resampled = np.concatenate([rows for _, rows in _resampled(field, factor, shape, band=5)], axis=1)
+    fine = np.concatenate([rows for _, rows in resampled(field, factor, shape, band=5)], axis=1)
     # Positions in 40 m pixels: the centre of pixel i at factor k lies at k i + (k - 1) / 2.
     axes = [factor * np.arange(n) + (factor - 1) / 2 for n in field.shape[1:]]
     centres = [np.clip(2 * np.arange(n) + 0.5, axis[0], axis[-1]) for n, axis in zip(shape, axes, strict=True)]
     crossings = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1)
-    for plane, values in zip(field, resampled, strict=True):
+    for plane, values in zip(field, fine, strict=True):
         np.testing.assert_allclose(values, RegularGridInterpolator(axes, plane)(crossings), atol=1e-5)
 
 
