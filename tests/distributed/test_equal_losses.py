@@ -13,7 +13,8 @@ STEPS = 20
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2])
-@pytest.mark.parametrize("network", list(NETWORKS))
+# With BatchNorm losses are those of micro batches, as the start of such a run says.
+@pytest.mark.parametrize("network", [name for name in NETWORKS if name != "batch"])
 def test_losses_do_not_depend_on_the_number_of_ranks(
     network: str, zero_stage: int, tiny_shards: Path, tmp_path: Path
 ) -> None:
