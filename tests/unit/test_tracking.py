@@ -153,6 +153,7 @@ def test_pictures_are_listed_and_shown(tmp_path: Path) -> None:
     listed.close()
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line == {"step": 3, "kind": "picture", "name": "validation", "file": path.name}
+    pytest.importorskip("wandb")
     shown: list[tuple[dict[str, Any], int]] = []
     tracker = object.__new__(Wandb)
     tracker._run = SimpleNamespace(log=lambda values, step: shown.append((values, step)))
