@@ -22,7 +22,7 @@ FILES ?= 300
 
 help:
 	@echo "make demo       the whole chain on simulated scenes; results in $(OUT)"
-	@echo "make study      how many labels pretraining saves, on simulated scenes: an hour on two cores; docs/label-efficiency.md"
+	@echo "make study      how many labels pretraining saves, on simulated scenes; meant for an hour on two cores; docs/label-efficiency.md"
 	@echo "make test       all tests"
 	@echo "make test-base  the tests of the half without torch, less the slow ones, in an environment without it"
 	@echo "make moves      trainings that go on with other ranks and in another ZeRO stage; SEED=0 MOVES=12"

@@ -52,6 +52,8 @@ class Pictures(Hook):
 
     def on_start(self, training: Training) -> None:
         self._training = training
+        self._channels = expand(tuple(json.loads(training.metadata["config"])["data"]["channels"]))
+        self._own_statistics = json.loads(training.metadata["statistics"])
         if training.samples is None:
             self._fail("there are no validation samples to draw")
 
@@ -134,15 +136,9 @@ class Pictures(Hook):
         mean, spread = self._statistics(name)
         return np.where(values == 0, np.nan, values * spread + mean)
 
-    @property
-    def _channels(self) -> tuple[str, ...]:
-        return expand(tuple(json.loads(self._training.metadata["config"])["data"]["channels"]))
-
     def _statistics(self, name: str) -> tuple[float, float]:
         """Mean and standard deviation by which a channel is normalised."""
-        mean, spread = json.loads(self._training.metadata["statistics"]).get(
-            name, (INPUTS[name].mean, INPUTS[name].std)
-        )
+        mean, spread = self._own_statistics.get(name, (INPUTS[name].mean, INPUTS[name].std))
         return mean, spread if spread > 0 else 1.0
 
     def _texts(self, number: int) -> list[str]:

@@ -39,7 +39,7 @@ class PixelLoss(Loss):
 
         A subclass has this, or `sums`; the weights of classes are heeded here only.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has neither `pixels` nor `sums`; write one of them")
 
     def weights_of(self, labels: Tensor) -> Tensor | None:
         """The weight of each pixel by its class, float32 like labels, 0 where masked; None: each counts once."""
