@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -223,6 +224,61 @@ def _check_finite(scene: str, outputs: Mapping[str, torch.Tensor], corners: list
             )
 
 
+@dataclass(frozen=True)
+class StoredRun:
+    """What a weights file holds, checked.
+
+    Attributes:
+        name: of the run folder, or of the file.
+        facts, sections: see `models.weights.facts_of`; the sections of its config, with the keys of today.
+        tile: edge of the training tiles in pixels.
+    """
+
+    path: Path
+    name: str
+    weights: dict[str, torch.Tensor]
+    facts: dict[str, Any]
+    sections: dict[str, Any]
+    data: DataConfig
+    model: ModelConfig
+    tile: int
+
+    @property
+    def statistics(self) -> dict[str, tuple[float, float]]:
+        """Channel -> mean and standard deviation by which it was normalised; the published ones where it is absent."""
+        return {name: (mean, std) for name, (mean, std) in self.facts["statistics"].items()}
+
+
+def stored_run(place: Path | str, task: str, otherwise: str) -> StoredRun:
+    """The weights of a run folder or a weights file, and what stands beside them.
+
+    Args:
+        task: of the run.
+        otherwise: what to say of a run of another task.
+
+    Raises:
+        ConfigError: there are no weights, those of another task, or damaged ones.
+    """
+    path = weights_file(Path(place))
+    weights, metadata = load_weights(path)
+    facts = facts_of(path, metadata)
+    sections = stored(facts["config"])
+    if sections["task"] != task:
+        raise ConfigError(f"{path}: {otherwise}")
+    try:
+        data = config.build(DataConfig, sections["data"], "data.")
+        model = config.build(ModelConfig, sections["model"], "model.")
+    except ConfigError as error:
+        raise unusable(path, error) from error
+    name = Path(place).name if Path(place).is_dir() else path.stem
+    return StoredRun(path, name, weights, facts, sections, data, model, int(facts["tile"]))
+
+
+def unusable(path: Path, error: ConfigError) -> ConfigError:
+    """The error of weights whose config cannot work."""
+    return ConfigError(f"{path}: has a config that cannot work ({error}); give other weights of the run")
+
+
 def load_predictor(place: Path | str, factor: int | None = None, device: str | None = None) -> Predictor:
     """The network of a run folder or a weights file.
 
@@ -233,31 +289,22 @@ def load_predictor(place: Path | str, factor: int | None = None, device: str | N
     Raises:
         ConfigError: there are no weights, those of a pretraining, or damaged ones.
     """
-    path = weights_file(Path(place))
+    run = stored_run(place, "segment", "is a pretraining, which draws no charts; give a run of task: segment")
+    path, facts, data, tile = run.path, run.facts, run.data, run.tile
     identity = hash_file(path)
-    weights, metadata = load_weights(path)
-    facts = facts_of(path, metadata)
-    sections = stored(facts["config"])
-    if sections["task"] != "segment":
-        raise ConfigError(f"{path}: is a pretraining, which draws no charts; give a run of task: segment")
-    tile = int(facts["tile"])
-    try:
-        data = config.build(DataConfig, sections["data"], "data.")
-        cfg = config.build(ModelConfig, sections["model"], "model.")
-    except ConfigError as error:
-        raise ConfigError(f"{path}: has a config that cannot work ({error}); give other weights of the run") from error
     with torch.device("meta"):
-        check_fits(path, build_segmenter(cfg, data.in_chans, tile).state_dict(), weights)
-    model = build_segmenter(cfg, data.in_chans, tile)
-    model.load_state_dict(weights)
-    statistics = {name: (mean, std) for name, (mean, std) in facts["statistics"].items()}
-    assemble = Assemble.of(data, statistics, Want(targets=()))
+        check_fits(path, build_segmenter(run.model, data.in_chans, tile).state_dict(), run.weights)
+    model = build_segmenter(run.model, data.in_chans, tile)
+    model.load_state_dict(run.weights)
+    assemble = Assemble.of(data, run.statistics, Want(targets=()))
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = Network(
-        name=Path(place).name if Path(place).is_dir() else path.stem,
+        name=run.name,
         factor=factor or min(facts["factors"]),
         simulated=bool(facts["simulated"]),
         charts=model.charts,
     )
     learnt = tuple(facts["denoising"])
-    return Predictor(network, model.to(chosen).eval(), assemble, tile, chosen, identity, path, learnt, cfg.encoder.name)
+    return Predictor(
+        network, model.to(chosen).eval(), assemble, tile, chosen, identity, path, learnt, run.model.encoder.name
+    )

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from arcticseg import config
 from arcticseg.data.batch import collate
-from arcticseg.data.config import DataConfig
 from arcticseg.data.tile import cut
 from arcticseg.data.transforms import Assemble
 from arcticseg.errors import ConfigError, SceneError
@@ -23,12 +22,10 @@ from arcticseg.ice.layers import Layers, read_layers
 from arcticseg.ice.scenes.scene import Scene
 from arcticseg.ice.tiling import windows
 from arcticseg.models.build import build_autoencoder
-from arcticseg.models.config import ModelConfig
 from arcticseg.models.mae import MaskedAutoencoder
-from arcticseg.models.weights import check_fits, facts_of, load_weights
+from arcticseg.models.weights import check_fits
 from arcticseg.pictures.panels import PAINTED_COLUMNS, Painted, draw_panels, painted_row
-from arcticseg.run.folder import weights_file
-from arcticseg.run.migrate import stored
+from arcticseg.products.predictor import stored_run, unusable
 from arcticseg.tasks.config import PretrainConfig
 from arcticseg.tasks.pretrain import Pretrain
 
@@ -170,40 +167,32 @@ def load_reconstructor(
     Raises:
         ConfigError: there are no weights, those of a segmentation, or damaged ones.
     """
-    path = weights_file(Path(place))
-    weights, metadata = load_weights(path)
-    facts = facts_of(path, metadata)
-    sections = stored(facts["config"])
-    if sections["task"] != "pretrain":
-        raise ConfigError(f"{path}: draws charts and reconstructs nothing; give a run of task: pretrain")
-    tile = int(facts["tile"])
+    run = stored_run(place, "pretrain", "draws charts and reconstructs nothing; give a run of task: pretrain")
+    data, tile = run.data, run.tile
     try:
-        data = config.build(DataConfig, sections["data"], "data.")
-        model = config.build(ModelConfig, sections["model"], "model.")
-        pretrain = config.build(PretrainConfig, sections.get("pretrain", {}), "pretrain.")
+        pretrain = config.build(PretrainConfig, run.sections.get("pretrain", {}), "pretrain.")
     except ConfigError as error:
-        raise ConfigError(f"{path}: has a config that cannot work ({error}); give other weights of the run") from error
+        raise unusable(run.path, error) from error
     targets = expand(pretrain.targets)
     sizes = {key: getattr(pretrain, key) for key in ("decoder_dim", "decoder_depth", "decoder_heads")}
     with torch.device("meta"):
-        network = build_autoencoder(model, data.in_chans, tile, len(targets), **sizes)
-        check_fits(path, network.state_dict(), weights)
-    network = build_autoencoder(model, data.in_chans, tile, len(targets), **sizes)
-    network.load_state_dict(weights)
+        network = build_autoencoder(run.model, data.in_chans, tile, len(targets), **sizes)
+        check_fits(run.path, network.state_dict(), run.weights)
+    network = build_autoencoder(run.model, data.in_chans, tile, len(targets), **sizes)
+    network.load_state_dict(run.weights)
     planes = [data.names.index(name) for name in targets]
     task = Pretrain(planes, network.patch, pretrain.mask_ratio, seed, pretrain.normalise_targets)
-    statistics = {name: (mean, std) for name, (mean, std) in facts["statistics"].items()}
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Reconstructor(
-        name=Path(place).name if Path(place).is_dir() else path.stem,
+        name=run.name,
         model=network.to(chosen).eval(),
         task=task,
-        assemble=Assemble.of(data, statistics),
+        assemble=Assemble.of(data, run.statistics),
         channels=data.names,
         targets=targets,
         tile=tile,
-        factor=factor or min(facts["factors"]),
-        simulated=bool(facts["simulated"]),
+        factor=factor or min(run.facts["factors"]),
+        simulated=bool(run.facts["simulated"]),
         device=chosen,
     )
 
