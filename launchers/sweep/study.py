@@ -93,7 +93,8 @@ class SweepConfig:
     pretrain: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # Name -> config of a fine-tuning, with `init:` the name of the pretraining to start from.
     finetune: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    # Dotted key (or `init`) -> values; every fine-tuning runs with every combination.
+    # Dotted key (or `init`) -> values; every fine-tuning runs with every combination. An entry of `finetune` may have a
+    # `grid` of its own, whose values stand in for these.
     grid: Mapping[str, Any] = field(default_factory=dict)
     # Every run is done with each of these seeds, and a fine-tuning starts from the pretraining of its own seed; empty:
     # the seeds of the configs.
@@ -221,7 +222,7 @@ def _check(sweep: SweepConfig) -> None:
     need(sweep.asha.reduction >= 2, "asha.reduction", sweep.asha.reduction, "set 2 or more")
     need(bool(sweep.pretrain or sweep.finetune), "finetune", dict(sweep.finetune), "name at least one run")
     for key, values in sweep.grid.items():
-        need(isinstance(values, list) and bool(values), f"grid.{key}", values, "set a list of values")
+        _check_values(f"grid.{key}", values)
     need(len(set(sweep.seeds)) == len(sweep.seeds), "seeds", list(sweep.seeds), "name each once")
     need(not (sweep.seeds and SEED in sweep.grid), "grid.seed", sweep.grid.get("seed"), "leave it out: 'seeds' is set")
 
@@ -238,15 +239,32 @@ def _trials(source: _Source) -> Iterator[Trial]:
             if not alike:
                 yield trial
     names = set()
-    grid = dict(sweep.grid) | ({SEED: sweep.seeds} if sweep.seeds else {})
     for model, entry in sweep.finetune.items():
+        keys = dict(_mapping(entry, f"finetune.{model}"))
+        grid = _grid(sweep, model, keys.pop("grid", None))
         for values in itertools.product(*grid.values()):
             point = dict(zip(grid, values, strict=True))
             name = _name(model, point)
             if name in names:
                 raise ConfigError(f"finetune '{name}': stands twice; leave out one of the equal values of 'grid'")
             names.add(name)
-            yield source.trial("finetune", name, model, entry, point)
+            yield source.trial("finetune", name, model, keys, point)
+
+
+def _grid(sweep: SweepConfig, model: str, own: Any) -> dict[str, Sequence[Any]]:
+    """Dotted key -> values of the fine-tunings of an entry: those of its own grid, else those of the study."""
+    where = f"finetune.{model}.grid"
+    values_of = dict(_leaves(_nested(_mapping(own, where))))
+    for key, values in values_of.items():
+        if key not in sweep.grid:
+            raise ConfigError(f"key '{where}.{key}' is {values!r}; name a key of 'grid', or set it in the entry itself")
+        _check_values(f"{where}.{key}", values)
+    return dict(sweep.grid) | values_of | ({SEED: sweep.seeds} if sweep.seeds else {})
+
+
+def _check_values(key: str, values: Any) -> None:
+    if not isinstance(values, list) or not values:
+        raise ConfigError(f"key '{key}' is {values!r}; set a list of values")
 
 
 def _name(model: str, point: Mapping[str, Any]) -> str:

@@ -74,6 +74,12 @@ def test_a_grid_of_two_keys_and_of_the_pretraining_itself(write) -> None:
     assert tuned[1].name == "vit-label_fraction-1.0-seed-0-init-null"
 
 
+def test_an_entry_may_have_a_grid_of_its_own(write) -> None:
+    _, trials = study.load(write(finetune={"unet": {"grid": {"data.label_fraction": [0.5]}}}))
+    assert [trial.name for trial in trials if trial.model == "unet"] == ["unet-label_fraction-0.5"]
+    assert [trial.config.data.label_fraction for trial in trials if trial.model == "vit"] == [0.2, 1.0]
+
+
 def test_equal_pretrainings_run_once(write) -> None:
     pretrain = {
         "again": {"task": "pretrain", "tracking": {"every": 5}, "data": {"workers": 2}},
@@ -153,6 +159,9 @@ def test_threads_are_the_cpus_that_a_rank_has(write) -> None:
         ({"grid": {"data.label_fraction": [0.2, 0.2]}}, "finetune 'vit-label_fraction-0.2'.*'grid'"),
         ({"grid": {"data.label_fraction": [2.0]}}, "'data.label_fraction'.*2.0"),
         ({"grid": {"data.label": [2.0]}}, "'data.label'"),
+        ({"finetune": {"unet": {"grid": {"optim.lr": [1]}}}}, r"'finetune.unet.grid.optim.lr' is \[1\]; name a key"),
+        ({"finetune": {"unet": {"grid": {"data.label_fraction": 1}}}}, "'finetune.unet.grid.data.label_fraction' is 1"),
+        ({"pretrain": {"mae": {"grid": {"data.label_fraction": [1]}}}}, "pretrain 'mae'.*'grid'"),
         ({"resources": {"finetune": {"ranks": 3}}}, "'engine.global_batch_size'.*4.*3"),
         ({"resources": {"finetune": {"ranks": 2, "gpus": 1}}}, "'resources.finetune.gpus'.*1.0.*2"),
         ({"scheduler": "pbt"}, "'scheduler'.*'pbt'.*none, asha"),
