@@ -20,6 +20,10 @@ SLURM_VARIABLES = {
 RANK_VARIABLES = (*SLURM_VARIABLES, "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
+# A node or several, such as `n[1-3,07]x`; a list of them.
+_NODE = re.compile(r"(?:[^\s,\[\]]|\[\w+(?:-\w+)?(?:,\w+(?:-\w+)?)*\])+")
+_NODES = re.compile(rf"{_NODE.pattern}(?:,{_NODE.pattern})*")
+
 # How errors of gloo, NCCL and torch's store begin when another rank has gone.
 _LOST = (
     "Connection closed by peer",
@@ -57,6 +61,28 @@ def _number(name: str, default: int) -> int:
     return int(text) if text.isdecimal() else default
 
 
+def first_node(nodes: str) -> str | None:
+    """The first name of a list of nodes as SLURM writes it; None: the text is no such list.
+
+    >>> first_node("gpu-a[01-03,07]x,node[1-2]")
+    'gpu-a01x'
+    """
+    if _NODES.fullmatch(nodes) is None:
+        return None
+    first = _NODE.match(nodes)
+    return None if first is None else re.sub(r"\[(\w+)[^]]*\]", r"\1", first[0])
+
+
+def tasks_here(environment: Mapping[str, str]) -> int | None:
+    """Tasks that a SLURM step has on this node, from a text such as `2(x3),1`; None: it does not tell."""
+    text, node = environment.get("SLURM_STEP_TASKS_PER_NODE", ""), environment.get("SLURM_NODEID", "")
+    groups = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part) for part in text.split(",")]
+    if None in groups or not node.isdecimal():
+        return None
+    counts = [int(group[1]) for group in groups if group is not None for _ in range(int(group[2] or 1))]
+    return counts[int(node)] if int(node) < len(counts) else None
+
+
 def find_master(environment: MutableMapping[str, str]) -> None:
     """Where the tasks of a SLURM step meet, if MASTER_ADDR does not say: on its first node.
 
@@ -65,14 +91,14 @@ def find_master(environment: MutableMapping[str, str]) -> None:
     """
     if "MASTER_ADDR" not in environment and _tasks(environment, "SLURM_STEP_NUM_TASKS") > 1:
         nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_JOB_NODELIST", ""))
-        first = re.match(r"([^,\[\]]+)(?:\[(\w+))?", nodes)
+        first = first_node(nodes)
         job = environment.get("SLURM_JOB_ID", "")
         if first is None or not job.isdecimal():
             raise ConfigError(
                 f"SLURM_STEP_NUM_TASKS is {environment['SLURM_STEP_NUM_TASKS']}, and MASTER_ADDR is not set; set it to "
                 "the first node's name, and MASTER_PORT to a free port"
             )
-        environment["MASTER_ADDR"] = first[1] + (first[2] or "")
+        environment["MASTER_ADDR"] = first
         environment.setdefault("MASTER_PORT", str(10000 + int(job) % 20000))
     for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
         if "SLURM_PROCID" not in environment and _tasks(environment, name) > 1:

@@ -27,6 +27,7 @@ VERBS = {
     "reconstruct": "draw what a pretraining makes of a scene with patches removed",
     "report": "one page of evaluations and runs",
     "sweep": "a whole study with Ray Tune",
+    "submit": "jobs for SLURM: scripts written and submitted",
     "demo": "the whole chain on simulated scenes",
 }
 

@@ -1,7 +1,8 @@
 """Ranks of `deepspeed` and `torchrun` end when these do: both leave their ranks behind when they are killed.
 
 `deepspeed` itself ends at SIGTERM without a word to its ranks. So each rank looks whether the processes that have
-started it still live; if not, it gets SIGTERM (a checkpoint), and later SIGKILL.
+started it still live, up to the ssh session of pdsh on another node; if not, it gets SIGTERM (a checkpoint), and later
+SIGKILL.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ _LAUNCHERS = re.compile(
     r"(.*/)?(deepspeed|torchrun|torch/distributed/run\.py|deepspeed/launcher/\w+\.py)"
     r"|torch\.distributed\.run|deepspeed\.launcher\.\w+"
 )
+# What sshd runs a command by; what it is called while it serves a session without a terminal, as that of pdsh.
+_SHELLS = re.compile(r"-?(.*/)?(ba|da|k|z|tc|c|)sh")
+_SESSION = re.compile(r"(.*/)?sshd(-session)?: .*@notty")
 
 
 def watch(poll: float = _POLL, grace: float = _GRACE) -> None:
@@ -45,7 +49,25 @@ def launchers(process: int, command: Callable[[int], list[str]] | None = None) -
         if started is None or not any(map(_LAUNCHERS.fullmatch, command(process))):
             break
         above[process] = started[19]
+    # Whoever starts it by nohup wants it to outlive the session.
+    if above and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        above |= _session(process, command)
     return above
+
+
+def _session(process: int, command: Callable[[int], list[str]]) -> dict[int, str]:
+    """The ssh session that a launcher was started in, with the time at which it began; empty: there is none.
+
+    When pdsh or the first node has gone, nobody tells the launcher: only its session ends.
+
+    Args:
+        process: above the launcher: the session, or a shell in it.
+    """
+    if any(map(_SHELLS.fullmatch, command(process)[:1])) and (status := _status(process)) is not None:
+        process = int(status[1])
+    started = _status(process)
+    is_session = started is not None and any(map(_SESSION.match, command(process)[:1]))
+    return {process: started[19]} if started is not None and is_session else {}
 
 
 def _watch(above: dict[int, str], poll: float, grace: float) -> None:

@@ -19,10 +19,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from arcticseg.engine import compiled, rendezvous
+from arcticseg.engine.addresses import interface_to
 from arcticseg.engine.config import COLLECTIVE_SECONDS
 from arcticseg.engine.progress import beat
 from arcticseg.errors import ArcticSegError, ConfigError
-from arcticseg.ranks import SLURM_VARIABLES, find_master, free_port, several_ranks
+from arcticseg.ranks import SLURM_VARIABLES, find_master, free_port, several_ranks, tasks_here
 
 T = TypeVar("T")
 # Gives a tensor that is still being made, to the stream of whoever asks.
@@ -55,9 +56,15 @@ class Ranks:
 
 def _environment() -> None:
     """Fill in what the launcher did not set: from SLURM under srun, else for a single process."""
+    if "MASTER_ADDR" in os.environ:
+        # An IPv6 address, as in [fd00::1], which the libraries below take without brackets.
+        os.environ["MASTER_ADDR"] = os.environ["MASTER_ADDR"].strip("[]")
     if "RANK" not in os.environ:
         find_master(os.environ)
     if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ:
+        here = tasks_here(os.environ)
+        if here is not None:
+            os.environ.setdefault("LOCAL_WORLD_SIZE", str(here))
         for name, source in SLURM_VARIABLES.items():
             if source in os.environ:
                 os.environ.setdefault(name, os.environ[source])
@@ -174,9 +181,11 @@ def _take_gpu(ranks: Ranks) -> None:
 
 def _join(ranks: Ranks, seconds: float) -> None:
     """Make the process group, once all ranks are there."""
-    if ranks.world_size == 1:
-        # Nobody else is to come.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # Where nobody else is to come, nobody is to be reached.
+    interface = "lo" if ranks.world_size == 1 else interface_to(os.environ["MASTER_ADDR"])
+    if interface is not None:
+        # By itself gloo takes the address of the machine's name, which is often that of the loopback device.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     store = rendezvous.meet(ranks.rank, ranks.world_size, seconds)
     cuda = ranks.device.type == "cuda"
     # As DeepSpeed makes it.

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from arcticseg.engine.addresses import is_loopback
 from arcticseg.errors import ConfigError
 
 # Seconds that a rank waits for the others; another number by this variable.
@@ -19,7 +20,6 @@ _WAIT = 600.0
 # Seconds before it says that it waits.
 _TELL = 15.0
 _POLL = 0.1
-_LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def longest_wait() -> float:
@@ -115,8 +115,9 @@ def _store(address: str, port: int, rank: int, world_size: int, seconds: float) 
         "wait_for_workers": False,
         "multi_tenant": True,
     }
-    if listens and address in _LOOPBACK:
-        listener = socket.create_server(("127.0.0.1", port), backlog=max(128, world_size))
+    if listens and is_loopback(address):
+        at, family = ("::1", socket.AF_INET6) if ":" in address else ("127.0.0.1", socket.AF_INET)
+        listener = socket.create_server((at, port), family=family, backlog=max(128, world_size))
         port = listener.getsockname()[1]
         options["master_listen_fd"] = listener.detach()
     return dist.TCPStore(address, port, world_size, listens, **options)  # type: ignore[arg-type]

@@ -21,9 +21,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from arcticseg.engine import progress
+from arcticseg.engine.addresses import is_loopback, loopback, route
 from arcticseg.engine.process_group import Ranks, gather
 from arcticseg.errors import ERROR_PREFIX
 
@@ -35,7 +35,6 @@ _START = 600.0
 _POLLS = (0.1, 5.0)
 # Seconds in which all ranks print their stacks; rank 0 is the last to go, as others may need its store to the end.
 _PRINTING, _LAST = 4.0, 0.5
-_LOOPBACK = "127."
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,9 @@ def watched(seconds: float, ranks: Ranks) -> Iterator[None]:
     if not seconds:
         yield
         return
-    plug = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    address = _own_address(ranks)
-    plug.bind(("127.0.0.1" if address.startswith(_LOOPBACK) else "", 0))
+    address, family = _own_address(ranks)
+    plug = socket.socket(family, socket.SOCK_DGRAM)
+    plug.bind((loopback(family) if is_loopback(address) else "", 0))
     own = Peer(_machine(), os.getpid(), _started(os.getpid()) or "", address, plug.getsockname()[1])
     told = gather((secrets.token_hex(8), asdict(own)))
     watchdog = Watchdog(seconds, ranks.rank, [Peer(**peer) for _, peer in told], told[0][0], plug)
@@ -142,7 +141,7 @@ class Watchdog(threading.Thread):
         own = self._peers[self._rank]
         with contextlib.suppress(OSError):
             # Wakes it.
-            self._plug.sendto(b"", ("127.0.0.1", own.port))
+            self._plug.sendto(b"", (loopback(self._plug.family), own.port))
         self.join()
         faulthandler.cancel_dump_traceback_later()
         self._plug.close()
@@ -319,14 +318,10 @@ def _started(pid: int) -> str | None:
         return None
 
 
-def _own_address(ranks: Ranks) -> str:
+def _own_address(ranks: Ranks) -> tuple[str, socket.AddressFamily]:
     """Where others reach this rank: where its machine speaks to rank 0 from; beside rank 0, where rank 0 is."""
     master = os.environ.get("MASTER_ADDR", "127.0.0.1")
-    if ranks.rank == 0 or ranks.world_size == 1:
-        return master
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((master, 9))
-        address: Any = probe.getsockname()[0]
-        there = socket.gethostbyname(master)
-        return master if address == there or str(address).startswith(_LOOPBACK) else str(address)
-    return master
+    way = route(master)
+    if way is None:
+        return master, socket.AF_INET
+    return master if ranks.rank == 0 or way.here else way.local, way.family

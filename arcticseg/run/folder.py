@@ -91,6 +91,21 @@ def held(folder: Path, report: Callable[[str], None], seconds: float = _ENDING) 
         os.close(file)
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a training works in a run folder, as far as its file system has locks that reach here."""
+    try:
+        file = os.open(folder / TRAINING, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(file)
+    return False
+
+
 def _locked(file: int, folder: Path, report: Callable[[str], None]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,10 +10,12 @@ from arcticseg.errors import ConfigError
 from arcticseg.ranks import (
     RANK_VARIABLES,
     find_master,
+    first_node,
     free_port,
     is_main_rank,
     lost_peer,
     several_ranks,
+    tasks_here,
     without_rank_variables,
 )
 
@@ -52,12 +54,47 @@ def test_a_free_port_can_be_listened_on() -> None:
 
 @pytest.mark.parametrize(
     ("nodes", "first"),
-    [("n07", "n07"), ("n[07-08]", "n07"), ("gpu-[1,4-6],cpu2", "gpu-1"), ("a1,b2", "a1"), ("node-3a", "node-3a")],
+    [
+        ("n07", "n07"),
+        ("n[07-08]", "n07"),
+        ("gpu-[1,4-6],cpu2", "gpu-1"),
+        ("a1,b2", "a1"),
+        ("node-3a", "node-3a"),
+        ("node[01-03,07],gpu-a[1-2]x", "node01"),
+        ("gpu-a[1-2]x,node[01-03,07]", "gpu-a1x"),
+        ("r[1-2]n[08-16]-ib", "r1n08-ib"),
+        ("node[7]", "node7"),
+        ("n0001.cluster.example,n0002.cluster.example", "n0001.cluster.example"),
+        ("bgl[000x733]", "bgl000x733"),
+        ("n[099-101]", "n099"),
+    ],
 )
 def test_tasks_of_slurm_meet_on_the_first_node(nodes: str, first: str) -> None:
     environment = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "20007"}
     find_master(environment)
     assert (environment["MASTER_ADDR"], environment["MASTER_PORT"]) == (first, "10007")
+
+
+@pytest.mark.parametrize(
+    "nodes", ["", ",", "n1,", "n[1-2", "n1-2]", "n[]", "n[1-]", "n[1,,2]", "n[1[2]]", "n1 n2", "[", "n[1-2]],n3"]
+)
+def test_what_is_no_list_of_nodes_is_refused(nodes: str) -> None:
+    assert first_node(nodes) is None
+    with pytest.raises(ConfigError, match="MASTER_ADDR is not set"):
+        find_master({"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": nodes, "SLURM_JOB_ID": "20007"})
+
+
+@pytest.mark.parametrize(
+    ("text", "node", "tasks"),
+    [("2(x3),1", "0", 2), ("2(x3),1", "2", 2), ("2(x3),1", "3", 1), ("4", "0", 4), ("1,2,3", "1", 2)],
+)
+def test_the_tasks_of_a_node_are_counted(text: str, node: str, tasks: int) -> None:
+    assert tasks_here({"SLURM_STEP_TASKS_PER_NODE": text, "SLURM_NODEID": node}) == tasks
+
+
+@pytest.mark.parametrize(("text", "node"), [("", "0"), ("2", ""), ("2(x2)", "2"), ("2(x", "0"), ("two", "0")])
+def test_tasks_that_are_not_told_are_not_guessed(text: str, node: str) -> None:
+    assert tasks_here({"SLURM_STEP_TASKS_PER_NODE": text, "SLURM_NODEID": node}) is None
 
 
 @pytest.mark.parametrize("variables", [{}, {"SLURM_NTASKS": "8"}, {"SLURM_STEP_NUM_TASKS": "1", "PMI_SIZE": "1"}])

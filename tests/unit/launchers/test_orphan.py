@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from launchers import orphan
 from launchers.orphan import launchers
 
 RANK = """
@@ -70,3 +71,44 @@ def test_launchers_are_known_by_their_command_lines() -> None:
     ):
         words = {parent: line.split()}
         assert list(launchers(os.getpid(), lambda process, words=words: words.get(process, ["bash"]))) == [parent]
+
+
+@pytest.mark.parametrize(
+    ("above", "watched"),
+    [
+        (["sshd: root@notty"], 1),
+        (["/usr/bin/sshd-session: ice@notty"], 1),
+        (["bash -c export;", "sshd: root@notty"], 1),
+        # Whoever logs out of a terminal does not end what runs beyond it.
+        (["-bash", "sshd: ice@pts/3"], 0),
+        (["bash", "tmux"], 0),
+        (["/usr/sbin/sshd -D"], 0),
+    ],
+)
+def test_the_session_of_pdsh_is_watched_with_the_launcher(
+    above: list[str], watched: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["python rank.py", "python -u -m deepspeed.launcher.launch", *above, "init"]
+    # Process i was started by process i + 1, at the time i.
+    fields = {place: ["S", str(place + 1), *[""] * 17, str(place)] for place in range(len(lines))}
+    monkeypatch.setattr(orphan, "_status", fields.get)
+
+    def command(process: int) -> list[str]:
+        # What sets its title has a single word.
+        return [lines[process]] if ": " in lines[process] else lines[process].split()
+
+    named = launchers(0, command)
+    assert [lines[place] for place in named] == [lines[1], *above[len(above) - watched :]][: 1 + watched]
+    assert all(named[place] == str(place) for place in named)
+
+
+def test_what_nohup_has_started_outlives_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["python rank.py", "deepspeed train.py", "sshd: root@notty"]
+    fields = {place: ["S", str(place + 1), *[""] * 17, "1"] for place in range(3)}
+    monkeypatch.setattr(orphan, "_status", fields.get)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        named = launchers(0, lambda process: [lines[process]] if process == 2 else lines[process].split())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert list(named) == [1]
