@@ -9,10 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from arcticseg.system import output_errors
+
+# Processes of several machines, whose numbers may be the same, can write to one folder.
+_MACHINE = f"{secrets.randbelow(10**9):09d}"
 
 
 @contextlib.contextmanager
@@ -23,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OutputError: the folder cannot be written to or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{_MACHINE}.tmp{path.suffix}")
     try:
         # Why it fails may show in the temporary file.
         with output_errors(path):

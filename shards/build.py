@@ -11,7 +11,7 @@ import contextlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,11 +28,14 @@ from arcticseg.ice.scenes.open import open_scene, state_of
 from arcticseg.system import free_bytes
 from shards import extend as extension
 from shards.assemble import Part, assemble, is_part, remove_debris, stray_shards
+from shards.failures import Failures, keep, kept
 from shards.lock import folder_lock
+from shards.machines import Machine, Machines
 from shards.part import BuildConfig, build_part
 from shards.progress import OnProgress, ShowStage, silent
-from shards.resources import cores, machine_memory, part_bytes, scene_memory, show_size
-from shards.workers import Job, LostError, Workers
+from shards.resources import part_bytes, scene_memory, show_size
+from shards.share import Share, share_of
+from shards.workers import Job, Pool
 
 PARTS = ".parts"
 
@@ -47,32 +50,26 @@ _FILE_PIXEL = 8
 
 
 @dataclass(frozen=True)
-class Machine:
-    """How much of the machine a build takes; the output does not depend on it.
+class Left:
+    """How far a build by parts is, when one of these ends.
 
     Attributes:
-        workers: scenes in work at a time, each in a process of its own.
-        memory: bytes that the scenes in work may take by `scene_memory`; a scene that takes more is worked on alone;
-            None: what is free.
-        time_limit: seconds after which a scene counts as unreadable.
+        share: scenes of this part; those of them that are ready, those that could not be read.
+        total: scenes of the whole build, and those of them that are neither ready nor known to be unreadable.
     """
 
-    workers: int = 1
-    memory: int | None = None
-    time_limit: float = 3600
-
-    def check(self) -> None:
-        """Raise ConfigError, naming key, value and remedy, where the values cannot work."""
-        for key in ("workers", "time_limit"):
-            if not getattr(self, key) > 0:
-                raise ConfigError(f"key '{key}' is {getattr(self, key)!r}; set more than 0")
+    share: int
+    ready: int
+    failed: int
+    total: int
+    left: int
 
 
 def build(
     splits: Mapping[str, Sequence[Path]],
     out: Path,
     config: BuildConfig = BuildConfig(),
-    machine: Machine = Machine(),
+    machines: Machines = Machine(),
     on_error: str = "stop",
     extend: bool = False,
     report: Report = print,
@@ -83,6 +80,7 @@ def build(
     Args:
         splits: `train`, `val`, `test` -> scene files; no file may stand in two.
         out: folder to write to.
+        machines: where scenes are worked on; the output does not depend on it.
         on_error: `stop` at a scene that cannot be read, or `skip` it and say so in the manifest.
         extend: add the scenes that finished shards in `out` do not hold, in shards of their own.
         report: is told warnings.
@@ -94,28 +92,82 @@ def build(
         OutputError: the folder holds other shards or another build, or cannot be written to.
         ShardError: the manifest of finished shards cannot be read.
     """
+    config = _checked(splits, config, machines)
+    with _opened(out, report) as out:
+        old, splits = _to_do(splits, out, config, extend)
+        if old is None or any(splits.values()):
+            old = _build(splits, out, config, machines, on_error, old, report, progress)
+            if mixed := denoising.mix(facts.get("denoising") for facts in old.scenes.values()):
+                report(f"warning: {mixed}")
+        shutil.rmtree(out / PARTS, ignore_errors=True)
+        return old
+
+
+def build_share(
+    splits: Mapping[str, Sequence[Path]],
+    out: Path,
+    share: Share,
+    config: BuildConfig = BuildConfig(),
+    machines: Machines = Machine(),
+    on_error: str = "stop",
+    extend: bool = False,
+    report: Report = print,
+    progress: ShowStage = silent,
+) -> Left:
+    """Do the first stage of a build for a share of its scenes; `build`, given the same, does what then is left.
+
+    Shares can be worked on at the same time on several machines, which see the same files. Under `skip` the build takes
+    from its shares which scenes cannot be read, and does not try them again.
+
+    Args:
+        share: of the scenes.
+
+    Raises:
+        ConfigError, SceneError, OutputError, ShardError: as `build`; but it is no error that no scene of a share can be
+            read.
+    """
+    config = _checked(splits, config, machines)
+    with _opened(out, report, share) as out:
+        old, splits = _to_do(splits, out, config, extend)
+        part_of = _parts(splits, out, config, old) if old is None or any(splits.values()) else {}
+        mine = {path: part_of[path] for path in share_of(part_of, share)}
+        failures = Failures(on_error, report, lambda path, reason: keep(part_of[path], reason))
+        _build_parts(mine, out, config, machines, failures, report, progress, beside=True)
+        ready = sum(map(is_part, mine.values()))
+        left = [part for part in part_of.values() if not is_part(part)]
+        return Left(len(mine), ready, len(failures.reasons), len(part_of), len(left) - len(kept(left)))
+
+
+def _checked(splits: extension.Splits, config: BuildConfig, machines: Machines) -> BuildConfig:
     config = replace(config, factors=tuple(sorted(set(config.factors))))
     config.check()
-    machine.check()
+    machines.check()
     _check_names([path for split in splits.values() for path in split])
+    return config
+
+
+@contextlib.contextmanager
+def _opened(out: Path, report: Report, share: Share | None = None) -> Iterator[Path]:
+    """The output folder, locked; one that was not there before and stays empty is removed."""
     is_new = not out.exists()
     out = make_folder(out)
-    parts = out / PARTS
     try:
-        with folder_lock(out, report):
-            old = manifests.read_manifest(out) if (out / manifests.MANIFEST).exists() else None
-            if old is not None:
-                splits = _left_to_do(old, splits, out, config, extend)
-            if old is None or any(splits.values()):
-                old = _build(splits, out, parts, config, machine, on_error, old, report, progress)
-                if mixed := denoising.mix(facts.get("denoising") for facts in old.scenes.values()):
-                    report(f"warning: {mixed}")
-            shutil.rmtree(parts, ignore_errors=True)
-            return old
+        with folder_lock(out, report, share):
+            yield out
     finally:
         if is_new:
             with contextlib.suppress(OSError):
                 out.rmdir()
+
+
+def _to_do(
+    splits: extension.Splits, out: Path, config: BuildConfig, extend: bool
+) -> tuple[Manifest | None, extension.Splits]:
+    """The manifest of finished shards, if there are any, and the scenes that are to be built."""
+    if not (out / manifests.MANIFEST).exists():
+        return None, splits
+    old = manifests.read_manifest(out)
+    return old, _left_to_do(old, splits, out, config, extend)
 
 
 def _check_names(paths: Sequence[Path]) -> None:
@@ -141,26 +193,40 @@ def _left_to_do(
     return {}
 
 
+def _parts(splits: extension.Splits, out: Path, config: BuildConfig, old: Manifest | None) -> dict[Path, Path]:
+    """Scene -> its part, in a folder that is there now."""
+    parts = out / PARTS
+    # Parts are removed last, so shards that no manifest names belong to an unfinished build only where there are parts.
+    if not parts.exists() and (stray := stray_shards(out, old)):
+        raise OutputError(f"{stray[0]}: belongs to no build in this folder; move it away, or choose another folder")
+    make_folder(parts)
+    return {path: parts / _part_name(path, config) for paths in splits.values() for path in paths}
+
+
 def _build(
     splits: extension.Splits,
     out: Path,
-    parts: Path,
     config: BuildConfig,
-    machine: Machine,
+    machines: Machines,
     on_error: str,
     old: Manifest | None,
     report: Report,
     progress: ShowStage,
 ) -> Manifest:
     """Parts, then shards."""
-    # Parts are removed last, so shards that no manifest names belong to an unfinished build only where there are parts.
-    if not parts.exists() and (stray := stray_shards(out, old)):
-        raise OutputError(f"{stray[0]}: belongs to no build in this folder; move it away, or choose another folder")
-    make_folder(parts)
+    part_of, parts = _parts(splits, out, config, old), out / PARTS
     remove_debris(out, parts, old)
-    part_of = {path: parts / _part_name(path, config) for paths in splits.values() for path in paths}
+    if others := sorted({*parts.glob("*.tar")} - set(part_of.values())):
+        report(f"warning: {others[0]}: is of other options or another scene file, and not used; so are {len(others)}")
+    failures = Failures(on_error, report)
+    if on_error == "skip":
+        known = kept(part for part in part_of.values() if not is_part(part))
+        failures.take({path: known[part] for path, part in part_of.items() if part in known})
     try:
-        failed = _build_parts(part_of, out, config, machine, on_error, report, progress)
+        _build_parts(part_of, out, config, machines, failures, report, progress)
+        failed = failures.reasons
+        if len(failed) == len(part_of):
+            raise SceneError(f"none of {len(part_of)} scenes could be read; the first: {next(iter(failed.values()))}")
         parts_of = {
             split: [Part.read(part_of[path]) for path in paths if path not in failed] for split, paths in splits.items()
         }
@@ -187,50 +253,33 @@ def _part_name(scene_path: Path, config: BuildConfig) -> str:
     return f"{scene_path.stem}-{xxhash.xxh3_64_hexdigest(text.encode())}.tar"
 
 
-class _Failures:
-    """The scenes that could not be read, and why; under `stop` the first of them ends the build."""
-
-    def __init__(self, on_error: str, report: Report) -> None:
-        self.reasons: dict[Path, str] = {}
-        self._on_error, self._report = on_error, report
-
-    def add(self, path: Path, error: Exception) -> None:
-        """Take in what went wrong with a scene; raise it where it ends the build."""
-        reason = _scene_error(path, error)
-        if self._on_error == "stop" or isinstance(error, (ConfigError, OutputError)):
-            raise reason or error
-        if reason is None:
-            # A fault of the program, whose trace `stop` shows; a single scene must not cost the others.
-            reason = SceneError(f"{path}: the program failed on it ({error!r}); report this fault")
-        self._report(f"skipped: {reason}")
-        # The manifest is the same wherever the scenes lie.
-        self.reasons[path] = str(reason).replace(str(path.absolute()), path.name).replace(str(path), path.name)
-
-
 def _build_parts(
     part_of: Mapping[Path, Path],
     out: Path,
     config: BuildConfig,
-    machine: Machine,
-    on_error: str,
+    machines: Machines,
+    failures: Failures,
     report: Report,
     progress: ShowStage,
-) -> dict[Path, str]:
-    """Write the parts that are not there yet; return scene -> reason of the scenes that were skipped."""
-    failures = _Failures(on_error, report)
-    free, total = machine_memory()
-    budget = free if machine.memory is None else machine.memory
-    waiting = [path for path in part_of if not is_part(part_of[path])]
+    beside: bool = False,
+) -> None:
+    """Write the parts that are not there yet, and not known to be impossible.
+
+    Args:
+        beside: others write parts to the folder at the same time, and shards come later.
+    """
+    memory, total = machines.room()
+    waiting = [path for path in part_of if path not in failures.reasons and not is_part(part_of[path])]
     # Scenes are opened in other processes only: a damaged file may crash or hang the library that reads it.
-    with Workers(machine.workers, budget) as pool:
+    with machines.pool(memory) as pool:
         with progress("opening scenes") as on_progress:
-            extents = _measure_all(pool, waiting, min(machine.time_limit, _OPENING), failures, on_progress)
-        _check_space(out, part_of, extents, config)
-        costs = _costs(extents, config, budget, total, failures, report)
-        # Cores without a scene of their own help with the scenes of others.
-        at_once = min(machine.workers, len(costs), budget // max(costs.values(), default=1))
-        n_threads = max(1, cores() // max(1, at_once))
-        jobs = [Job((path, part_of[path], config, n_threads), cost, machine.time_limit) for path, cost in costs.items()]
+            extents = _measure_all(pool, waiting, min(machines.time_limit, _OPENING), failures, on_progress)
+        _check_space(out, {} if beside else part_of, extents, config, 1 if beside else 2)
+        costs = _costs(extents, config, memory, total, failures, report)
+        n_threads = machines.threads(costs.values(), memory)
+        jobs = [
+            Job((path, part_of[path], config, n_threads), cost, machines.time_limit) for path, cost in costs.items()
+        ]
         done = len(part_of) - len(jobs)
         with progress("scenes") as on_progress:
             on_progress(done, len(part_of))
@@ -241,14 +290,10 @@ def _build_parts(
                     failures.add(job.arguments[0], outcome.error)
                 done += 1
                 on_progress(done, len(part_of))
-    reasons = failures.reasons
-    if len(reasons) == len(part_of):
-        raise SceneError(f"none of {len(part_of)} scenes could be read; the first: {next(iter(reasons.values()))}")
-    return reasons
 
 
 def _measure_all(
-    pool: Workers, paths: Sequence[Path], time_limit: float, failures: _Failures, on_progress: OnProgress
+    pool: Pool, paths: Sequence[Path], time_limit: float, failures: Failures, on_progress: OnProgress
 ) -> dict[Path, Extent]:
     """Scene -> extent, of the scenes that can be opened."""
     extents: dict[Path, Extent] = {}
@@ -277,7 +322,7 @@ def _costs(
     config: BuildConfig,
     budget: int,
     total: int,
-    failures: _Failures,
+    failures: Failures,
     report: Report,
 ) -> dict[Path, int]:
     """Scene -> bytes of memory that it takes; a scene larger than the machine, as damage makes it, fails."""
@@ -286,7 +331,7 @@ def _costs(
         cost = scene_memory(*extent[:3], config) + _FILE_PIXEL * extent[3]
         text = f"{path}: {extent[0]} x {extent[1]} pixels take about {show_size(cost)} of memory"
         if cost > total:
-            failures.add(path, SceneError(f"{text}, this machine has {show_size(total)}; use a larger machine"))
+            failures.add(path, SceneError(f"{text}, this machine has {show_size(total)}; use a larger machine"), True)
             continue
         if cost > budget:
             report(f"warning: {text}, more than the {show_size(budget)} that may be used; it is worked on alone")
@@ -294,23 +339,17 @@ def _costs(
     return costs
 
 
-def _scene_error(path: Path, error: Exception) -> SceneError | None:
-    """What is wrong with a scene; None where the error is of the program or the output."""
-    if isinstance(error, SceneError):
-        return error
-    if isinstance(error, LostError):
-        remedy = "lower --workers or --max-memory" if error.killed else "get the file again, or leave it out"
-        return SceneError(f"{path}: could not be worked on: {error}; {remedy}")
-    if isinstance(error, MemoryError):
-        return SceneError(f"{path}: too large for the memory of this machine; use a larger machine")
-    return None
+def _check_space(
+    out: Path, part_of: Mapping[Path, Path], extents: Mapping[Path, Extent], config: BuildConfig, times: int
+) -> None:
+    """Raise OutputError where parts to come and shards of all parts have no room on the disk.
 
-
-def _check_space(out: Path, part_of: Mapping[Path, Path], extents: Mapping[Path, Extent], config: BuildConfig) -> None:
-    """Raise OutputError where parts to come and shards of all parts have no room on the disk."""
+    Args:
+        times: how often the bytes to come are written: as parts, and as shards.
+    """
     coming = sum(part_bytes(*extent[:3], config) for extent in extents.values())
     there = sum(part.stat().st_size for part in part_of.values() if is_part(part))
-    need, free = 2 * coming + there, free_bytes(out)
+    need, free = times * coming + there, free_bytes(out)
     if need > free:
         raise OutputError(
             f"{out}: about {show_size(need)} are needed for parts and shards, {show_size(free)} are free; "

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 from arcticseg.errors import ArcticSegError
 from arcticseg.processes import ending_with
@@ -61,6 +61,14 @@ class Outcome:
         if self.error is not None:
             raise self.error
         return self.value
+
+
+class Pool(Protocol):
+    """What jobs are given to: `Workers`, or the like on other machines."""
+
+    def map(self, function: Callable[..., Any], jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Call a function for each job; yield job and outcome as jobs end."""
+        ...
 
 
 def _end_with_parent() -> None:

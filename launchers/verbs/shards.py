@@ -3,6 +3,7 @@
 arcticseg shards split scenes --out lists --val 0.1 --test 0.1
 arcticseg shards split scenes --out lists --test-list test.json --fractions 20,40,60,80,100 --counts shards
 arcticseg shards build scenes --out shards --lists lists --factors 2-10 --workers 8 --max-memory 24G
+arcticseg shards build scenes --out shards --part 2/4
 arcticseg shards build more_scenes --out shards --extend --factors 2-10
 arcticseg shards check shards
 arcticseg shards info shards --picture tiles.png
@@ -13,10 +14,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arcticseg.errors import ConfigError
+from launchers.spread import add_part_argument, asked_share
 from launchers.status import DONE, PROBLEMS
 from launchers.terminal import note, plain_warnings, progress, show
+
+if TYPE_CHECKING:
+    from shards.build import Left
+    from shards.part import BuildConfig
+    from shards.share import Share
 
 Actions = argparse._SubParsersAction  # type of what `add_subparsers` returns, which argparse does not publish
 
@@ -62,6 +70,7 @@ def _add_build(actions: Actions) -> None:
         help="add scenes to finished shards, with the same options; without --lists new passes train",
     )
     build.add_argument("--seed", type=int, default=0, help="of the split and of the order in shards (default 0)")
+    add_part_argument(build, "does what is left and writes the shards")
     build.set_defaults(main=run_build)
 
 
@@ -184,14 +193,54 @@ def parse_percents(text: str) -> list[int]:
 def run_build(arguments: argparse.Namespace) -> None:
     """`arcticseg shards build`."""
     from arcticseg.data.manifest import SPLITS
-    from arcticseg.ice.layers import LayerConfig
     from arcticseg.ice.scenes.open import list_scenes
     from shards import resources
-    from shards.build import Machine, build
+    from shards.build import build, build_share
     from shards.lists import assign
+    from shards.machines import Machine
+
+    share = asked_share(arguments)
+    config = _build_config(arguments)
+    config.check()
+    machine = Machine(
+        workers=resources.cores() if arguments.workers is None else arguments.workers,
+        memory=None if arguments.max_memory is None else resources.parse_size(arguments.max_memory, "--max-memory"),
+        time_limit=60 * arguments.time_limit,
+    )
+    paths = list_scenes(arguments.scenes)
+    splits = assign(paths, _lists(arguments, paths))
+    options = (config, machine, arguments.on_error, arguments.extend)
+    if share is not None:
+        _show_left(share, build_share(splits, arguments.out, share, *options, report=note, progress=progress))
+        return
+    manifest = build(splits, arguments.out, *options, report=note, progress=progress)
+    for part in filter(manifest.splits.__contains__, SPLITS):
+        shards = manifest.splits[part]
+        samples, size = sum(shard.samples for shard in shards), sum(shard.bytes for shard in shards)
+        scenes = sum(facts["split"] == part for facts in manifest.scenes.values())
+        show(f"{part:5} {scenes:5} scenes {samples:8} samples {len(shards):5} shards {size / 1e6:10.1f} MB")
+    show(f"fingerprint {manifest.fingerprint}")
+
+
+def _show_left(share: Share, left: Left) -> None:
+    """What a part has done, and what is left."""
+    if not left.total:
+        show(f"part {share}: the shards are finished")
+        return
+    failed = f", {left.failed} could not be read" if left.failed else ""
+    rest = f"{left.left} of all {left.total} are left" if left.left else f"all {left.total} are done"
+    show(
+        f"part {share}: {left.ready} of {left.share} scenes are ready{failed}; {rest}; "
+        "the same command without --part does the rest"
+    )
+
+
+def _build_config(arguments: argparse.Namespace) -> BuildConfig:
+    """How scenes become shards."""
+    from arcticseg.ice.layers import LayerConfig
     from shards.part import BuildConfig
 
-    config = BuildConfig(
+    return BuildConfig(
         tile=arguments.tile,
         factors=parse_factors(arguments.factors),
         overlap=arguments.overlap,
@@ -206,23 +255,6 @@ def run_build(arguments: argparse.Namespace) -> None:
             labels=arguments.labels,
         ),
     )
-    config.check()
-    machine = Machine(
-        workers=resources.cores() if arguments.workers is None else arguments.workers,
-        memory=None if arguments.max_memory is None else resources.parse_size(arguments.max_memory, "--max-memory"),
-        time_limit=60 * arguments.time_limit,
-    )
-    paths = list_scenes(arguments.scenes)
-    splits = assign(paths, _lists(arguments, paths))
-    manifest = build(
-        splits, arguments.out, config, machine, arguments.on_error, arguments.extend, report=note, progress=progress
-    )
-    for part in filter(manifest.splits.__contains__, SPLITS):
-        shards = manifest.splits[part]
-        samples, size = sum(shard.samples for shard in shards), sum(shard.bytes for shard in shards)
-        scenes = sum(facts["split"] == part for facts in manifest.scenes.values())
-        show(f"{part:5} {scenes:5} scenes {samples:8} samples {len(shards):5} shards {size / 1e6:10.1f} MB")
-    show(f"fingerprint {manifest.fingerprint}")
 
 
 def _lists(arguments: argparse.Namespace, paths: list[Path]) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from arcticseg.errors import ConfigError
 from arcticseg.pictures.colours import ALARM, COLOURS, MASKED, NO_DATA
 from arcticseg.pictures.tiles import _choose, draw_tiles, planes
 from shards import build as builder
+from shards import machines
 from shards.part import BuildConfig
 from tests import scenes
 from tests.archive import NAMES, InThisProcess, quiet
@@ -29,7 +30,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = [scenes.write(folder / f"{NAMES[4]}.nc", bare)]
     paths += [scenes.write_raw(folder / f"{NAMES[i]}.nc", lines=300, samples=350, seed=i) for i in (0, 2)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "Workers", InThisProcess)
+        patch.setattr(machines, "Workers", InThisProcess)
         config = BuildConfig(tile=32, factors=(4, 2))
         builder.build({"train": paths[:2], "val": paths[2:]}, folder / "shards", config, report=quiet)
     return folder / "shards"

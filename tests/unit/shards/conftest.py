@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shards import build as builder
+from shards import machines
 from shards.build import build
 from tests.archive import CONFIG, InThisProcess, quiet, write_archive
 
@@ -33,4 +33,4 @@ def built(splits: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build without starting processes, which is most of the time of a small build."""
-    monkeypatch.setattr(builder, "Workers", InThisProcess)
+    monkeypatch.setattr(machines, "Workers", InThisProcess)

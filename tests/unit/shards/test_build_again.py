@@ -11,7 +11,8 @@ from arcticseg.data.manifest import read_index, read_manifest
 from arcticseg.errors import OutputError
 from arcticseg.ice.layers import LayerConfig
 from shards import build as builder
-from shards.build import Machine, build
+from shards.build import build
+from shards.machines import Machine
 from tests.archive import CONFIG, NAMES, contents, quiet, telling
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,9 @@ from arcticseg.data.manifest import read_manifest
 from arcticseg.errors import ConfigError, OutputError, SceneError
 from arcticseg.ice.layers import LayerConfig
 from shards import build as builder
-from shards.build import Machine, build
+from shards import machines
+from shards.build import build
+from shards.machines import Machine
 from shards.part import BuildConfig, build_part
 from tests import scenes
 from tests.archive import CONFIG, NAMES, InThisProcess, contents, quiet
@@ -106,7 +108,7 @@ def test_a_crash_a_hang_and_a_fault_cost_their_own_scenes_only(
     assert sorted(told) == sorted(f"skipped: {tmp_path}/{reason}" for reason in reasons.values())
     monkeypatch.setattr(builder, "build_part", build_part)
     with monkeypatch.context() as patch:
-        patch.setattr(builder, "Workers", InThisProcess)
+        patch.setattr(machines, "Workers", InThisProcess)
         build({"train": splits["train"]}, tmp_path / "sound", CONFIG, report=quiet)
     whole, sound = contents(tmp_path / "out"), contents(tmp_path / "sound")
     assert {name for name in sound if whole[name] != sound[name]} == {"manifest.json"}
@@ -157,7 +159,7 @@ def test_a_scene_larger_than_the_memory_asked_for_is_worked_on_and_told(
     (text,) = told
     assert text.startswith(f"warning: {splits['val'][0]}: 300 x 370 pixels take about 302 MB")
     assert "1.0 kB" in text
-    monkeypatch.setattr(builder, "machine_memory", lambda: (10**6, 10**7))
+    monkeypatch.setattr(machines, "machine_memory", lambda: (10**6, 10**7))
     with pytest.raises(SceneError, match=rf"^{splits['val'][0]}: .*302 MB.*10\.0 MB"):
         build({"train": splits["val"]}, tmp_path / "other", CONFIG, report=quiet)
 

@@ -7,6 +7,7 @@ import pytest
 from arcticseg.data.manifest import read_index, read_manifest
 from arcticseg.errors import ShardError
 from shards import build as builder
+from shards import machines
 from shards.check import check
 from shards.part import BuildConfig
 from tests.archive import InThisProcess, quiet, tie
@@ -16,7 +17,7 @@ from tests.archive import InThisProcess, quiet, tie
 def built(archive: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checked")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "Workers", InThisProcess)
+        patch.setattr(machines, "Workers", InThisProcess)
         config = BuildConfig(tile=32, factors=(4,), shard_bytes=60_000)
         splits = {"train": [archive[0], archive[4]], "val": [archive[2]]}
         builder.build(splits, folder, config, report=quiet)

@@ -10,8 +10,7 @@ import pytest
 from arcticseg.data.manifest import Manifest, read_index, read_manifest
 from arcticseg.errors import ConfigError, OutputError, SceneError
 from launchers.cli import main
-from shards import assemble, extend
-from shards import build as builder
+from shards import assemble, extend, machines
 from shards.build import build
 from shards.check import check
 from tests import scenes
@@ -25,7 +24,7 @@ def first(archive: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path
     """Three scenes of the five."""
     out = tmp_path_factory.mktemp("first")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "Workers", InThisProcess)
+        patch.setattr(machines, "Workers", InThisProcess)
         build({"train": archive[:2], "val": archive[2:3]}, out, CONFIG, report=quiet)
     return out
 

@@ -19,8 +19,9 @@ import pytest
 
 from arcticseg.data import sample
 from arcticseg.data.manifest import Manifest, read_index
-from shards.build import Machine, build
+from shards.build import build
 from shards.check import check
+from shards.machines import Machine
 from shards.part import BuildConfig
 from shards.workers import Job, Workers
 from tests import scenes

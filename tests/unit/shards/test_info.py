@@ -7,6 +7,7 @@ from arcticseg.data.manifest import read_index, read_manifest
 from arcticseg.errors import ShardError
 from launchers.cli import main
 from shards import build as builder
+from shards import machines
 from shards.info import summary
 from shards.part import BuildConfig
 from tests import scenes
@@ -19,7 +20,7 @@ def built(archive: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path
     bad = folder / "bad.nc"
     bad.write_bytes(b"nothing")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "Workers", InThisProcess)
+        patch.setattr(machines, "Workers", InThisProcess)
         config = BuildConfig(tile=32, factors=(4, 2))
         splits = {"train": [archive[0], archive[4], bad], "val": [archive[2]]}
         builder.build(splits, folder / "shards", config, on_error="skip", report=quiet)

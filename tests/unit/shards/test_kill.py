@@ -34,7 +34,7 @@ import contextlib, ctypes, multiprocessing, os, sys
 from pathlib import Path
 import blosc2
 from arcticseg.ice.scenes.open import list_scenes
-from shards import build, part, workers
+from shards import build, machines, part, workers
 
 workers._CONTEXT = multiprocessing.get_context("fork")
 # PR_SET_CHILD_SUBREAPER: workers whose parent was killed become children of this process.
@@ -49,7 +49,7 @@ for line in sys.stdin:
             paths = list_scenes(scenes)
             splits = {"train": paths[3:], "val": paths[:2], "test": paths[2:3]}
             config = part.BuildConfig(tile=32, factors=(4, 10), shard_bytes=70_000)
-            build.build(splits, Path(out), config, build.Machine(workers=2), report=lambda text: None)
+            build.build(splits, Path(out), config, machines.Machine(workers=2), report=lambda text: None)
             status = 0
         finally:
             os._exit(status)

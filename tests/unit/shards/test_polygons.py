@@ -20,6 +20,7 @@ from arcticseg.ice.chart import parse_polygon_codes, polygon_classes
 from arcticseg.ice.layers import LayerConfig, read_layers
 from arcticseg.ice.scenes.open import open_scene
 from shards import build as builder
+from shards import machines
 from shards.check import check, check_sample
 from shards.part import BuildConfig, _sample, samples
 from shards.simulate import simulate_scene
@@ -177,7 +178,7 @@ def codes_of(identity: int, row: dict[str, Any]) -> str:
 def test_no_labelled_pixel_without_backscatter_is_in_any_shard(
     simulated: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builder, "Workers", InThisProcess)
+    monkeypatch.setattr(machines, "Workers", InThisProcess)
     config = BuildConfig(tile=SIZE, factors=(1, 2, 3, 5, 10), min_valid=0.05)
     manifest = builder.build({"train": simulated}, tmp_path, config, report=quiet)
     assert check(tmp_path) == []

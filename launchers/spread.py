@@ -1,0 +1,29 @@
+"""Work on scenes shared out among several machines: by the tasks of a job array, or by a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+
+from shards.share import Share, parse_share
+
+
+def add_part_argument(parser: argparse.ArgumentParser, rest: str) -> None:
+    """Add `--part I/N`; it comes as the text `part`.
+
+    Args:
+        rest: what the command without it does then.
+    """
+    parser.add_argument(
+        "--part",
+        metavar="I/N",
+        help=f"work on share I of N of the scenes only, as a task of a job array; the same command without it {rest}",
+    )
+
+
+def asked_share(arguments: argparse.Namespace) -> Share | None:
+    """The share of the scenes that is asked for; None: all of them.
+
+    Raises:
+        ConfigError: there is no such share.
+    """
+    return None if arguments.part is None else parse_share(arguments.part)
