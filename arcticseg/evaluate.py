@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +28,7 @@ from arcticseg.ice.score import Confusion, class_scores, confusion, empty_confus
 from arcticseg.ice.sigrid import CHARTS, CLASS_NAMES, IGNORE_INDEX, N_CLASSES
 from arcticseg.pictures.results import EVALUATION_FILE, FORMAT
 from arcticseg.products.charts import PRODUCT_FACTOR, chart_shape, fields_to_charts
-from arcticseg.products.ensemble import ensemble
+from arcticseg.products.ensemble import Ensemble, ensemble
 from arcticseg.products.outcome import Failure, Outcome
 from arcticseg.products.product import Drawn, Product
 from arcticseg.products.records import Finished, Records
@@ -77,29 +78,21 @@ def evaluate(
     """
     began = time.monotonic()
     outcome = Outcome(len(scenes)) if outcome is None else outcome
-    references = charts_of(scenes, outcome, reference, options.rules, failed)
-    make_folder(out)
     drawer = ensemble(predictor)
     factor = drawer.network.factor
-    baseline = None if baseline_shards is None else fit_logistic(baseline_shards, factor)
-    scoring = Scoring(out, references, options.rules, baseline, report)
-    hooks = SceneHooks(
-        labels=scoring.labels, scores=scoring.scores, written=scoring.written, kept=scoring.kept, failed=failed
-    )
-    records = None
-    if drawer.weights is not None:
-        fitted = None if baseline_shards is None else read_manifest(baseline_shards).fingerprint
-        facts = {"verb": "evaluate", "baseline": fitted, "imports": imports, **made_with(drawer, options)}
-        records = Records(out, facts, references.get, again)
-    write_scenes(
+    scoring = score_scenes(
         drawer,
-        list(references),
-        products,
-        lambda scene, product: _file(out, scene, product),
-        options,
-        hooks,
-        records,
+        scenes,
+        out,
         outcome,
+        products=products,
+        baseline_shards=baseline_shards,
+        reference=reference,
+        options=options,
+        report=report,
+        failed=failed,
+        imports=imports,
+        again=again,
     )
     result = {
         "format": FORMAT,
@@ -116,6 +109,59 @@ def evaluate(
     }
     write_text(out / EVALUATION_FILE, json.dumps(result, indent=1) + "\n")
     return out / EVALUATION_FILE
+
+
+def score_scenes(
+    drawer: Ensemble,
+    scenes: Sequence[Path],
+    out: Path,
+    outcome: Outcome,
+    *,
+    products: Mapping[str, Product],
+    baseline_shards: Path | None = None,
+    reference: Path | None = None,
+    options: Options = Options(),
+    report: Callable[[str], None] = lambda text: None,
+    failed: Callable[[Failure], None] = lambda failure: None,
+    imports: Mapping[str, str | None] = {},
+    again: bool = False,
+) -> Scoring:
+    """Draw and count scenes; write their products and records, from which `evaluate` takes them as finished.
+
+    So the scenes of an evaluation can be shared out among machines that see the same files. Arguments and errors are
+    those of `evaluate`.
+    """
+    references = charts_of(scenes, outcome, reference, options.rules, failed)
+    make_folder(out)
+    baseline, fitted = None, None
+    if baseline_shards is not None and references:
+        fitted = read_manifest(baseline_shards).fingerprint
+        baseline = _fitted(baseline_shards, drawer.network.factor, fitted)
+    scoring = Scoring(out, references, options.rules, baseline, report)
+    hooks = SceneHooks(
+        labels=scoring.labels, scores=scoring.scores, written=scoring.written, kept=scoring.kept, failed=failed
+    )
+    records = None
+    if drawer.weights is not None:
+        facts = {"verb": "evaluate", "baseline": fitted, "imports": imports, **made_with(drawer, options)}
+        records = Records(out, facts, references.get, again)
+    write_scenes(
+        drawer,
+        list(references),
+        products,
+        lambda scene, product: _file(out, scene, product),
+        options,
+        hooks,
+        records,
+        outcome,
+    )
+    return scoring
+
+
+@functools.lru_cache(maxsize=1)
+def _fitted(shards: Path, factor: int, fingerprint: str) -> LogisticBaseline:
+    """The baseline of shards with a fingerprint; a process that is given scenes one by one fits it once."""
+    return fit_logistic(shards, factor)
 
 
 class Scoring:

@@ -12,6 +12,7 @@ from launchers.status import DONE, INTERRUPTED, PROBLEMS
 from launchers.terminal import note
 
 if TYPE_CHECKING:
+    from arcticseg.products.ensemble import Ensemble
     from arcticseg.products.outcome import Failure, Outcome
 
 
@@ -83,3 +84,10 @@ def contents(imports: Iterable[str]) -> dict[str, str | None]:
     from arcticseg.data.manifest import hash_file
 
     return {name: hash_file(Path(name)) if Path(name).is_file() else None for name in imports}
+
+
+def load(arguments: argparse.Namespace) -> Ensemble:
+    """The networks that a command names."""
+    from arcticseg.products.ensemble import load_ensemble
+
+    return load_ensemble((arguments.run, *arguments.others), arguments.factor, arguments.device)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from shards.share import Share, parse_share
+from launchers.terminal import note
+from shards.share import Share, parse_share, share_of
 
 
 def add_part_argument(parser: argparse.ArgumentParser, rest: str) -> None:
@@ -27,3 +29,12 @@ def asked_share(arguments: argparse.Namespace) -> Share | None:
         ConfigError: there is no such share.
     """
     return None if arguments.part is None else parse_share(arguments.part)
+
+
+def shared_out(scenes: list[Path], share: Share | None) -> list[Path]:
+    """The scenes of a share; all where none is asked for."""
+    if share is None:
+        return scenes
+    mine = share_of(scenes, share)
+    note(f"part {share}: {len(mine)} of {len(scenes)} scenes")
+    return mine

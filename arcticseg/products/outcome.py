@@ -30,12 +30,14 @@ class Outcome:
         drawn: those that are finished now.
         kept: those that were finished before.
         failed: those that the command goes on without.
+        of_more: they are a share of a command's scenes, so it is no error that all of them fail.
     """
 
     total: int
     drawn: list[Path] = field(default_factory=list)
     kept: list[Path] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+    of_more: bool = False
 
     def fail(self, path: Path, error: Exception) -> Failure:
         """Go on without a scene.
@@ -49,7 +51,7 @@ class Outcome:
         if isinstance(error, OutputError) and getattr(error.__cause__, "errno", None) not in _OF_ONE_NAME:
             raise error
         failure = Failure(path, _reason(path, error))
-        if self.total == 1:
+        if self.total == 1 and not self.of_more:
             if isinstance(error, (ArcticSegError, OSError, MemoryError)) and failure.reason != str(error):
                 raise SceneError(failure.reason) from error
             raise error
@@ -62,7 +64,7 @@ class Outcome:
         Raises:
             SceneError: they did.
         """
-        if self.failed and not self.drawn and not self.kept:
+        if self.failed and not self.drawn and not self.kept and not self.of_more:
             raise SceneError(f"none of {self.total} scenes can be used; the first: {self.failed[0].reason}")
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ same weights and options, are not drawn again.
 
 arcticseg evaluate runs/vit scenes --list lists/test.txt --out runs/vit/evaluation --baseline shards
 arcticseg evaluate runs/vit test_scenes --reference test_references
+arcticseg evaluate runs/vit scenes --part 2/4
 arcticseg evaluate runs/fold_0 scenes --with runs/fold_1 --with runs/fold_2 --tta flips,turns --out evaluations/folds
 """
 
@@ -13,12 +14,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from arcticseg.choice import import_modules
 from arcticseg.errors import ConfigError
 from launchers.imports import add_import_argument
-from launchers.scenes import add_drawing_arguments, augmentations, contents, ended, left_out
+from launchers.scenes import add_drawing_arguments, augmentations, contents, ended, left_out, load
+from launchers.spread import add_part_argument, asked_share, shared_out
 
 if TYPE_CHECKING:
     from arcticseg.products.outcome import Outcome
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_import_argument(parser)
     parser.add_argument("--again", action="store_true", help="draw finished scenes again, too")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
+    add_part_argument(parser, "draws what is left and gives the scores")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -63,17 +66,17 @@ def main(arguments: argparse.Namespace) -> int:
     augmentations(arguments.tta)
     if arguments.others and arguments.out is None:
         raise ConfigError("--with: several runs have no folder of their own; say by --out where to write")
-    scenes = pick_scenes(arguments.scenes, arguments.names)
-    outcome = Outcome(len(scenes))
+    share = asked_share(arguments)
+    scenes = shared_out(pick_scenes(arguments.scenes, arguments.names), share)
+    outcome = Outcome(len(scenes), of_more=share is not None)
     return ended(outcome, lambda: _evaluate(arguments, scenes, outcome))
 
 
 def _evaluate(arguments: argparse.Namespace, scenes: Sequence[Path], outcome: Outcome) -> None:
     # torch takes seconds to load: errors in the arguments are reported before.
-    from arcticseg.evaluate import evaluate
+    from arcticseg.evaluate import evaluate, score_scenes
     from arcticseg.ice.layers import LayerConfig
     from arcticseg.pictures.report import score_table
-    from arcticseg.products.ensemble import load_ensemble
     from arcticseg.products.table import DEFAULT, PRODUCTS
     from arcticseg.products.write import Options
     from launchers.terminal import note, plain_warnings, show
@@ -86,22 +89,24 @@ def _evaluate(arguments: argparse.Namespace, scenes: Sequence[Path], outcome: Ou
         tta=augmentations(arguments.tta),
         whole=arguments.whole,
     )
+    how: dict[str, Any] = {
+        "products": {name: PRODUCTS[name] for name in names},
+        "baseline_shards": arguments.baseline,
+        "reference": arguments.reference,
+        "options": options,
+        "report": note,
+        "failed": left_out,
+        "imports": contents(arguments.imports),
+        "again": arguments.again,
+    }
+    out = arguments.out or arguments.run / "evaluation"
     with plain_warnings():
-        path = evaluate(
-            load_ensemble([arguments.run, *arguments.others], arguments.factor, arguments.device),
-            scenes,
-            arguments.out or arguments.run / "evaluation",
-            products={name: PRODUCTS[name] for name in names},
-            name=arguments.name,
-            run=arguments.run if arguments.run.is_dir() and not arguments.others else None,
-            baseline_shards=arguments.baseline,
-            reference=arguments.reference,
-            options=options,
-            report=note,
-            failed=left_out,
-            outcome=outcome,
-            imports=contents(arguments.imports),
-            again=arguments.again,
-        )
+        drawer = load(arguments)
+        if arguments.part is not None:
+            score_scenes(drawer, scenes, out, outcome, **how)
+            show(f"part {arguments.part}: {outcome}; the same command without --part gives the scores of all")
+            return
+        run = arguments.run if arguments.run.is_dir() and not arguments.others else None
+        path = evaluate(drawer, scenes, out, name=arguments.name, run=run, outcome=outcome, **how)
     show(score_table([path]))
     show(path)

@@ -9,6 +9,7 @@ whole and made by the same weights and options from the same scene, are not draw
     arcticseg predict runs/vit scene.nc --out charts
     arcticseg predict runs/vit new_scenes --out charts
     arcticseg predict runs/vit crop.tif --out charts --products geotiff,map
+    arcticseg predict runs/vit new_scenes --out charts --part 2/4
     arcticseg predict runs/fold_0 new_scenes --with runs/fold_1 --with runs/fold_2 --tta flips --out charts
 """
 
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING
 from arcticseg.choice import import_modules
 from arcticseg.errors import ConfigError, SceneError
 from launchers.imports import add_import_argument
-from launchers.scenes import add_drawing_arguments, augmentations, contents, ended, left_out
+from launchers.scenes import add_drawing_arguments, augmentations, contents, ended, left_out, load
+from launchers.spread import add_part_argument, asked_share, shared_out
 
 if TYPE_CHECKING:
     from arcticseg.products.outcome import Outcome
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--polarisation", choices=("hh", "hv"), help="of a GeoTIFF that does not name it")
     parser.add_argument("--again", action="store_true", help="draw finished scenes again, too")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
+    add_part_argument(parser, "draws what is left")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -59,9 +62,13 @@ def main(arguments: argparse.Namespace) -> int:
     augmentations(arguments.tta)
     names = [name.strip() for name in arguments.products.split(",")]
     products = choose(name for name in names if not (name == "map" and arguments.no_map))
+    share = asked_share(arguments)
     outcome = Outcome(len(arguments.scenes))
     paths = _scenes(arguments.scenes, outcome)
     _check_names(paths, arguments.out, products)
+    if share is not None:
+        paths = shared_out(paths, share)
+        outcome.total, outcome.of_more = len(paths) + len(outcome.failed), True
     make_folder(arguments.out)
     return ended(outcome, lambda: _predict(arguments, paths, products, outcome))
 
@@ -70,13 +77,12 @@ def _predict(
     arguments: argparse.Namespace, paths: Sequence[Path], products: Mapping[str, Product], outcome: Outcome
 ) -> None:
     # torch takes seconds to load: errors in the arguments are reported before.
-    from arcticseg.products.ensemble import load_ensemble
     from arcticseg.products.records import Records
     from arcticseg.products.write import Options, SceneHooks, made_with, write_scenes
     from launchers.terminal import plain_warnings, progress, show
 
     with plain_warnings():
-        drawer = load_ensemble([arguments.run, *arguments.others], arguments.factor, arguments.device)
+        drawer = load(arguments)
     options = Options(
         polarisation=arguments.polarisation,
         overlap=arguments.overlap,
