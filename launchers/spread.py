@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launchers.terminal import note
-from shards.share import Share, parse_share, share_of
+
+if TYPE_CHECKING:
+    from shards.share import Share
 
 
 def add_part_argument(parser: argparse.ArgumentParser, rest: str) -> None:
@@ -28,13 +31,19 @@ def asked_share(arguments: argparse.Namespace) -> Share | None:
     Raises:
         ConfigError: there is no such share.
     """
-    return None if arguments.part is None else parse_share(arguments.part)
+    if arguments.part is None:
+        return None
+    from shards.share import parse_share
+
+    return parse_share(arguments.part)
 
 
 def shared_out(scenes: list[Path], share: Share | None) -> list[Path]:
     """The scenes of a share; all where none is asked for."""
     if share is None:
         return scenes
+    from shards.share import share_of
+
     mine = share_of(scenes, share)
     note(f"part {share}: {len(mine)} of {len(scenes)} scenes")
     return mine
