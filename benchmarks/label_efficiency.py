@@ -4,14 +4,15 @@
 
 Simulates scenes, cuts them, runs the study, scores the best weights of each fine-tuning on the tiles of the test
 scenes, which nothing before has looked at, and writes docs/label-efficiency.md and its plot. What is there already is
-kept, so a command that was ended goes on where it stopped. The last line says whether pretraining pays at 20 % of the
-labels.
+kept, so a command that was ended goes on where it stopped. Another table compares two decoders of the masked
+autoencoder. The last line says whether pretraining pays at 20 % of the labels.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import platform
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 import matplotlib
 import torch
@@ -32,13 +33,15 @@ from arcticseg.ice.sigrid import CHARTS, N_CLASSES
 from arcticseg.products.predictor import load_predictor
 from arcticseg.run import build
 from arcticseg.run import config as run_config
-from arcticseg.run.folder import CONFIG
+from arcticseg.run.folder import CONFIG, METRICS
 
 _ROOT = Path(__file__).parents[1]
 _STUDY = _ROOT / "configs" / "studies" / "label_efficiency_small.yaml"
 _PAGE, _PLOT = _ROOT / "docs" / "label-efficiency.md", _ROOT / "docs" / "label-efficiency.png"
 _SCENES, _PIXELS, _SEED = 240, 1000, 12
 _NAMES = {"vit_pretrained": "ViT, pretrained", "vit_scratch": "ViT, from scratch", "unet": "UNet, from scratch"}
+# Entries whose pretrainings differ in the depth of the masked autoencoder's decoder, and those pretrainings.
+_DECODERS = {"vit_pretrained": "mae", "vit_deep": "mae_deep"}
 _FRACTION = "data.label_fraction"
 _TITLE = "SIMULATED scenes: mean of three seeds, and each run"
 # Where the question is decided.
@@ -73,6 +76,7 @@ def main() -> int:
     pays, tables = _tables(runs)
     minutes = (time.monotonic() - began) / 60
     about = f"Made in {minutes:.0f} min on {_machine()}." if not resume else f"Made on {_machine()}."
+    tables += f"\n\n{_decoders(study, runs)}"
     page = _PAGE.read_text()
     first, last = page.index(_BEGIN) + len(_BEGIN), page.index(_END)
     write_text(_PAGE, f"{page[:first]}\n\n{tables}\n\n![{_TITLE}]({_PLOT.name})\n\n{about}\n\n{page[last:]}")
@@ -153,6 +157,31 @@ def _tables(runs: Sequence[Run]) -> tuple[bool, str]:
         f"mean {mean(gains):+.2f}.",
     ]
     return pays, "\n".join(lines)
+
+
+def _decoders(study: Path, runs: Sequence[Run]) -> str:
+    """The table of decoders: blocks, time of the pretrainings, scores of what was fine-tuned from them."""
+    lines = [
+        f"Decoders of the masked autoencoder, at {_ASKED:.0%} of the labels, for an encoder of 6 blocks:",
+        "",
+        "| blocks | pretraining, min | combined | by seed |",
+        "|---|---|---|---|",
+    ]
+    for model, pretraining in _DECODERS.items():
+        own = sorted((run for run in runs if (run.model, run.fraction) == (model, _ASKED)), key=lambda run: run.seed)
+        folders = [study / "pretrain" / f"{pretraining}-seed-{run.seed}" for run in own]
+        cfg = run_config.load(folders[0] / CONFIG)
+        times = [(cfg.steps or 0) * cfg.engine.global_batch_size / _rate(folder) / 60 for folder in folders]
+        combined = [float(run.scores["combined"] or 0) for run in own]
+        each = ", ".join(f"{score:.1f}" for score in combined)
+        lines.append(f"| {cfg.pretrain.decoder_depth} | {mean(times):.1f} | {_spread(combined)} | {each} |")
+    return "\n".join(lines)
+
+
+def _rate(run: Path) -> float:
+    """Samples a second of a training, the median of its log lines."""
+    records = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+    return median(record["samples_per_s"] for record in records if "samples_per_s" in record)
 
 
 def _gains(runs: Sequence[Run], pretrained: float, scratch: float) -> list[float]:

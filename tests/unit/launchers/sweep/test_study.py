@@ -227,12 +227,21 @@ def test_the_shipped_study_asks_its_question(tmp_path: Path, monkeypatch: pytest
 def test_the_small_study_asks_it_with_three_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _, trials = study.load("studies/label_efficiency_small")
-    tuned = [trial for trial in trials if trial.phase == "finetune"]
-    assert (len(trials) - len(tuned), len(tuned)) == (3, 3 * 4 * 3)
+    pretrained = [trial for trial in trials if trial.phase == "pretrain"]
+    assert [(trial.model, trial.config.seed) for trial in pretrained] == [
+        (model, seed) for model in ("mae", "mae_deep") for seed in (0, 1, 2)
+    ]
+    # Both masked autoencoders differ in the depth of their decoder, and in nothing else.
+    for mae, deep in zip(pretrained[:3], pretrained[3:], strict=True):
+        assert [key for key, _, _ in study.changes(mae.config, deep.config)] == ["pretrain.decoder_depth"]
     alike: dict[tuple, dict] = {}
-    for trial in tuned:
+    for trial in trials[len(pretrained) :]:
         alike.setdefault((trial.grid["data.label_fraction"], trial.grid["seed"]), {})[trial.model] = trial.config
+    assert sorted(alike) == [(fraction, seed) for fraction in (0.1, 0.2, 0.4, 1.0) for seed in (0, 1, 2)]
     # Both ViTs differ in where they start, and in nothing else.
-    for networks in alike.values():
-        changes = study.changes(networks["vit_pretrained"], networks["vit_scratch"])
-        assert [key for key, _, _ in changes] == ["model.init_from"]
+    for (fraction, _), networks in alike.items():
+        deep = {"vit_deep"} if fraction == 0.2 else set()
+        assert set(networks) == {"vit_pretrained", "vit_scratch", "unet"} | deep
+        for name in {"vit_pretrained"} | deep:
+            changes = study.changes(networks[name], networks["vit_scratch"])
+            assert [key for key, _, _ in changes] == ["model.init_from"]
