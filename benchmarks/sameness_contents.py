@@ -21,7 +21,7 @@ Contents = dict[str, Any]
 # Attributes of netCDF files and tags of GeoTIFFs that say who made the file when.
 _HISTORY = {"history", "source", "created", "date_created", "date_modified", "TIFFTAG_DATETIME", "TIFFTAG_SOFTWARE"}
 # Keys of JSON files and of metrics.jsonl that are times, or follow from them.
-_TIMES = re.compile(r"(^|_)(created|versions?|seconds|per_s|time|wait)$")
+_TIMES = re.compile(r"(^|_)(created|versions?|seconds|per_s|time|wait)$|^(speed|memory)/")
 _FIGURE = re.compile(r"[-+]?\d[\w.,:%-]*")
 _SECONDS = re.compile(r"[\d.]+(?=</td><td>DATE)")
 _CONFIG = re.compile(r"(?<=</summary><pre>)[^<]*")

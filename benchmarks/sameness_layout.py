@@ -17,7 +17,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "to_dict": ("arcticseg.config:to_dict",),
     "run": ("arcticseg.run.start:run", "arcticseg.run:run"),
     "process_group": ("arcticseg.engine.process_group",),
-    "Jsonl": ("arcticseg.tracking:Jsonl",),
+    "Jsonl": ("arcticseg.tracking.jsonl:Jsonl", "arcticseg.tracking:Jsonl"),
     "Assemble": ("arcticseg.data.transforms:Assemble",),
     "MaskedAutoencoder": ("arcticseg.models.mae:MaskedAutoencoder",),
     "open_scene": ("arcticseg.ice.scenes.open:open_scene", "arcticseg.ice.scene:open_scene"),

@@ -28,6 +28,7 @@ VERBS = {
     "report": "one page of evaluations and runs",
     "sweep": "a whole study with Ray Tune",
     "submit": "jobs for SLURM: scripts written and submitted",
+    "sync": "send offline wandb runs to the server",
     "demo": "the whole chain on simulated scenes",
 }
 

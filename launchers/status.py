@@ -36,6 +36,7 @@ _EXTRAS = {
     "wandb": "train",
     "safetensors": "train",
     "ray": "sweep",
+    "tensorboardX": "tensorboard",
 }
 
 

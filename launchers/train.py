@@ -56,9 +56,11 @@ def start(arguments: argparse.Namespace) -> int:
         print(config.dump(cfg), end="")
         return DONE
     from arcticseg.run.start import run
+    from arcticseg.speed.efficiency import Efficiency
 
     with plain_warnings():
-        return DONE if run(cfg, arguments.resume, changed) else STOPPED
+        extra = [Efficiency(cfg)] if cfg.tracking.mfu else []
+        return DONE if run(cfg, arguments.resume, changed, extra) else STOPPED
 
 
 def _check_parts(cfg: RunConfig) -> None:

@@ -27,6 +27,7 @@ COMMON = {
     "engine.threads": 1,
     "tracking.every": 1,
     "tracking.wandb": "off",
+    "tracking.mfu": False,
     "validate_every": 0,
     "checkpoint_every": 0,
     "data.workers": 0,

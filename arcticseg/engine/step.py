@@ -62,6 +62,18 @@ class Step(ABC):
         """
 
     @property
+    def rates(self) -> dict[str, float]:
+        """The learning rate of the last step of each group of weights: `lr/xSCALE`, `lr/PART/xSCALE` of other parts.
+
+        Groups of one `lr_scale` have one rate.
+        """
+        return {
+            f"lr/{part and f'{part}/'}x{group.get('lr_scale', 1.0):g}": group["lr"]
+            for part, engine in self.engines.items()
+            for group in engine.optimizer.param_groups
+        }
+
+    @property
     def values(self) -> Mapping[str, Tensor]:
         """What else of the last step is worth a log line, 0-d on the device."""
         return {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 import xxhash
+from numpy.typing import NDArray
 from torch import Tensor
 
 from arcticseg.data.loader import Loader
@@ -22,9 +22,10 @@ from arcticseg.engine import checkpoint
 from arcticseg.engine.checkpoint import Position
 from arcticseg.engine.config import EngineConfig, OptimConfig
 from arcticseg.engine.feed import Feed
-from arcticseg.engine.hooks.hook import Hook, Training, Values
+from arcticseg.engine.hooks.hook import Hook, Training
 from arcticseg.engine.length import Length
 from arcticseg.engine.optim import learning_rate
+from arcticseg.engine.pace import Pace
 from arcticseg.engine.process_group import gather, sum_over_ranks
 from arcticseg.engine.progress import beat, begin_step
 from arcticseg.engine.samples import on_all_ranks
@@ -129,7 +130,7 @@ class Trainer:
 
     def _train(self) -> bool:
         self.step.train()
-        since, samples, waited = time.monotonic(), 0, self.loader.waited
+        pace = Pace(self.loader, self.ranks, self.engine.global_batch_size)
         stopped, finished = False, self._finished()
         turns = self.feed.turns(self.position.step, self.last)
         while self.position.step < self.last and not (stopped or finished):
@@ -141,29 +142,28 @@ class Trainer:
             sums = self.step(turn, turn.counted, rate)
             stopped = turn.stop
             self.loader.stepped()
-            self.position.step, samples = before + 1, samples + self.engine.global_batch_size
+            pace.stepped()
+            self.position.step = before + 1
             self._unread.append((self.position.step, turn.keys))
-            values: Values | None = None
+            values: dict[str, Tensor | float] | None = None
             done = self.position.step == self.training.last
             if self.position.step % self.every.log == 0 or done:
-                values = self._values(sums, turn.counted, rate)
-                now = time.monotonic()
-                values["samples_per_s"] = round(samples / max(now - since, 1e-9), 3)
-                values["data_wait"] = round((self.loader.waited - waited) / max(now - since, 1e-9), 5)
-                since, samples, waited = now, 0, self.loader.waited
+                values = {**self._values(sums, turn.counted, rate), **pace.values()}
+                for hook in self.hooks:
+                    values = {**values, **hook.logged(values)}
             beat(f"hooks after step {self.position.step}")
             for hook in self.hooks:
                 hook.on_step(self.position.step, values)
-            if self._tell_scores():
-                since, samples, waited = time.monotonic(), 0, self.loader.waited
+            paused = self._tell_scores()
             if done or _due(self.position.step, self.every.validation):
                 self._validate()
-                finished = None if done else self._finished()
-                since, samples, waited = time.monotonic(), 0, self.loader.waited
+                finished, paused = None if done else self._finished(), True
             ends = self.position.step == self.last or stopped or bool(finished)
             if ends or _due(self.position.step, self.every.checkpoint):
                 self._checkpoint(ends)
-                since, samples, waited = time.monotonic(), 0, self.loader.waited
+                paused = True
+            if paused:
+                pace.restart()
         self.goes_on = self.position.step == self.last < self.training.last and not (stopped or finished)
         if self.goes_on:
             return True
@@ -223,7 +223,8 @@ class Trainer:
         means = (sum_over_ranks(sums.double()) / dividing(counted)).unbind()
         terms = {f"loss_{name}": mean for name, mean in zip(self.task.terms, means, strict=True)}
         values: dict[str, Tensor | float] = {"loss": self.task.weighted(means, counted), **terms, **self.task.told()}
-        values |= {"lr": rate, "grad_norm": self.step.norm, "skipped": self.position.skipped}
+        values |= {"lr": rate, **self.step.rates}
+        values |= {"grad_norm": self.step.norm, "skipped": self.position.skipped}
         return {**values, **self.step.values}
 
     def _read_skipped(self) -> None:
@@ -255,9 +256,10 @@ class Trainer:
         if self.validation is None:
             return
         beat(f"the validation after step {self.position.step}")
-        scores = self._scores(self.validation)
-        if scores is None:
+        total = self._tally(self.validation)
+        if total is None:
             return
+        scores = self.task.scores(total)
         damages = [damage for of_rank in gather(self.validation.damages) for damage in of_rank]
         self._tell_damage("damaged validation sample, left out", sorted(damages, key=lambda damage: damage.number))
         for hook in self.hooks:
@@ -265,13 +267,17 @@ class Trainer:
             if weights is not None:
                 beat(f"the validation of {hook.name} after step {self.position.step}")
                 with weights:
-                    others = self._scores(self.validation) or {}
+                    other = self._tally(self.validation)
+                others = {} if other is None else self.task.scores(other)
                 scores |= {f"{hook.name}/{score}": others.get(score) for score in self.task.best_by}
         for hook in self.hooks:
             hook.on_validation(self.position.step, scores)
+        confusions = self.task.confusions(total)
+        for hook in self.hooks if confusions else ():
+            hook.on_confusions(self.position.step, confusions)
 
-    def _scores(self, validation: ValidationLoader) -> dict[str, float | None] | None:
-        """Scores of what the network computes with; None: there are no samples."""
+    def _tally(self, validation: ValidationLoader) -> NDArray[Any] | None:
+        """The task's tally over all ranks, of what the network computes with; None: there are no samples."""
         self.step.train(False)
         validation.stream = self.feed.stage.stream
         total: Tensor | None = None
@@ -280,7 +286,7 @@ class Trainer:
                 tally = self.task.tally(self.step.forward, inputs, n)
                 total = tally if total is None else total + tally
         self.step.train()
-        return None if total is None else self.task.scores(sum_over_ranks(total).cpu().numpy())
+        return None if total is None else sum_over_ranks(total).cpu().numpy()
 
     def _checkpoint(self, needed: bool) -> None:
         """Write a checkpoint; one that is not `needed` may fail, and training goes on to the next.

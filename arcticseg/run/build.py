@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -44,7 +44,7 @@ from arcticseg.run import initial
 from arcticseg.run.config import RunConfig
 from arcticseg.tasks.segment import make_segment
 from arcticseg.tasks.task import Task
-from arcticseg.tracking import make_trackers
+from arcticseg.tracking import RunFacts, make_trackers
 
 # timm, which a masked autoencoder needs, takes a second to load; other runs do without.
 if TYPE_CHECKING:
@@ -140,10 +140,15 @@ def build_task(cfg: RunConfig, model: nn.Module, class_weights: Mapping[str, Seq
     return Adversarial(*keys, stride=2**mae.adversarial.depth)
 
 
-def build_hooks(cfg: RunConfig, ranks: Ranks, step: int) -> list[Hook]:
-    """Logs, progress bar, best weights, then what the config names; metrics after `step` are cut off."""
+def build_hooks(cfg: RunConfig, ranks: Ranks, step: int, facts: Mapping[str, Any]) -> list[Hook]:
+    """Logs, progress bar, best weights, then what the config names; metrics after `step` are cut off.
+
+    Args:
+        facts: that logs tell of the start.
+    """
     out = Path(cfg.out)
-    trackers = make_trackers(out, cfg.tracking, config.to_dict(cfg), out.name, step) if ranks.is_main else []
+    told = RunFacts(out.name, config.to_dict(cfg), facts)
+    trackers = make_trackers(out, cfg.tracking, told, step) if ranks.is_main else []
     hooks: list[Hook] = [Logs(trackers), Bar(f"{cfg.task} {out.name}"), Best()]
     if cfg.labelled and cfg.segment.balance == "gradient":
         hooks.append(Balance())

@@ -22,6 +22,10 @@ from arcticseg.system import output_errors
 CONFIG = "config.yaml"
 # One line of JSON a logged step, validation or event.
 METRICS = "metrics.jsonl"
+# Which wandb run it is; of a run that is logged to wandb.
+WANDB = "wandb.json"
+# Event files for TensorBoard, where they are asked for.
+TENSORBOARD = "tensorboard"
 # Under a sweep: what the training prints, and the file that is locked while a process of it lives.
 LOG = "train.log"
 LOCK = ".lock"
@@ -130,6 +134,12 @@ def forget_checkpoint(folder: Path) -> None:
     if had_checkpoint(folder):
         with output_errors(folder / TRAINING):
             os.truncate(folder / TRAINING, 0)
+
+
+def forget_wandb(folder: Path) -> None:
+    """Note that the run begins: what may be left of another has nothing to do with it."""
+    with output_errors(folder / WANDB):
+        (folder / WANDB).unlink(missing_ok=True)
 
 
 def had_checkpoint(folder: Path) -> bool:

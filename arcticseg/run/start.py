@@ -33,14 +33,15 @@ from arcticseg.models.frozen import let_learn
 from arcticseg.run import build
 from arcticseg.run.agreement import check_folder, check_same, shows
 from arcticseg.run.change import CHANGES, Change, applied, as_json, from_json, gone_on
+from arcticseg.run.code import code_version
 from arcticseg.run.config import RunConfig
-from arcticseg.run.folder import CONFIG, forget_checkpoint, held, holds_run
+from arcticseg.run.folder import CONFIG, forget_checkpoint, forget_wandb, held, holds_run
 from arcticseg.run.migrate import stored
 from arcticseg.run.stages import stage_at, stages_of
 from arcticseg.run.step import make_step
 from arcticseg.shown import shown
 from arcticseg.tasks.task import Objective, Task
-from arcticseg.tracking import restore_metrics
+from arcticseg.tracking import check_installed, restore_metrics
 
 # What is told of a training: its name, and values.
 Event = tuple[str, Mapping[str, Any]]
@@ -91,6 +92,7 @@ def _open(cfg: RunConfig) -> tuple[list[ShardSet], Selection]:
     """What each rank finds on its own machine: the shards, the samples."""
     good = cfg.engine.precision != "fp16" or torch.cuda.is_available()
     need(good, "engine.precision", cfg.engine.precision, "set fp32 or bf16: fp16 needs a GPU, and there is none here")
+    check_installed(cfg.tracking)
     sets = build.open_sets(cfg)
     selection = build.selection_of(cfg, sets, "train")
     build.length_of(cfg, len(selection))
@@ -223,7 +225,15 @@ class _Run:
             write_text(Path(self.cfg.out) / CONFIG, config.dump(self.cfg))
             if saved is not None:
                 restore_metrics(Path(self.cfg.out), saved.metrics, step)
-        return [*build.build_hooks(self.cfg, self.ranks, step), *self.extra]
+        return [*build.build_hooks(self.cfg, self.ranks, step, self._facts()), *self.extra]
+
+    def _facts(self) -> dict[str, Any]:
+        """What is told of a start beside the config; nothing on other ranks than the first."""
+        if not self.ranks.is_main:
+            return {}
+        ranks, device = self.ranks.world_size, self.ranks.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+        return {**code_version(), "fingerprint": self.selection.fingerprint, "ranks": ranks, "device": name}
 
     def _handed_over(self, trainer: Trainer) -> Checkpoint:
         """The checkpoint with which a stage has ended, once its engines have given their memory back.
@@ -257,6 +267,8 @@ def _run_folder(cfg: RunConfig, resume: bool, changed: Sequence[str], ranks: Ran
                 start = _start_of(cfg, resume, changed)
                 if start.folder is None:
                     forget_checkpoint(Path(cfg.out))
+                if not resume:
+                    forget_wandb(Path(cfg.out))
             except ArcticSegError as caught:
                 error = caught
         process_group.agree(error)

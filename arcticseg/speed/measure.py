@@ -45,8 +45,7 @@ def machine(device: torch.device) -> Row:
     """The device's name, its matrix product in the precision of training, its memory's bandwidth."""
     cuda = device.type == "cuda"
     edge, dtype = _PRODUCT[device.type], torch.bfloat16 if cuda else torch.float32
-    a, b = (torch.randn(edge, edge, device=device, dtype=dtype) for _ in range(2))
-    seconds = _timed(lambda: a @ b, device, 10)
+    tflops = product_tflops(device, edge)
     source = torch.empty((1 << 31) if cuda else (1 << 26), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copying = _timed(lambda: target.copy_(source), device, 10)
@@ -55,9 +54,16 @@ def machine(device: torch.device) -> Row:
         "device": name,
         "torch": torch.__version__,
         "product": f"{edge}^3 {str(dtype).removeprefix('torch.')}",
-        "product_tflops": 2 * edge**3 / seconds / 1e12,
+        "product_tflops": tflops,
         "copy_gb_per_s": 2 * source.nbytes / copying / 1e9,
     }
+
+
+def product_tflops(device: torch.device, edge: int, times: int = 10) -> float:
+    """What a product of square matrices reaches on a device: of bfloat16 on a GPU, of float32 on a CPU."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a, b = (torch.randn(edge, edge, device=device, dtype=dtype) for _ in range(2))
+    return 2 * edge**3 / _timed(lambda: a @ b, device, times) / 1e12
 
 
 def _timed(act: Any, device: torch.device, times: int) -> float:

@@ -117,17 +117,21 @@ class Segment(Task):
             ArcticSegError: the network gave NaN or infinity, which would count as class 0.
         """
         need_numbers(int(total[-1]))
-        matrices = {chart: np.zeros((N_CLASSES[chart],) * 2, total.dtype) for chart in CHARTS}
-        first = 0
-        for chart in self.charts:
-            size = N_CLASSES[chart]
-            matrices[chart] = total[first : first + size * size].reshape(size, size)
-            first += size * size
+        known = self.confusions(total)
+        matrices = {chart: known.get(chart, np.zeros((N_CLASSES[chart],) * 2, total.dtype)) for chart in CHARTS}
         pooled = scores(matrices)
         told = {name: pooled[name] for name in pooled if name in self.best_by}
         for chart in self.charts:
             told |= detailed_scores(chart, matrices[chart])
         return told
+
+    def confusions(self, total: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        matrices, first = {}, 0
+        for chart in self.charts:
+            size = N_CLASSES[chart]
+            matrices[chart] = total[first : first + size * size].reshape(size, size)
+            first += size * size
+        return matrices
 
 
 def make_segment(

@@ -89,6 +89,10 @@ class Task(nn.Module, ABC):
     def scores(self, total: NDArray[Any]) -> dict[str, float | None]:
         """Scores of an added-up tally: those of `best_by`, and details of a score, named `SCORE/...`."""
 
+    def confusions(self, total: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Confusion counts in an added-up tally, by chart, int64 [classes, classes]; none, unless a task has them."""
+        return {}
+
     @property
     def learns(self) -> bool:
         """Whether it owns parameters."""

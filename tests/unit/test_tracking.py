@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
-import struct
-import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from arcticseg import tracking
-from arcticseg.tracking import Jsonl, TrackingConfig, Wandb, make_trackers, wandb_mode
+from arcticseg.tracking import Jsonl, RunFacts, TrackingConfig, Wandb, make_trackers, wandb_mode, wandb_run
+from arcticseg.tracking.identity import Identity
+from tests import wandb_files
 
 
 def test_jsonl_keeps_what_a_checkpoint_covers_and_drops_half_lines(tmp_path: Path) -> None:
@@ -31,72 +30,44 @@ def test_jsonl_keeps_what_a_checkpoint_covers_and_drops_half_lines(tmp_path: Pat
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.5)]
 
 
-def records(path: Path) -> list[bytes]:
-    """The records of a .wandb file: LevelDB log framing in 32 KiB blocks after a 7-byte header."""
-    data = path.read_bytes()
-    out, partial, place = [], b"", 7
-    while place + 7 <= len(data):
-        left = 32768 - place % 32768
-        if left < 7:
-            place += left
-            continue
-        _, size, kind = struct.unpack("<IHB", data[place : place + 7])
-        partial += data[place + 7 : place + 7 + size]
-        place += 7 + size
-        if kind in (1, 4):  # whole, or the last part
-            out.append(partial)
-            partial = b""
-    return out
+@pytest.fixture(autouse=True)
+def _no_wandb_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("NETRC", raising=False)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
-def finished_records(path: Path, seconds: float = 20) -> list[Any]:
-    """The parsed records of a run that has ended: wandb's service writes the last of them after `finish` returns."""
-    from wandb.proto import wandb_internal_pb2
-
-    until = time.monotonic() + seconds
-    while True:
-        parsed = [wandb_internal_pb2.Record.FromString(data) for data in records(path)]
-        if parsed and parsed[-1].HasField("exit"):
-            return parsed
-        assert time.monotonic() < until, f"{path}: {len(parsed)} records and no end"
-        time.sleep(0.05)
-
-
-def test_wandb_offline_run_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_offline_run_is_read_back(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    tracker = Wandb(tmp_path, TrackingConfig(project="ice", group="study"), {"optim": {"lr": 0.5}}, "run")
+    cfg, facts = TrackingConfig(project="ice", group="study"), {"optim": {"lr": 0.5}}
+    tracker = Wandb(tmp_path, cfg, facts, "run", Identity("ab12cd34", str(tmp_path)))
     for step in (1, 2):
-        tracker.log("train", step, {"loss": 3.0 / step, "note": "text is left out"})
+        tracker.log("train", step, {"loss": 3.0 / step, "loss_SIC": 4.0, "data_wait": 0.5, "note": "text is left out"})
     tracker.log("validation", 2, {"SIC": 12.5, "SOD/F1/old_ice": 31.25, "SOD": None})
     tracker.close()
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    history, runs = {}, []
-    for record in finished_records(file):
-        if record.HasField("run"):
-            runs.append((record.run.project, record.run.run_group, record.run.display_name))
-        if record.HasField("history"):
-            items = {
-                (item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in record.history.item
-            }
-            history.setdefault(items["_step"], {}).update(items)
-    assert runs[0] == ("ice", "study", "run")
-    assert history[1]["train/loss"] == 3.0
-    assert history[2]["train/loss"] == 1.5
-    assert history[2]["validation/SIC"] == 12.5
-    assert history[2]["validation/SOD/F1/old_ice"] == 31.25
-    assert "validation/SOD" not in history[2]
+    logged = wandb_files.read(file)
+    assert (logged.id, logged.project, logged.group, logged.name) == ("ab12cd34", "ice", "study", "run")
+    assert logged.config["optim"] == {"lr": 0.5}
+    first, second = ({k: v for k, v in row.items() if k[0] != "_"} for row in logged.rows.values())
+    assert first == {"step": 1, "train/loss": 3.0, "train/loss/SIC": 4.0, "speed/data_wait": 0.5}
+    assert second == first | {
+        "step": 2,
+        "train/loss": 1.5,
+        "validation/SIC": 12.5,
+        "validation/SOD/F1/old_ice": 31.25,
+    }
+    assert (file.parent / "arcticseg-run").read_text() == f"{tmp_path}\n"
 
 
 def test_wandb_can_be_switched_off(tmp_path: Path) -> None:
-    trackers = make_trackers(tmp_path, TrackingConfig(wandb="off"), {}, "run")
+    trackers = make_trackers(tmp_path, TrackingConfig(wandb="off"), RunFacts("run", {}))
     assert len(trackers) == 1
     for tracker in trackers:
         tracker.close()
-    assert not (tmp_path / "wandb").exists()
-
-
-VARIABLES = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED", "WANDB_DIR", "WANDB_BASE_URL")
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "metrics.jsonl"}
 
 
 @pytest.mark.parametrize(
@@ -117,8 +88,6 @@ VARIABLES = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED", "WANDB_DIR", "WAND
 def test_wandb_own_variables_are_obeyed(
     config: Any, variables: dict[str, str], mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert wandb_mode(TrackingConfig(wandb=config)) == mode
@@ -128,17 +97,16 @@ def test_wandb_in_another_folder_offline_as_its_server_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("wandb")
-    monkeypatch.setattr(tracking, "_ANSWER", 0.3)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(wandb_run, "_ANSWER", 0.3)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     (tmp_path / "logs").mkdir()
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "logs"))
     # It takes connections, and says nothing.
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
-        tracker = Wandb(tmp_path / "run", TrackingConfig(), {}, "run")
-    tracker.log("train", 1, {"loss": 1.0})
-    tracker.close()
+        tracker = Wandb(tmp_path / "run", TrackingConfig(), {}, "run", Identity("ab12cd34", ""))
+        tracker.log("train", 1, {"loss": 1.0})
+        tracker.close()
     assert "does not answer" in capsys.readouterr().err
     assert list(tmp_path.glob("logs/wandb/offline-run-*"))
     assert not (tmp_path / "run").exists()
@@ -154,10 +122,11 @@ def test_pictures_are_listed_and_shown(tmp_path: Path) -> None:
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line == {"step": 3, "kind": "picture", "name": "validation", "file": path.name}
     pytest.importorskip("wandb")
-    shown: list[tuple[dict[str, Any], int]] = []
-    tracker = object.__new__(Wandb)
-    tracker._run = SimpleNamespace(log=lambda values, step: shown.append((values, step)))
+    tracker = Wandb(tmp_path, TrackingConfig(), {}, "run", Identity("ab12cd34", str(tmp_path)))
     tracker.picture(3, "validation", path)
-    ((values, step),) = shown
-    assert step == 3
-    assert type(values["pictures/validation"]).__name__ == "Image"
+    tracker.close()
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    ((step, row),) = wandb_files.read(file).rows.items()
+    shown = row["pictures/validation"]
+    assert (step, row["step"], shown["_type"], shown["width"]) == (3, 3, "image-file", 4)
+    assert (file.parent / "files" / shown["path"]).is_file()

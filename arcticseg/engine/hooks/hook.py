@@ -15,7 +15,7 @@ from arcticseg.engine.process_group import Ranks
 from arcticseg.engine.samples import Samples
 from arcticseg.engine.step import Step
 from arcticseg.tasks.task import Task
-from arcticseg.tracking import Tracker
+from arcticseg.tracking import Confusions, Tracker
 
 # Name -> value of a logged step: 0-d tensors on the device (reading one waits for it), and numbers of the host.
 Values = Mapping[str, Tensor | float]
@@ -73,8 +73,15 @@ class Hook:
     def on_step(self, step: int, values: Values | None) -> None:
         """After each optimiser step; with loss, terms, `lr` and `samples_per_s` every `tracking.every` steps."""
 
+    def logged(self, values: Values) -> Mapping[str, float]:
+        """What it adds to a log line, given what that holds so far; asked on every rank, without communication."""
+        return {}
+
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
         """After each validation."""
+
+    def on_confusions(self, step: int, confusions: Confusions) -> None:
+        """After each validation of a task that counts them: pixels by (class of the chart, predicted class)."""
 
     def scored(self, step: int) -> Mapping[str, float | None]:
         """Scores of its own that are due after a step, higher is better, None = undefined; the same on all ranks.

@@ -1,4 +1,4 @@
-"""Values to metrics.jsonl and wandb."""
+"""Values to metrics.jsonl, wandb and TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from arcticseg.engine.hooks.hook import Hook, Values, numbers
-from arcticseg.tracking import Tracker
+from arcticseg.tracking import Confusions, Tracker
 
 
 class Logs(Hook):
@@ -30,6 +30,10 @@ class Logs(Hook):
 
     def on_validation(self, step: int, scores: Mapping[str, float | None]) -> None:
         self._log("validation", step, scores)
+
+    def on_confusions(self, step: int, confusions: Confusions) -> None:
+        for tracker in self.trackers:
+            tracker.confusions(step, confusions)
 
     def on_scores(self, step: int, scores: Mapping[str, float | None]) -> None:
         self._log("scores", step, scores)

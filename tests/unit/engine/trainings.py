@@ -26,6 +26,21 @@ from arcticseg.tasks.task import Forward, Task
 
 ALONE = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, device=torch.device("cpu"))
 STEPS = 6
+# What a log line of it tells.
+LOGGED = [
+    "loss",
+    "loss_halving",
+    "lr",
+    "lr/x1",
+    "grad_norm",
+    "skipped",
+    "samples_per_s",
+    "data_wait",
+    "speed/samples_per_s_a_gpu",
+    "speed/step_ms_p50/rank_0",
+    "speed/step_ms_p99/rank_0",
+    "memory/host_gb/rank_0",
+]
 
 
 class Halving(Task):

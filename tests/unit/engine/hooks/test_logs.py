@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from arcticseg.engine.hooks.logs import Logs
 from arcticseg.tracking import Jsonl
-from tests.unit.engine.trainings import STEPS, trainer_of
+from tests.unit.engine.trainings import LOGGED, STEPS, trainer_of
 
 
 def test_all_that_a_training_tells_is_logged_as_numbers(tmp_path: Path) -> None:
@@ -26,17 +26,7 @@ def test_all_that_a_training_tells_is_logged_as_numbers(tmp_path: Path) -> None:
         ("validation", STEPS),
         ("event", STEPS),
     ]
-    assert list(records[0]) == [
-        "step",
-        "kind",
-        "loss",
-        "loss_halving",
-        "lr",
-        "grad_norm",
-        "skipped",
-        "samples_per_s",
-        "data_wait",
-    ]
+    assert list(records[0]) == ["step", "kind", *LOGGED]
     assert all(isinstance(value, float) for key, value in records[0].items() if key not in ("step", "kind"))
     assert list(records[1]) == ["step", "kind", "halving"]
     assert records[-1] == {"step": STEPS, "kind": "event", "event": "summary", "samples": STEPS, "damaged": 0}
