@@ -49,9 +49,11 @@ SAME = {
     "data.cache_bytes",
     "data.patience",
     "data.retries",
+    "tracking.tensorboard",
     "tracking.wandb",
     "tracking.project",
     "tracking.group",
+    "tracking.mfu",
     "tracking.every",
 }
 OTHER = {
