@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -61,119 +61,115 @@ def initialise(
         return
     path = weights_file(Path(cfg.model.init_from))
     tensors, metadata = read_tensors(path)
+    start = _Start(cfg, model, around, path, metadata, warn, note)
     if "config" in metadata:
-        _from_run(cfg, model, around, path, tensors, metadata, warn, note)
+        start.from_run(tensors)
     else:
-        _from_elsewhere(cfg, model, around, path, tensors, metadata, warn, note)
+        start.from_elsewhere(tensors)
 
 
-def _from_run(
-    cfg: RunConfig,
-    model: nn.Module,
-    around: Surroundings,
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-    warn: Callable[[str], None],
-    note: Callable[[str], None],
-) -> None:
-    """Weights that a run of this project wrote."""
-    verify(path, tensors, metadata)
-    facts = facts_of(path, metadata)
-    # Hooks and losses of its own need not be known here.
-    theirs = stored(facts["config"])
-    model_before = config.build(ModelConfig, theirs["model"], "model.")
-    data_before = config.build(DataConfig, theirs["data"], "data.")
-    if cfg.model.init_channels:
-        remedy = f"leave it out: {path} says its planes itself"
-        raise BadValueError("model.init_channels", list(cfg.model.init_channels), remedy)
-    prefix = "encoder."
-    encoder = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    rule = cfg.model.init_adapt
-    planes = None if rule is None else Planes(data_before.planes, cfg.data.planes, rule)
-    # Tensors first: a name or shape that differs says more than a key.
-    if encoder:
-        encoder, told = _adapted(cfg, model, around, path, Parts("ArcticSeg", encoder), planes)
-        load_encoder(model, encoder, path)
-        for text in told:
-            note(f"{path}: {text}")
-    else:
-        load_encoder(model, tensors, path)
-    inherit.check_encoder(model_before, data_before, cfg, str(path))
-    both = bool(data_before.factors and cfg.data.factors)
-    for text in inherit.odd_inputs(data_before, cfg.data, str(path)):
-        warn(text)
-    factors = () if both else around.factors
-    for text in inherit.odd_facts(facts, around.statistics, around.tile, str(path), factors):
-        warn(text)
+@dataclass(frozen=True)
+class _Start:
+    """A network, and the file of weights that it begins with.
 
+    Attributes:
+        metadata: of the file.
+        warn, note: as in `initialise`.
+    """
 
-def _from_elsewhere(
-    cfg: RunConfig,
-    model: nn.Module,
-    around: Surroundings,
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-    warn: Callable[[str], None],
-    note: Callable[[str], None],
-) -> None:
-    """Weights in a layout of another project; of ours where `export` wrote them."""
-    encoder = cast(nn.Module, model.encoder)
-    parts = parts_of(path, tensors, encoder.state_dict())
-    facts = public_facts(path, metadata)
-    theirs = cfg.model.init_planes or (tuple(facts["planes"]) if facts else parts.planes)
-    planes = Planes(theirs, cfg.data.planes, cfg.model.init_adapt)
-    given, told = _adapted(cfg, model, around, path, parts, planes)
-    load_encoder(model, given, path)
-    decoder: dict[str, Tensor] = {}
-    if cfg.task == "pretrain":
-        decoder, more = decoder_for(path, parts, model, theirs, expand(cfg.pretrain.targets))
-        model.load_state_dict(decoder, strict=False)
-        told += more
-    note(f"{path}: layout of {parts.layout}")
-    for text in told:
-        note(f"{path}: {text}")
-    for text in _unknown(parts, encoder, facts, cfg, around, path):
-        warn(text)
+    cfg: RunConfig
+    model: nn.Module
+    around: Surroundings
+    path: Path
+    metadata: Mapping[str, str]
+    warn: Callable[[str], None]
+    note: Callable[[str], None]
 
+    @property
+    def encoder(self) -> nn.Module:
+        """The network's encoder."""
+        return cast(nn.Module, self.model.encoder)
 
-def _adapted(
-    cfg: RunConfig, model: nn.Module, around: Surroundings, path: Path, parts: Parts, planes: Planes | None
-) -> tuple[dict[str, Tensor], list[str]]:
-    """The encoder's tensors by the names of `model`, and what was done with them."""
-    inputs = set() if planes is None else input_weights(cfg.model, cfg.data.in_chans, around.tile)
-    given, told = adapted(path, parts, cast(nn.Module, model.encoder), planes, inputs)
-    return {f"encoder.{name}": value for name, value in given.items()}, told
+    def from_run(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take weights that a run of this project wrote."""
+        cfg, path, around = self.cfg, self.path, self.around
+        verify(path, tensors, self.metadata)
+        facts = facts_of(path, self.metadata)
+        # Hooks and losses of its own need not be known here.
+        theirs = stored(facts["config"])
+        model_before = config.build(ModelConfig, theirs["model"], "model.")
+        data_before = config.build(DataConfig, theirs["data"], "data.")
+        if cfg.model.init_channels:
+            remedy = f"leave it out: {path} says its planes itself"
+            raise BadValueError("model.init_channels", list(cfg.model.init_channels), remedy)
+        prefix = "encoder."
+        encoder = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        rule = cfg.model.init_adapt
+        planes = None if rule is None else Planes(data_before.planes, cfg.data.planes, rule)
+        # Tensors first: a name or shape that differs says more than a key.
+        if encoder:
+            encoder, told = self._adapted(Parts("ArcticSeg", encoder), planes)
+            load_encoder(self.model, encoder, path)
+            self._note(told)
+        else:
+            load_encoder(self.model, tensors, path)
+        inherit.check_encoder(model_before, data_before, cfg, str(path))
+        both = bool(data_before.factors and cfg.data.factors)
+        self._warn(inherit.odd_inputs(data_before, cfg.data, str(path)))
+        factors = () if both else around.factors
+        self._warn(inherit.odd_facts(facts, around.statistics, around.tile, str(path), factors))
 
+    def from_elsewhere(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take weights in a layout of another project; of ours where `export` wrote them."""
+        cfg, path = self.cfg, self.path
+        parts = parts_of(path, tensors, self.encoder.state_dict())
+        facts = public_facts(path, self.metadata)
+        theirs = cfg.model.init_planes or (tuple(facts["planes"]) if facts else parts.planes)
+        given, told = self._adapted(parts, Planes(theirs, cfg.data.planes, cfg.model.init_adapt))
+        load_encoder(self.model, given, path)
+        if cfg.task == "pretrain":
+            decoder, more = decoder_for(path, parts, self.model, theirs, expand(cfg.pretrain.targets))
+            self.model.load_state_dict(decoder, strict=False)
+            told += more
+        self._note([f"layout of {parts.layout}", *told])
+        self._warn(self._unknown(parts, facts))
 
-def _unknown(
-    parts: Parts,
-    encoder: nn.Module,
-    facts: Mapping[str, Any] | None,
-    cfg: RunConfig,
-    around: Surroundings,
-    path: Path,
-) -> Iterator[str]:
-    """Sentences about what shapes do not tell of weights from elsewhere."""
-    if not cfg.model.init_channels and facts is None:
-        yield from (f"{path}: {text}" for text in parts.said)
-    blocks = getattr(encoder, "blocks", None)
-    attention = getattr(blocks[0], "attn", None) if isinstance(blocks, (nn.Sequential, nn.ModuleList)) else None
-    heads = getattr(attention, "num_heads", None)
-    norm = getattr(encoder, "norm", None)
-    yield from inherit.odd_layout(
-        inherit.Unseen(parts.heads.get(getattr(encoder, "embed_dim", 0)), parts.eps),
-        inherit.Unseen(heads, getattr(norm, "eps", None)),
-        str(path),
-    )
-    if facts is None:
-        known = "" if heads is None else f", and that it has {heads} attention heads"
-        yield (
-            f"{path} says nothing of the statistics, pixel spacing and tiles that it has learnt from: see that inputs "
-            f"are normalised alike{known}"
+    def _note(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.note(f"{self.path}: {text}")
+
+    def _warn(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.warn(text)
+
+    def _adapted(self, parts: Parts, planes: Planes | None) -> tuple[dict[str, Tensor], list[str]]:
+        """The encoder's tensors by the names of the network, and what was done with them."""
+        model, data = self.cfg.model, self.cfg.data
+        inputs = set() if planes is None else input_weights(model, data.in_chans, self.around.tile)
+        given, told = adapted(self.path, parts, self.encoder, planes, inputs)
+        return {f"encoder.{name}": value for name, value in given.items()}, told
+
+    def _unknown(self, parts: Parts, facts: Mapping[str, Any] | None) -> Iterator[str]:
+        """Sentences about what shapes do not tell of weights from elsewhere."""
+        path, around = self.path, self.around
+        if not self.cfg.model.init_channels and facts is None:
+            yield from (f"{path}: {text}" for text in parts.said)
+        blocks = getattr(self.encoder, "blocks", None)
+        attention = getattr(blocks[0], "attn", None) if isinstance(blocks, (nn.Sequential, nn.ModuleList)) else None
+        heads = getattr(attention, "num_heads", None)
+        norm = getattr(self.encoder, "norm", None)
+        yield from inherit.odd_layout(
+            inherit.Unseen(parts.heads.get(getattr(self.encoder, "embed_dim", 0)), parts.eps),
+            inherit.Unseen(heads, getattr(norm, "eps", None)),
+            str(path),
         )
-    else:
-        if bool(facts["statistics"]) != bool(around.statistics):
-            yield f"inputs are normalised by other statistics than those of {path}; set 'data.statistics' as there"
-        yield from inherit.odd_facts(facts, around.statistics, around.tile, str(path), around.factors)
+        if facts is None:
+            known = "" if heads is None else f", and that it has {heads} attention heads"
+            yield (
+                f"{path} says nothing of the statistics, pixel spacing and tiles that it has learnt from: see that "
+                f"inputs are normalised alike{known}"
+            )
+        else:
+            if bool(facts["statistics"]) != bool(around.statistics):
+                yield f"inputs are normalised by other statistics than those of {path}; set 'data.statistics' as there"
+            yield from inherit.odd_facts(facts, around.statistics, around.tile, str(path), around.factors)
