@@ -10,15 +10,17 @@ PYTEST := -m pytest --numprocesses 2 --dist loadfile --durations 20
 # Of `make study`.
 STUDY ?= study
 
-# Of `make chaos`, `make moves` and `make fuzz`.
+# Of `make chaos`, `make moves`, `make fuzz` and `make cluster`.
 KILLS ?= 30
 TERMS ?= 10
 SEED ?= 0
 MOVES ?= 12
+SSH_KILLS ?= 6
+PREEMPTIONS ?= 4
 
 FILES ?= 300
 
-.PHONY: demo study test test-base moves chaos fuzz lint types contract wheel clean help
+.PHONY: demo study test test-base moves chaos fuzz cluster lint types contract wheel clean help
 
 help:
 	@echo "make demo       the whole chain on simulated scenes; results in $(OUT)"
@@ -27,6 +29,7 @@ help:
 	@echo "make test-base  the tests of the half without torch, less the slow ones, in an environment without it"
 	@echo "make moves      trainings that go on with other ranks and in another ZeRO stage; SEED=0 MOVES=12"
 	@echo "make chaos      a training that is killed and damaged 40 times must learn the same; SEED=0"
+	@echo "make cluster    two nodes by ssh and by SLURM on this machine, killed and preempted; SEED=0 SSH_KILLS=6 PREEMPTIONS=4"
 	@echo "make fuzz       damaged files of eleven kinds: each is read right or refused; SEED=0 FILES=300"
 	@echo "make lint types contract wheel clean"
 
@@ -65,6 +68,9 @@ chaos: $(VENV)/.all
 
 fuzz: $(VENV)/.all
 	$(BIN)/python -m tests.fuzz --files $(FILES) --seed $(SEED)
+
+cluster: $(VENV)/.all
+	$(BIN)/python -m tests.cluster --kills $(SSH_KILLS) --preemptions $(PREEMPTIONS) --seed $(SEED)
 
 lint: $(VENV)/.all
 	$(BIN)/ruff check .

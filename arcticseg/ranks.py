@@ -84,22 +84,25 @@ def tasks_here(environment: Mapping[str, str]) -> int | None:
 
 
 def find_master(environment: MutableMapping[str, str]) -> None:
-    """Where the tasks of a SLURM step meet, if MASTER_ADDR does not say: on its first node.
+    """Where the tasks of a SLURM step meet: on its first node, at a port from the job's number, if nothing else is set.
 
     Raises:
         ConfigError: there are several tasks, of SLURM or MPI, and this cannot be told; each would train by itself.
     """
-    if "MASTER_ADDR" not in environment and _tasks(environment, "SLURM_STEP_NUM_TASKS") > 1:
+    job = environment.get("SLURM_JOB_ID", "")
+    several = _tasks(environment, "SLURM_STEP_NUM_TASKS") > 1
+    if several and job.isdecimal():
+        # Below the ports that systems hand out by themselves.
+        environment.setdefault("MASTER_PORT", str(10000 + int(job) % 20000))
+    if several and "MASTER_ADDR" not in environment:
         nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_JOB_NODELIST", ""))
         first = first_node(nodes)
-        job = environment.get("SLURM_JOB_ID", "")
         if first is None or not job.isdecimal():
             raise ConfigError(
                 f"SLURM_STEP_NUM_TASKS is {environment['SLURM_STEP_NUM_TASKS']}, and MASTER_ADDR is not set; set it to "
                 "the first node's name, and MASTER_PORT to a free port"
             )
         environment["MASTER_ADDR"] = first
-        environment.setdefault("MASTER_PORT", str(10000 + int(job) % 20000))
     for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
         if "SLURM_PROCID" not in environment and _tasks(environment, name) > 1:
             raise ConfigError(

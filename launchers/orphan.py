@@ -1,14 +1,15 @@
 """Ranks of `deepspeed` and `torchrun` end when these do: both leave their ranks behind when they are killed.
 
 `deepspeed` itself ends at SIGTERM without a word to its ranks. So each rank looks whether the processes that have
-started it still live, up to the ssh session of pdsh on another node; if not, it gets SIGTERM (a checkpoint), and later
-SIGKILL.
+started it still live, up to the ssh session of pdsh on another node, and whether pdsh still holds the other end of this
+session's standard input; if not, it gets SIGTERM (a checkpoint), and later SIGKILL.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import threading
 import time
@@ -32,7 +33,9 @@ def watch(poll: float = _POLL, grace: float = _GRACE) -> None:
     """Begin to watch the launchers above this process, if there are any."""
     above = launchers(os.getpid()) if "RANK" in os.environ else {}
     if above:
-        threading.Thread(target=_watch, args=(above, poll, grace), daemon=True).start()
+        # Without a session the input is that of a terminal, or of nobody.
+        fed = any(map(_is_session, above)) and not _cut_off()
+        threading.Thread(target=_watch, args=(above, fed, poll, grace), daemon=True).start()
 
 
 def launchers(process: int, command: Callable[[int], list[str]] | None = None) -> dict[int, str]:
@@ -66,12 +69,25 @@ def _session(process: int, command: Callable[[int], list[str]]) -> dict[int, str
     if any(map(_SHELLS.fullmatch, command(process)[:1])) and (status := _status(process)) is not None:
         process = int(status[1])
     started = _status(process)
-    is_session = started is not None and any(map(_SESSION.match, command(process)[:1]))
-    return {process: started[19]} if started is not None and is_session else {}
+    return {process: started[19]} if started is not None and _is_session(process, command) else {}
 
 
-def _watch(above: dict[int, str], poll: float, grace: float) -> None:
-    while all(_lives(process, started) for process, started in above.items()):
+def _is_session(process: int, command: Callable[[int], list[str]] | None = None) -> bool:
+    return any(map(_SESSION.match, (command or _command)(process)[:1]))
+
+
+def _cut_off() -> bool:
+    """Whether nobody holds the other end of standard input, or it has none."""
+    try:
+        poll = select.poll()
+        poll.register(0, 0)
+        return bool(poll.poll(0))
+    except OSError:
+        return True
+
+
+def _watch(above: dict[int, str], fed: bool, poll: float, grace: float) -> None:
+    while all(_lives(process, started) for process, started in above.items()) and not (fed and _cut_off()):
         time.sleep(poll)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(grace)

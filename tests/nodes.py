@@ -148,6 +148,15 @@ class Nodes:
         """Processes in the namespaces whose command line has a word: id -> environment."""
         return {number: known for node in self.names for number, known in _processes(node, word)}
 
+    def ranks(self) -> dict[int, dict[str, str]]:
+        """Ranks in the namespaces: id -> environment."""
+        return {number: known for number, known in self.processes("launchers.train").items() if "RANK" in known}
+
+    def sessions(self, node: int) -> list[int]:
+        """All processes of a node but its daemon."""
+        own = {daemon.pid for daemon in self._daemons}
+        return [number for number in _inside(self.names[node]) if number not in own]
+
     def stop(self) -> None:
         """End all that runs inside, and remove the namespaces."""
         for name in self.names:

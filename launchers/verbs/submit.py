@@ -3,7 +3,7 @@
 The last line printed is a job's number, for --after of the next. The script stands beside what the job makes, such as
 runs/vit.train.sbatch, and the log, too. Jobs are queued again, and go on, after a time limit, a preemption or a lost
 node. All is checked before anything is submitted. Arguments behind CONFIG or COMMAND are those of `arcticseg train`,
-`sweep`, `shards build`, `evaluate` or `predict`; those of SLURM may stand among them.
+`sweep`, `shards build`, `evaluate`, `predict` or `sync`; those of SLURM may stand among them.
 
 arcticseg submit build scenes --out shards --lists lists --parts 16 --cpus 8 --time 4:00:00
 arcticseg submit pretrain_vit data.shards=shards out=runs/mae --after 4711 --nodes 4 --gpus 4 --cpus 8
@@ -30,13 +30,14 @@ from launchers import train
 from launchers.status import DONE
 from launchers.submit import Job, Wishes, job_numbers, script, submit
 from launchers.terminal import plain_warnings, show
-from launchers.verbs import evaluate, predict, shards, sweep
+from launchers.verbs import evaluate, predict, shards, sweep, sync
 
 # Word -> the command that it stands for, and the module of its arguments.
 COMMANDS: dict[str, tuple[tuple[str, ...], ModuleType]] = {
     "build": (("shards", "build"), shards),
     "evaluate": (("evaluate",), evaluate),
     "predict": (("predict",), predict),
+    "sync": (("sync",), sync),
 }
 
 
@@ -192,6 +193,10 @@ def _scenes(asked: argparse.Namespace, words: Sequence[str], later: bool) -> lis
     parser = argparse.ArgumentParser(prog=f"arcticseg {command[0]}")
     module.add_arguments(parser)
     given = parser.parse_args([*command[1:], *words])
+    if asked.what == "sync":
+        if asked.parts > 1:
+            raise ConfigError(f"--parts is {asked.parts}; sync has none")
+        return [Job("sync", "job", (*command, *words), Path(os.path.abspath(given.folders[0])))]
     run = getattr(given, "run", None)
     if not later:
         _see([("the argument", str(place)) for place in (given.scenes, run) if place is not None])

@@ -75,6 +75,15 @@ def test_tasks_of_slurm_meet_on_the_first_node(nodes: str, first: str) -> None:
     assert (environment["MASTER_ADDR"], environment["MASTER_PORT"]) == (first, "10007")
 
 
+def test_an_address_that_is_set_needs_no_port() -> None:
+    environment = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "20007", "MASTER_ADDR": "fd00::1"}
+    find_master(environment)
+    assert (environment["MASTER_ADDR"], environment["MASTER_PORT"]) == ("fd00::1", "10007")
+    environment = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "20007", "MASTER_ADDR": "n1", "MASTER_PORT": "1234"}
+    find_master(environment)
+    assert environment["MASTER_PORT"] == "1234"
+
+
 @pytest.mark.parametrize(
     "nodes", ["", ",", "n1,", "n[1-2", "n1-2]", "n[]", "n[1-]", "n[1,,2]", "n[1[2]]", "n1 n2", "[", "n[1-2]],n3"]
 )

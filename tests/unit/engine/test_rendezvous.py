@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from arcticseg.engine import rendezvous
+from arcticseg.engine import process_group, rendezvous
 from arcticseg.engine.rendezvous import longest_wait, meet
 from arcticseg.errors import ConfigError
 from arcticseg.ranks import free_port
@@ -41,6 +41,28 @@ def test_one_machine_listens_on_loopback_only(port: int) -> None:
         local = [line.split()[1] for line in file if line.split()[3] == "0A"]
     assert [place for place in local if place.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
     del store
+
+
+def test_ipv6_is_an_address_like_another(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    # As it stands in addresses; the libraries below want it without brackets.
+    monkeypatch.setenv("MASTER_ADDR", "[::1]")
+    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    process_group._environment()
+    stores = {}
+    other = threading.Thread(target=lambda: stores.update({1: meet(1, 2, 20)}))
+    other.start()
+    stores[0] = meet(0, 2, 20)
+    other.join()
+    stores[1].set("what", "ice")
+    assert stores[0].get("what") == b"ice"
+    with open("/proc/net/tcp6") as file:
+        local = [line.split()[1] for line in file if line.split()[3] == "0A"]
+    assert [place for place in local if place.endswith(f":{port:04X}")] == [f"{'0' * 24}01000000:{port:04X}"]
 
 
 def test_ranks_that_do_not_come_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

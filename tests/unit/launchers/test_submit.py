@@ -155,6 +155,12 @@ def test_an_evaluation_stands_beside_its_results(submit: Callable[..., Answer], 
     assert arguments(path, tmp_path) == named
 
 
+def test_runs_are_sent_by_a_job(submit: Callable[..., Answer], tmp_path: Path) -> None:
+    assert submit("sync", "runs", "more", "--timeout", "60", "--after", "3")[0] == DONE
+    path = tmp_path / "runs.sync.sbatch"
+    assert arguments(path, tmp_path) == ["-m", "launchers.cli", "sync", "runs", "more", "--timeout", "60"]
+
+
 def test_a_study_gets_what_its_trials_take_and_goes_on(submit: Callable[..., Answer], tmp_path: Path) -> None:
     status, _, err = submit("s.yaml", "resources.finetune={ranks: 2, cpus: 6, gpus: 2}")
     assert status == DONE, err
@@ -201,6 +207,7 @@ def test_the_environment_of_the_call_is_that_of_the_job(
         (["s.yaml", "--nodes", "2"], "--nodes and --ranks are for trainings"),
         (["s.yaml", "common.optim.rl=1"], "optim.rl"),
         (["build", "gone", "--out", "b"], "'gone', which is not there"),
+        (["sync", "runs", "--parts", "2"], "--parts is 2; sync has none"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_submitted(
