@@ -28,16 +28,21 @@ def records(path: Path) -> list[bytes]:
     return out
 
 
-def finished_records(path: Path, seconds: float = 20) -> list[Any]:
-    """The parsed records of a run that has ended: wandb's service writes the last of them after `finish` returns."""
+def parsed(path: Path) -> list[Any]:
+    """The parsed records of a .wandb file."""
     from wandb.proto import wandb_internal_pb2
 
+    return [wandb_internal_pb2.Record.FromString(data) for data in records(path)]
+
+
+def finished_records(path: Path, seconds: float = 20) -> list[Any]:
+    """The parsed records of a run that has ended: wandb's service writes the last of them after `finish` returns."""
     until = time.monotonic() + seconds
     while True:
-        parsed = [wandb_internal_pb2.Record.FromString(data) for data in records(path)]
-        if parsed and parsed[-1].HasField("exit"):
-            return parsed
-        assert time.monotonic() < until, f"{path}: {len(parsed)} records and no end"
+        known = parsed(path)
+        if known and known[-1].HasField("exit"):
+            return known
+        assert time.monotonic() < until, f"{path}: {len(known)} records and no end"
         time.sleep(0.05)
 
 
@@ -75,10 +80,10 @@ def _items(pairs: Any) -> dict[str, Any]:
     return out
 
 
-def read(path: Path) -> Logged:
-    """Read the file of a run that has ended."""
+def read(path: Path, ended: bool = True) -> Logged:
+    """Read the file of a run that has ended, or was killed."""
     logged: Logged | None = None
-    for record in finished_records(path):
+    for record in finished_records(path) if ended else parsed(path):
         if record.HasField("run") and logged is None:
             run = record.run
             logged = Logged(run.run_id, run.project, run.run_group, run.display_name, _items(run.config.update))

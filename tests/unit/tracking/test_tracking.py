@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from arcticseg.tracking import Jsonl, RunFacts, TrackingConfig, Wandb, make_trackers, wandb_mode, wandb_run
+from arcticseg.errors import ConfigError
+from arcticseg.tracking import (
+    Jsonl,
+    RunFacts,
+    TrackingConfig,
+    Wandb,
+    check_installed,
+    make_trackers,
+    wandb_mode,
+    wandb_run,
+)
 from arcticseg.tracking.identity import Identity
 from tests import wandb_files
 
@@ -91,6 +102,63 @@ def test_wandb_own_variables_are_obeyed(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert wandb_mode(TrackingConfig(wandb=config)) == mode
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_a_login_is_a_key_for_its_server_alone(variable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    login = tmp_path / "logins" if variable else tmp_path / "home" / ".netrc"
+    login.write_text("machine api.wandb.ai\n  login user\n  password 0000\n")
+    login.chmod(0o600)
+    if variable:
+        monkeypatch.setenv("NETRC", str(login))
+    assert wandb_mode(TrackingConfig()) == "online"
+    assert wandb_mode(TrackingConfig(wandb="offline")) == "offline"
+    settings = tmp_path / "home" / ".config" / "wandb" / "settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("[default]\nbase_url = https://ice.example\n")
+    assert wandb_mode(TrackingConfig()) == "offline"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://api.wandb.ai")
+    assert wandb_mode(TrackingConfig()) == "online"
+    # What `wandb offline` leaves in the working folder.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nmode = offline\n")
+    assert wandb_mode(TrackingConfig()) == "offline"
+
+
+def test_config_and_variables_name_the_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explicit keys go before variables, variables before defaults; what is not ours wandb reads itself."""
+    # wandb reads its variables once a process.
+    sdk = pytest.importorskip("wandb")
+    sdk.teardown()
+    given = {
+        "PROJECT": "floes",
+        "RUN_GROUP": "theirs",
+        "NAME": "named",
+        "TAGS": "a,b",
+        "NOTES": "words",
+        "ENTITY": "us",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    for folder, cfg in (("a", TrackingConfig()), ("b", TrackingConfig(project="ice", group="mine"))):
+        (tmp_path / folder).mkdir()
+        Wandb(tmp_path / folder, cfg, {}, "run", Identity("ab12cd34", "")).close()
+    told = []
+    for folder in "ab":
+        (file,) = tmp_path.glob(f"{folder}/wandb/offline-run-*/*.wandb")
+        run = next(record.run for record in wandb_files.finished_records(file) if record.HasField("run"))
+        told.append((run.project, run.run_group, run.display_name, list(run.tags), run.notes, run.entity))
+    assert told[0] == ("floes", "theirs", "named", ["a", "b"], "words", "us")
+    assert told[1] == ("ice", "mine", "named", ["a", "b"], "words", "us")
+    sdk.teardown()
+
+
+def test_tensorboard_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    check_installed(TrackingConfig())
+    with pytest.raises(ConfigError, match=r"tracking.tensorboard.*pip install 'arcticseg\[tensorboard\]'"):
+        check_installed(TrackingConfig(tensorboard=True))
 
 
 def test_wandb_in_another_folder_offline_as_its_server_is_silent(
