@@ -130,6 +130,9 @@ class Trainer:
 
     def _train(self) -> bool:
         self.step.train()
+        if self.position.step == 0:
+            # What is to be beaten.
+            self._tell_scores()
         pace = Pace(self.loader, self.ranks, self.engine.global_batch_size)
         stopped, finished = False, self._finished()
         turns = self.feed.turns(self.position.step, self.last)

@@ -34,7 +34,9 @@ class Best(Hook):
 
     def on_scores(self, step: int, scores: Mapping[str, float | None]) -> None:
         self._tell_undefined(f"at step {step}", scores)
-        self._take(step, scores)
+        # The weights before the first step are no result.
+        if step > 0:
+            self._take(step, scores)
 
     def _take(self, step: int, scores: Mapping[str, float | None]) -> None:
         for name, value in scores.items():

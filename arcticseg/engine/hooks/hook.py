@@ -86,7 +86,8 @@ class Hook:
     def scored(self, step: int) -> Mapping[str, float | None]:
         """Scores of its own that are due after a step, higher is better, None = undefined; the same on all ranks.
 
-        Asked after each `on_step`; ranks may talk and call the network. The best weights are kept by each of them.
+        Asked after each `on_step`, and once before the first step of a run, as step 0; ranks may talk and call the
+        network. The best weights are kept by each of them.
         """
         return {}
 

@@ -50,7 +50,7 @@ class Probe(Hook):
     so their number changes nothing but roundings.
 
     Args:
-        every: steps between probes; there is one at the end, too.
+        every: steps between probes; there is one before the first step and one at the end, too.
         samples: of the validation samples with charts.
         patches: of a sample, drawn once for all probes.
         shrinkage: see `engine.linear`.
