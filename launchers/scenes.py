@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,3 +92,15 @@ def load(arguments: argparse.Namespace) -> Ensemble:
     from arcticseg.products.ensemble import load_ensemble
 
     return load_ensemble((arguments.run, *arguments.others), arguments.factor, arguments.device)
+
+
+def load_once(arguments: argparse.Namespace) -> Ensemble:
+    """The same, in a process that is given the scenes of a command one by one."""
+    return _kept((arguments.run, *arguments.others), arguments.factor, arguments.device)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(places: tuple[Path, ...], factor: int | None, device: str | None) -> Ensemble:
+    from arcticseg.products.ensemble import load_ensemble
+
+    return load_ensemble(places, factor, device)

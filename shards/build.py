@@ -278,7 +278,8 @@ def _build_parts(
         costs = _costs(extents, config, memory, total, failures, report)
         n_threads = machines.threads(costs.values(), memory)
         jobs = [
-            Job((path, part_of[path], config, n_threads), cost, machines.time_limit) for path, cost in costs.items()
+            Job((path, part_of[path], config, n_threads), cost, machines.time_limit, n_threads)
+            for path, cost in costs.items()
         ]
         done = len(part_of) - len(jobs)
         with progress("scenes") as on_progress:

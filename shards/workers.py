@@ -42,11 +42,19 @@ class LostError(ArcticSegError):
 
 @dataclass(frozen=True)
 class Job:
-    """The arguments of one call, the memory in bytes that it is expected to take, and the seconds that it may take."""
+    """A call that is to be made.
+
+    Attributes:
+        arguments: of the function.
+        cost: bytes of memory that it is expected to take.
+        time_limit: seconds that it may take.
+        threads: cores that it keeps busy.
+    """
 
     arguments: tuple[Any, ...]
     cost: float = 0
     time_limit: float = math.inf
+    threads: int = 1
 
 
 @dataclass(frozen=True)

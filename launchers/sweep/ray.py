@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from arcticseg.errors import ConfigError
+from launchers.ray_cluster import ENVIRONMENT, join
 from launchers.sweep.board import Board
 from launchers.sweep.study import PHASES, Phase, Resources, SweepConfig, Trial, config_path
 from launchers.sweep.trial import Specification, run_trial
@@ -21,9 +22,7 @@ _SOCKET_PATH = 107
 _RAY_SESSION = "/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 
 _ENVIRONMENT = {
-    # `uv run` would otherwise make every worker install the project again.
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
+    **ENVIRONMENT,
     # Runs have logs of their own.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -49,7 +48,7 @@ def started(out: Path, address: str | None, cfg: SweepConfig) -> Iterator[None]:
     temporary = ray_folder(out) if address is None else None
     try:
         if address is not None:
-            _join(address, quiet)
+            join(address, quiet)
         else:
             ray.init(
                 num_cpus=len(os.sched_getaffinity(0)),
@@ -65,18 +64,6 @@ def started(out: Path, address: str | None, cfg: SweepConfig) -> Iterator[None]:
         ray.shutdown()
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _join(address: str, options: Mapping[str, Any]) -> None:
-    import ray
-
-    try:
-        ray.init(address=address, **options)
-    except (ConnectionError, ray.exceptions.RayError) as error:
-        raise ConfigError(
-            f"Ray cluster '{address}' does not answer ({error}); start it, and if it wants a token, "
-            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its nodes"
-        ) from error
 
 
 def ray_folder(out: Path) -> Path:

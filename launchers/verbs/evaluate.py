@@ -12,17 +12,27 @@ arcticseg evaluate runs/fold_0 scenes --with runs/fold_1 --with runs/fold_2 --tt
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arcticseg.choice import import_modules
 from arcticseg.errors import ConfigError
 from launchers.imports import add_import_argument
-from launchers.scenes import add_drawing_arguments, augmentations, contents, ended, left_out, load
-from launchers.spread import add_part_argument, asked_share, shared_out
+from launchers.scenes import add_drawing_arguments, augmentations, contents, ended, left_out, load, load_once
+from launchers.spread import (
+    Told,
+    add_part_argument,
+    add_ray_argument,
+    asked_share,
+    draw_on_ray,
+    shared_out,
+    told,
+)
+from launchers.terminal import note
 
 if TYPE_CHECKING:
+    from arcticseg.products.ensemble import Ensemble
     from arcticseg.products.outcome import Outcome
 
 
@@ -55,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="draw finished scenes again, too")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
     add_part_argument(parser, "draws what is left and gives the scores")
+    add_ray_argument(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -69,17 +80,48 @@ def main(arguments: argparse.Namespace) -> int:
     share = asked_share(arguments)
     scenes = shared_out(pick_scenes(arguments.scenes, arguments.names), share)
     outcome = Outcome(len(scenes), of_more=share is not None)
+    arguments.contents = contents(arguments.imports)
+    if arguments.ray is not None:
+        return ended(outcome, lambda: _on_ray(arguments, scenes, outcome))
     return ended(outcome, lambda: _evaluate(arguments, scenes, outcome))
 
 
-def _evaluate(arguments: argparse.Namespace, scenes: Sequence[Path], outcome: Outcome) -> None:
+def _on_ray(arguments: argparse.Namespace, scenes: Sequence[Path], outcome: Outcome) -> None:
+    """Draw on the machines of a cluster, and gather here what the records of the scenes say."""
+    from arcticseg.products.outcome import Outcome
+
+    draw_on_ray(arguments, score_scene, scenes, _out(arguments), outcome)
+    gathered = Outcome(len(scenes), failed=outcome.failed)
+    bad = {failure.path for failure in outcome.failed}
+    here = argparse.Namespace(**{**vars(arguments), "again": False, "device": "cpu"})
+    _evaluate(here, [path for path in scenes if path not in bad], gathered, report=lambda text: None)
+
+
+def score_scene(path: Path, arguments: argparse.Namespace) -> Told:
+    """Draw and count a scene of several, in a process that is given others later."""
+    import_modules(arguments.imports)
+    return told(lambda outcome: _evaluate(arguments, [path], outcome, load_once))
+
+
+def _out(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.out or arguments.run / "evaluation")
+
+
+def _evaluate(
+    arguments: argparse.Namespace,
+    scenes: Sequence[Path],
+    outcome: Outcome,
+    load: Callable[[argparse.Namespace], Ensemble] = load,
+    report: Callable[[str], None] = note,
+) -> None:
+    """Give the scores; of a share of the scenes, or of a single one of several, only draw and count these."""
     # torch takes seconds to load: errors in the arguments are reported before.
     from arcticseg.evaluate import evaluate, score_scenes
     from arcticseg.ice.layers import LayerConfig
     from arcticseg.pictures.report import score_table
     from arcticseg.products.table import DEFAULT, PRODUCTS
     from arcticseg.products.write import Options
-    from launchers.terminal import note, plain_warnings, show
+    from launchers.terminal import plain_warnings, show
 
     names = [name for name in DEFAULT if not (arguments.no_maps if name == "map" else arguments.no_products)]
     options = Options(
@@ -94,17 +136,18 @@ def _evaluate(arguments: argparse.Namespace, scenes: Sequence[Path], outcome: Ou
         "baseline_shards": arguments.baseline,
         "reference": arguments.reference,
         "options": options,
-        "report": note,
+        "report": report,
         "failed": left_out,
-        "imports": contents(arguments.imports),
+        "imports": arguments.contents,
         "again": arguments.again,
     }
-    out = arguments.out or arguments.run / "evaluation"
+    out = _out(arguments)
     with plain_warnings():
         drawer = load(arguments)
-        if arguments.part is not None:
+        if outcome.of_more:
             score_scenes(drawer, scenes, out, outcome, **how)
-            show(f"part {arguments.part}: {outcome}; the same command without --part gives the scores of all")
+            if arguments.part is not None:
+                show(f"part {arguments.part}: {outcome}; the same command without --part gives the scores of all")
             return
         run = arguments.run if arguments.run.is_dir() and not arguments.others else None
         path = evaluate(drawer, scenes, out, name=arguments.name, run=run, outcome=outcome, **how)

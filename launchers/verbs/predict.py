@@ -16,17 +16,26 @@ whole and made by the same weights and options from the same scene, are not draw
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcticseg.choice import import_modules
 from arcticseg.errors import ConfigError, SceneError
 from launchers.imports import add_import_argument
-from launchers.scenes import add_drawing_arguments, augmentations, contents, ended, left_out, load
-from launchers.spread import add_part_argument, asked_share, shared_out
+from launchers.scenes import add_drawing_arguments, augmentations, contents, ended, left_out, load, load_once
+from launchers.spread import (
+    Told,
+    add_part_argument,
+    add_ray_argument,
+    asked_share,
+    draw_on_ray,
+    shared_out,
+    told,
+)
 
 if TYPE_CHECKING:
+    from arcticseg.products.ensemble import Ensemble
     from arcticseg.products.outcome import Outcome
     from arcticseg.products.product import Product
 
@@ -50,18 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="draw finished scenes again, too")
     parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU where there is one)")
     add_part_argument(parser, "draws what is left")
+    add_ray_argument(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Predict; PROBLEMS when some scenes failed."""
     from arcticseg.files import make_folder
     from arcticseg.products.outcome import Outcome
-    from arcticseg.products.table import choose
 
-    import_modules(arguments.imports)
-    augmentations(arguments.tta)
-    names = [name.strip() for name in arguments.products.split(",")]
-    products = choose(name for name in names if not (name == "map" and arguments.no_map))
+    products = _products(arguments)
     share = asked_share(arguments)
     outcome = Outcome(len(arguments.scenes))
     paths = _scenes(arguments.scenes, outcome)
@@ -70,11 +76,34 @@ def main(arguments: argparse.Namespace) -> int:
         paths = shared_out(paths, share)
         outcome.total, outcome.of_more = len(paths) + len(outcome.failed), True
     make_folder(arguments.out)
+    arguments.contents = contents(arguments.imports)
+    if arguments.ray is not None:
+        return ended(outcome, lambda: draw_on_ray(arguments, draw_scene, paths, arguments.out, outcome))
     return ended(outcome, lambda: _predict(arguments, paths, products, outcome))
 
 
+def _products(arguments: argparse.Namespace) -> Mapping[str, Product]:
+    """What is written of each scene."""
+    from arcticseg.products.table import choose
+
+    import_modules(arguments.imports)
+    augmentations(arguments.tta)
+    names = [name.strip() for name in arguments.products.split(",")]
+    return choose(name for name in names if not (name == "map" and arguments.no_map))
+
+
+def draw_scene(path: Path, arguments: argparse.Namespace) -> Told:
+    """Draw a scene of several, in a process that is given others later."""
+    products = _products(arguments)
+    return told(lambda outcome: _predict(arguments, [path], products, outcome, load_once))
+
+
 def _predict(
-    arguments: argparse.Namespace, paths: Sequence[Path], products: Mapping[str, Product], outcome: Outcome
+    arguments: argparse.Namespace,
+    paths: Sequence[Path],
+    products: Mapping[str, Product],
+    outcome: Outcome,
+    load: Callable[[argparse.Namespace], Ensemble] = load,
 ) -> None:
     # torch takes seconds to load: errors in the arguments are reported before.
     from arcticseg.products.records import Records
@@ -90,7 +119,7 @@ def _predict(
         tta=augmentations(arguments.tta),
         whole=arguments.whole,
     )
-    facts = {"verb": "predict", "imports": contents(arguments.imports), **made_with(drawer, options)}
+    facts = {"verb": "predict", "imports": arguments.contents, **made_with(drawer, options)}
     out: Path = arguments.out
     hooks = SceneHooks(
         progress=lambda scene: progress(scene.name),

@@ -4,6 +4,7 @@ arcticseg shards split scenes --out lists --val 0.1 --test 0.1
 arcticseg shards split scenes --out lists --test-list test.json --fractions 20,40,60,80,100 --counts shards
 arcticseg shards build scenes --out shards --lists lists --factors 2-10 --workers 8 --max-memory 24G
 arcticseg shards build scenes --out shards --part 2/4
+arcticseg shards build scenes --out shards --ray auto
 arcticseg shards build more_scenes --out shards --extend --factors 2-10
 arcticseg shards check shards
 arcticseg shards info shards --picture tiles.png
@@ -13,16 +14,18 @@ arcticseg shards stats shards
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arcticseg.errors import ConfigError
-from launchers.spread import add_part_argument, asked_share
+from launchers.spread import add_part_argument, add_ray_argument, asked_share
 from launchers.status import DONE, PROBLEMS
 from launchers.terminal import note, plain_warnings, progress, show
 
 if TYPE_CHECKING:
     from shards.build import Left
+    from shards.machines import Machines
     from shards.part import BuildConfig
     from shards.share import Share
 
@@ -71,6 +74,7 @@ def _add_build(actions: Actions) -> None:
     )
     build.add_argument("--seed", type=int, default=0, help="of the split and of the order in shards (default 0)")
     add_part_argument(build, "does what is left and writes the shards")
+    add_ray_argument(build)
     build.set_defaults(main=run_build)
 
 
@@ -194,32 +198,48 @@ def run_build(arguments: argparse.Namespace) -> None:
     """`arcticseg shards build`."""
     from arcticseg.data.manifest import SPLITS
     from arcticseg.ice.scenes.open import list_scenes
-    from shards import resources
     from shards.build import build, build_share
     from shards.lists import assign
-    from shards.machines import Machine
 
     share = asked_share(arguments)
     config = _build_config(arguments)
     config.check()
-    machine = Machine(
-        workers=resources.cores() if arguments.workers is None else arguments.workers,
-        memory=None if arguments.max_memory is None else resources.parse_size(arguments.max_memory, "--max-memory"),
-        time_limit=60 * arguments.time_limit,
-    )
-    paths = list_scenes(arguments.scenes)
-    splits = assign(paths, _lists(arguments, paths))
-    options = (config, machine, arguments.on_error, arguments.extend)
-    if share is not None:
-        _show_left(share, build_share(splits, arguments.out, share, *options, report=note, progress=progress))
-        return
-    manifest = build(splits, arguments.out, *options, report=note, progress=progress)
+    with contextlib.ExitStack() as stack:
+        machines = _machines(arguments, stack)
+        paths = list_scenes(arguments.scenes)
+        splits = assign(paths, _lists(arguments, paths))
+        options = (config, machines, arguments.on_error, arguments.extend)
+        if share is not None:
+            _show_left(share, build_share(splits, arguments.out, share, *options, report=note, progress=progress))
+            return
+        manifest = build(splits, arguments.out, *options, report=note, progress=progress)
     for part in filter(manifest.splits.__contains__, SPLITS):
         shards = manifest.splits[part]
         samples, size = sum(shard.samples for shard in shards), sum(shard.bytes for shard in shards)
         scenes = sum(facts["split"] == part for facts in manifest.scenes.values())
         show(f"{part:5} {scenes:5} scenes {samples:8} samples {len(shards):5} shards {size / 1e6:10.1f} MB")
     show(f"fingerprint {manifest.fingerprint}")
+
+
+def _machines(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Machines:
+    """Where scenes are worked on: this machine, or a cluster that is joined until the stack ends."""
+    from shards import resources
+    from shards.machines import Machine
+
+    time_limit = 60 * arguments.time_limit
+    memory = None if arguments.max_memory is None else resources.parse_size(arguments.max_memory, "--max-memory")
+    if arguments.ray is None:
+        return Machine(resources.cores() if arguments.workers is None else arguments.workers, memory, time_limit)
+    for key, value in (("--workers", arguments.workers), ("--max-memory", memory)):
+        if value is not None:
+            raise ConfigError(f"{key} with --ray: Ray itself goes by what its machines have; leave {key} out")
+    from launchers.ray_workers import RayMachines, joined
+    from shards.build import PARTS
+
+    stack.enter_context(joined(arguments.ray))
+    # Other machines find files by their whole names.
+    arguments.scenes, arguments.out = arguments.scenes.absolute(), arguments.out.absolute()
+    return RayMachines(arguments.out / PARTS, note, time_limit)
 
 
 def _show_left(share: Share, left: Left) -> None:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
-import netCDF4
 import pytest
 
-from tests import scenes
 from tests.archive import contents
 from tests.failing import assert_fails, build, not_netcdf
 from tests.forked import Forked, run
+from tests.shared_out import archive, same_files, scores
 
 pytestmark = pytest.mark.slow
-
-
-def archive(folder: Path, number: int) -> Path:
-    """Scenes of different sizes."""
-    for i in range(number):
-        scenes.write_raw(folder / f"{chr(97 + i)}.nc", lines=300 + 10 * i, samples=350, seed=i)
-    return folder
 
 
 def part(number: int, of: int) -> list[str]:
@@ -65,20 +55,6 @@ def test_shards_by_four_tasks_of_which_one_is_killed(tmp_path: Path) -> None:
     assert "part 1/4: the shards are finished\n" in run(*command, *part(1, 4)).stdout
 
 
-def scores(folder: Path) -> dict[str, Any]:
-    """What an evaluation says, without its times."""
-    record = json.loads((folder / "evaluation.json").read_text())
-    return {key: value for key, value in record.items() if key not in ("created", "seconds")}
-
-
-def arrays(path: Path) -> dict[str, Any]:
-    """All of a netCDF but when it was made."""
-    with netCDF4.Dataset(path) as file:
-        file.set_auto_maskandscale(False)
-        attributes = {name: str(file.getncattr(name)) for name in file.ncattrs() if name != "history"}
-        return attributes | {name: variable[:].tobytes() for name, variable in file.variables.items()}
-
-
 def test_charts_and_scores_by_two_tasks_at_a_time(tmp_path: Path, weights: Path) -> None:
     place = archive(tmp_path / "in", 4)
     bad = not_netcdf(place)
@@ -105,11 +81,7 @@ def test_charts_and_scores_by_two_tasks_at_a_time(tmp_path: Path, weights: Path)
         done = run(*predict, tmp_path / "two", *part(number, 2))
         assert done.returncode == 0, done.stderr
         assert f"part {number}/2: 2 of 4 scenes\n" in done.stderr
-    names = sorted(path.name for path in (tmp_path / "one").iterdir() if path.is_file())
-    assert len(names) == 8
-    for name in names:
-        first, second = tmp_path / "one" / name, tmp_path / "two" / name
-        assert arrays(first) == arrays(second) if name.endswith(".nc") else first.read_bytes() == second.read_bytes()
+    same_files(tmp_path / "one", tmp_path / "two", 8)
     # More tasks than scenes.
     done = run(*predict, tmp_path / "two", *part(9, 9))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
