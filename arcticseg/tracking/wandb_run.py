@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import os
 import queue
+import signal
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -26,6 +28,8 @@ from arcticseg.tracking.tracker import Confusions
 _ANSWER, _INIT, _FINISH = 10.0, 30.0, 60.0
 # Seconds more in which wandb ends what it has begun.
 _PATIENCE = 30.0
+# Those that ask a training for a checkpoint and an end.
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # What may wait to be handed to wandb; more is lost, and stands in metrics.jsonl.
 _MOST = 20_000
 
@@ -61,6 +65,7 @@ class Wandb:
         self._waiting: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
         self._told: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+        self._began = time.monotonic()
         self._thread.start()
 
     def _arguments_of(self, cfg: TrackingConfig, config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -113,7 +118,9 @@ class Wandb:
         """Finish the run, within the time that wandb has for that."""
         self._waiting.put(None)
         given = self._arguments["settings"].finish_timeout
-        self._thread.join(_ANSWER + 2 * _INIT + given + _PATIENCE if given > 0 else None)
+        # It may still begin.
+        begun = max(0.0, self._began + _ANSWER + 2 * _INIT - time.monotonic())
+        self._thread.join(begun + given + _PATIENCE if given > 0 else None)
         if self._thread.is_alive():
             self._note("wandb does not end; what it has not sent is on the disk, see `arcticseg sync`")
 
@@ -127,6 +134,9 @@ class Wandb:
             self._note("wandb takes nothing any more; what it loses stands in metrics.jsonl")
 
     def _work(self) -> None:
+        # wandb's service, which is started from here, inherits this: a scheduler's signal to all processes is for the
+        # training, and SIGUSR1 would end the service with what it holds.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         run: Any = None
         try:
             run = self._begin()

@@ -67,6 +67,8 @@ def _run_trial(specification: Specification, report: Callable[[dict[str, Any]], 
     validations = Validations(folder / METRICS)
     # What a launcher around the sweep may have set is not for the training.
     environment = without_rank_variables(os.environ)
+    # Each trial is a run of its own.
+    environment.pop("WANDB_RUN_ID", None)
     if specification.path is not None:
         path = (specification.path, environment.get("PYTHONPATH"))
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))

@@ -54,16 +54,17 @@ def rows(parts: list[Logged]) -> list[tuple[int, dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def stopped_twice(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A segmentation on two ranks, stopped by SIGTERM after a few steps, again, and trained to its end."""
+    """A segmentation on two ranks, stopped by SLURM's signals after a few steps, again, and trained to its end."""
     folder = tmp_path_factory.mktemp("tracked")
     config, out = empty_config(folder), folder / "run"
     settings = UNET | TRACKED | {"optim.encoder_rate": 0.5, "tracking.tensorboard": True}
     arguments = overrides(tiny_shards, out, settings)
-    for step in (3, 7):
+    for step, number in ((3, signal.SIGUSR1), (7, signal.SIGTERM)):
         process = start(config, arguments, 2, resume=step > 3)
         try:
             wait_for_step(process, out, step)
-            kill(process, signal.SIGTERM)
+            # All processes get it, wandb's service, too.
+            kill(process, number)
             process.communicate(timeout=120)
         finally:
             kill(process)
