@@ -200,7 +200,7 @@ def _scenes(asked: argparse.Namespace, words: Sequence[str], later: bool) -> lis
     run = getattr(given, "run", None)
     if not later:
         _see([("the argument", str(place)) for place in (given.scenes, run) if place is not None])
-    out = Path(os.path.abspath(given.out or run / "evaluation"))
+    out = Path(os.path.abspath(given.out or Path(given.run) / "evaluation"))
     whole = Job(asked.what, "job", (*command, *words), out)
     parts = dataclasses.replace(whole, kind=f"{asked.what}-parts", parts=asked.parts)
     return [parts, whole] if asked.parts > 1 else [whole]
