@@ -3,10 +3,10 @@
     python -m tests.cluster --kills 6 --preemptions 4 --seed 0
 
 By ssh: `deepspeed --hostfile` over pdsh between two network namespaces, two ranks each, killed and resumed: a rank of
-the second node, the launcher with all that it has started, pdsh alone, or the second node with all its ranks. After
-each kill all ranks end by themselves; in the end the metrics are those of four ranks that nobody disturbs. Rank 0 is
-reached by IPv4 and IPv6 in turn. By SLURM: build array -> pretrain -> fine-tune -> evaluate as dependent jobs on two
-nodes, and jobs of more urgency that take their place.
+the second node, the launcher, pdsh alone, or the second node with all its ranks; or started by torchrun, whose second
+agent is killed. After each kill all ranks end by themselves; in the end the metrics are those of four ranks that nobody
+disturbs. Rank 0 is reached by IPv4 and IPv6 in turn. By SLURM: build array -> pretrain -> fine-tune -> evaluate as
+dependent jobs on two nodes, and jobs of more urgency that take their place.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.nodes import ADDRESSES, ADDRESSES_6, Nodes
 from tests.slurm import URGENT, Slurm, wait_until
 from tests.training import COMMON, MAE, SLOW, UNET, VIT, empty_config, lines, overrides, start
 
-KILLED = ("launcher", "rank", "pdsh", "node")
+KILLED = ("launcher", "rank", "pdsh", "node", "torchrun")
 RANKS = 4
 # Steps that a training over ssh does in a round, and those that it has left at the end.
 _STEPS, _LAST = 4, 30
@@ -58,7 +58,6 @@ def over_ssh(folder: Path, kills: list[str], report: Callable[[str], None] = pri
     calm, own = (["--import", str(SLOW), *overrides(shards, out, settings)] for out in outs)
     undisturbed = start(config, calm, ranks=RANKS)
     assert undisturbed.wait(300) == 0, undisturbed.communicate()[0]
-    (folder / "hosts").write_text("".join(f"{address} slots=2\n" for address in ADDRESSES))
     with nodes.two_nodes(folder / "nodes") as both:
         for number, kill in enumerate([*kills, None]):
             master = (ADDRESSES, ADDRESSES_6)[number % 2][0]
@@ -74,28 +73,47 @@ def over_ssh(folder: Path, kills: list[str], report: Callable[[str], None] = pri
 def _round(both: Nodes, master: str, words: list[str], out: Path, kill: str | None) -> str:
     """Start the training, and kill it or let it end; what happened."""
     log = both.folder / "training.log"
-    command = ["deepspeed", "--hostfile", str(both.folder.parent / "hosts"), "--launcher", "pdsh", "--no_ssh_check"]
-    command += ["--master_addr", master, "--master_port", str(free_port()), "--no_local_rank", "--module", TRAINING]
     before = _step(out)
-    launcher = both.launch([*command, *words], log)
+    launchers = (_by_torchrun if kill == "torchrun" else _by_deepspeed)(both, master, words, log)
     if kill is None:
-        assert launcher.wait(300) == 0, log.read_text()
+        assert launchers[0].wait(300) == 0, log.read_text()
         wait_until(lambda: not both.ranks(), _END, "ranks are left")
         return f"from step {before + 1} to the end, by {master}"
 
     def far() -> bool:
-        assert launcher.poll() is None, log.read_text()
+        assert all(launcher.poll() is None for launcher in launchers), log.read_text()
         return _step(out) >= before + _STEPS
 
     wait_until(far, 300, "the training does not begin")
-    _kill(both, launcher, kill)
+    _kill(both, launchers[-1], kill)
     began = time.monotonic()
     wait_until(lambda: not both.ranks(), _END, f"ranks are left after the kill of {kill}:\n{log.read_text()}")
     told = f"{kill} killed at step {_step(out)}, all ranks gone in {time.monotonic() - began:.1f} s, by {master}"
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(launcher.pid, signal.SIGKILL)
-    launcher.wait(30)
+    for launcher in launchers:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.wait(30)
     return told
+
+
+def _by_deepspeed(both: Nodes, master: str, words: list[str], log: Path) -> list[subprocess.Popen[bytes]]:
+    hosts = both.folder.parent / "hosts"
+    hosts.write_text("".join(f"{address} slots=2\n" for address in ADDRESSES))
+    command = ["deepspeed", "--hostfile", str(hosts), "--launcher", "pdsh", "--no_ssh_check", "--no_local_rank"]
+    command += ["--master_addr", master, "--master_port", str(free_port()), "--module", TRAINING]
+    return [both.launch([*command, *words], log)]
+
+
+def _by_torchrun(both: Nodes, master: str, words: list[str], log: Path) -> list[subprocess.Popen[bytes]]:
+    """A command on each node."""
+    port = str(free_port())
+    addresses = ADDRESSES_6 if ":" in master else ADDRESSES
+    started = []
+    for node, address in enumerate(addresses):
+        command = ["torchrun", "--nnodes", "2", "--node-rank", str(node), "--nproc-per-node", "2"]
+        command += ["--master-addr", master, "--master-port", port, "--local-addr", address, "-m", TRAINING]
+        started.append(both.launch([*command, *words], log, node))
+    return started
 
 
 def _step(out: Path) -> int:
@@ -107,7 +125,7 @@ def _step(out: Path) -> int:
 
 def _kill(both: Nodes, launcher: subprocess.Popen[bytes], kill: str) -> None:
     """Kill what a word stands for, with SIGKILL."""
-    if kill == "launcher":
+    if kill in ("launcher", "torchrun"):
         os.killpg(launcher.pid, signal.SIGKILL)
         return
     if kill == "pdsh":
@@ -157,6 +175,10 @@ def chain(cluster: Slurm, folder: Path, preemptions: int, report: Callable[[str]
     for _ in range(preemptions):
         report(_preempt(cluster, second, folder))
     cluster.finish([first, second, third, fourth], lambda: _logs(folder))
+    # The arrays have done all of it.
+    for job, said in (("build", "opening scenes: 0/0"), ("evaluate", "4 of 4 scenes were finished before")):
+        (log,) = folder.rglob(f"*.{job}-[0-9]*.log")
+        assert said in log.read_text(), _logs(folder)
     for out, length in (("mae", steps), ("vit", 4)):
         assert [line["step"] for line in lines(folder / "runs" / out, "train")] == list(range(1, length + 1)), out
     pooled = json.loads((folder / "runs" / "vit" / "evaluation" / "evaluation.json").read_text())["pooled"]

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from arcticseg.ranks import without_rank_variables
@@ -123,21 +123,19 @@ class Nodes:
         """The words before a command that is to run in a namespace."""
         return [str(program("ip")), "netns", "exec", name]
 
-    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The environment of a launcher on the first node."""
+    def environment(self) -> dict[str, str]:
+        """The environment of a launcher."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("GLOO_", "NCCL_"))}
         own = {"PATH": path, "PDSH_SSH_ARGS_APPEND": f"-F {self.folder}/ssh_config", "DS_ACCELERATOR": "cpu"}
-        return without_rank_variables(kept) | own | {"OMP_NUM_THREADS": "1"} | dict(more or {})
+        return without_rank_variables(kept) | own | {"OMP_NUM_THREADS": "1"}
 
-    def launch(
-        self, command: Sequence[str], log: Path, more: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
-        """Start a command on the first node, in a process group of its own."""
+    def launch(self, command: Sequence[str], log: Path, node: int = 0) -> subprocess.Popen[bytes]:
+        """Start a command on a node, in a process group of its own."""
         with open(log, "ab") as file:
             return subprocess.Popen(
-                [*self.inside(self.names[0]), *command],
-                env=self.environment(more),
+                [*self.inside(self.names[node]), *command],
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
