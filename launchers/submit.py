@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from typing import Literal
 import launchers.slurm
 from arcticseg.errors import ConfigError
 from arcticseg.files import make_folder, write_text
+from arcticseg.ranks import SLURM_VARIABLES
 from launchers.terminal import note
 
 _TEMPLATES = Path(launchers.slurm.__file__).parent
@@ -24,6 +25,8 @@ _BEGIN = "set -euo pipefail\n"
 # What a job takes over from the environment that it is submitted in.
 _ENVIRONMENT = ("ARCTICSEG_SETUP", "ARCTICSEG_CONTAINER")
 _PYTHON = "ARCTICSEG_PYTHON"
+# What tells the way to a cluster.
+_CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 # How a job may hang on others: when these have ended well; when they have ended.
 Depends = Literal["afterok", "afterany"]
 
@@ -153,12 +156,22 @@ def _dependency(numbers: Sequence[str], how: str) -> list[str]:
 
 
 def _sbatch(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=_outside(os.environ))
     number = done.stdout.strip().partition(";")[0]
     if done.returncode or not number.isdecimal():
         said = " ".join((done.stderr or done.stdout).split()) or f"status {done.returncode}"
         raise ConfigError(f"{command[-1]}: sbatch refuses it ({said}); change the options, or give others by --sbatch")
     return number
+
+
+def _outside(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment less what tells of a job around this process, which sbatch would hand on to another."""
+    ranks = {*SLURM_VARIABLES, "LOCAL_SIZE"}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in ranks and (not name.startswith("SLURM_") or name in _CLUSTER)
+    }
 
 
 def job_numbers(text: str) -> list[str]:

@@ -20,6 +20,7 @@ from launchers.status import DONE, USER_ERROR
 # Notes its arguments, and answers as sbatch --parsable on a cluster of several does.
 SBATCH = """#!/bin/bash
 printf '%s\\n' "$@" > "$CALLS/$(($(ls "$CALLS" | wc -l) + 1))"
+env > "$CALLS/../environment"
 [[ -z ${REFUSES:-} ]] || { echo "sbatch: error: $REFUSES" >&2; exit 1; }
 echo "$((70 + $(ls "$CALLS" | wc -l)));north"
 """
@@ -191,6 +192,18 @@ def test_the_environment_of_the_call_is_that_of_the_job(
     _, out, _ = submit("a.yaml", "--dry-run")
     assert "export ARCTICSEG_CONTAINER=/shared/arcticseg.sif\n" in out
     assert "export ARCTICSEG_PYTHON" not in out
+
+
+def test_a_job_knows_nothing_of_the_job_that_submits_it(
+    submit: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = ("SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_GPUS_PER_TASK", "RANK", "WORLD_SIZE")
+    for name in (*inside, "SLURM_CONF", "MASTER_PORT", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "1")
+    assert submit("a.yaml")[0] == DONE
+    names = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
+    assert {"SLURM_CONF", "MASTER_PORT", "GLOO_SOCKET_IFNAME", "PATH"} <= names
+    assert not names.intersection(inside)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,24 @@ def test_a_sweep_that_was_queued_again_resumes(environment: dict[str, str]) -> N
     assert arguments(done) == ["-m", "launchers.cli", "sweep", "study", "--resume"]
 
 
+def test_a_sweep_that_is_stopped_leaves_its_trainings_time(environment: dict[str, str], tmp_path: Path) -> None:
+    environment |= {"TRAIN": "long", "ARCTICSEG_GRACE": "3"}
+    with open(tmp_path / "log", "w") as log:
+        job = subprocess.Popen(
+            ["bash", str(JOB), "sweep"], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    until = time.monotonic() + 30
+    while "argument sweep" not in (tmp_path / "log").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    time.sleep(0.3)
+    began = time.monotonic()
+    os.kill(job.pid, signal.SIGUSR1)
+    assert job.wait(30) == 143
+    assert time.monotonic() - began >= 3
+    assert "scontrol requeue 20007" in (tmp_path / "log").read_text()
+
+
 @pytest.mark.parametrize(("script", "module"), [(SCRIPT, "launchers.train"), (JOB, "launchers.cli")])
 def test_a_container_takes_the_place_of_python(
     script: Path, module: str, environment: dict[str, str], tmp_path: Path
