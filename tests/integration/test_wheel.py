@@ -51,4 +51,5 @@ def test_the_wheel_holds_every_config_template_and_script(installed: Path) -> No
     for name in config.shipped():
         assert (installed / "configs" / name).is_file()
     assert (installed / "arcticseg" / "pictures" / "templates" / "report.html.j2").is_file()
-    assert (installed / "launchers" / "slurm" / "train.sbatch").is_file()
+    for name in ("train", "job"):
+        assert (installed / "launchers" / "slurm" / f"{name}.sbatch").is_file()
