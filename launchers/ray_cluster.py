@@ -30,17 +30,12 @@ def join(address: str, options: Mapping[str, Any]) -> None:
         options: of `ray.init`.
 
     Raises:
-        ConfigError: the cluster does not answer, or the address is of another kind.
+        ConfigError: the cluster does not answer.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
-    if address.startswith("ray://"):
-        raise ConfigError(
-            f"Ray cluster '{address}': give auto, or host and port of the head such as 10.0.0.1:6379, on a machine of "
-            "the cluster"
-        )
     try:
         for host, port in _heads(address):
             socket.create_connection((host, port), timeout=_PATIENCE).close()
@@ -59,7 +54,7 @@ def _heads(address: str) -> Sequence[tuple[str, int]]:
         address = os.environ.get("RAY_ADDRESS") or noted
     if address in ("", "auto", "local"):
         return []
-    host, _, port = address.rpartition(":")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         raise ValueError("it is not host and port, such as 10.0.0.1:6379")
     return [(host.strip("[]"), int(port))]

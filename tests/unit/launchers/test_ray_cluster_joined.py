@@ -23,7 +23,7 @@ from tests import scenes
         ("auto", r"does not answer \(.*refused.*\); start it"),
         ("no-such-host.invalid:6379", r"does not answer \(.*\); start it"),
         ("somewhere", r"does not answer \(it is not host and port, such as 10\.0\.0\.1:6379\)"),
-        ("ray://127.0.0.1:10001", "give auto, or host and port of the head"),
+        ("ray://127.0.0.1:PORT", r"does not answer \(.*refused.*\); start it"),
     ],
 )
 def test_no_answer(address: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
