@@ -184,13 +184,13 @@ def open_chart(path: Path) -> None:
 
 
 def make_shards(folder: Path) -> Path:
-    from shards import build
+    from shards import build, machines
 
     paths = [
         scenes.write_raw(folder / "scenes" / f"S1A_EW_GRDM_1SDH_2018070{i}T120156.nc", lines=200, samples=220, seed=i)
         for i in (1, 2)
     ]
-    with mock.patch.object(build, "Workers", InThisProcess):
+    with mock.patch.object(machines, "Workers", InThisProcess):
         build.build({"train": paths[:1], "val": paths[1:]}, folder / "set", CONFIG, report=quiet)
     shutil.rmtree(folder / "scenes")
     return folder / "set"

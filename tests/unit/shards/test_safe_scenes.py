@@ -16,6 +16,7 @@ from arcticseg.ice.scenes.open import list_scenes, open_scene
 from arcticseg.ice.sigrid import CODE_COLUMNS
 from launchers.cli import main
 from shards import build as building
+from shards import machines
 from shards.part import build_part
 from shards.simulation.safe import SafeForm
 from tests import safes, scenes
@@ -24,7 +25,7 @@ from tests.archive import CONFIG, InThisProcess
 
 @pytest.fixture(autouse=True)
 def _without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "Workers", InThisProcess)
+    monkeypatch.setattr(machines, "Workers", InThisProcess)
 
 
 def test_a_product_and_the_scene_that_it_is_of_give_the_same_shards_but_for_rounding(tmp_path: Path) -> None:
