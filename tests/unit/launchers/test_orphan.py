@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ orphan.watch(poll=0.05, grace=0.5)
 (folder / "rank").write_text(str(__import__("os").getpid()))
 time.sleep(60)
 """
+
+
+@pytest.fixture(autouse=True)
+def hangs_up() -> Iterator[None]:
+    """SIGHUP as it is outside nohup, also in the processes that a test starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def wait(what: object, seconds: float = 20) -> None:

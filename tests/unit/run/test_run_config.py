@@ -56,8 +56,8 @@ def test_shipped_configs_hold_no_machines_path(name: str) -> None:
 def test_shipped_networks_are_what_they_say() -> None:
     base = run_config.load("scratch_vit").model
     assert (base.encoder, base.decoding) == (ViTConfig(drop_path=0.1), LightConfig())
-    stock, light = (run_config.load(name).pretrain for name in ("pretrain_vit", "pretrain_vit_light"))
-    assert (stock.decoder_depth, light) == (8, replace(stock, decoder_depth=4))
+    light, stock = (run_config.load(name).pretrain for name in ("pretrain_vit", "pretrain_vit_stock"))
+    assert (light.decoder_depth, stock) == (4, replace(light, decoder_depth=8))
     unet = run_config.load("scratch_unet").model
     assert (unet.encoder, unet.decoding.name, unet.init_from) == (UNetConfig(), "unet", None)
     demo = run_config.load("demo_unet").model

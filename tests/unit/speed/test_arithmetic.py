@@ -86,7 +86,7 @@ def test_the_autoencoder_computes_what_a_sum_by_hand_says() -> None:
     tokens, kept, patch = 577, 145, 16 * 16
     encoder = 12 * (12 * 768**2 * kept + 2 * kept**2 * 768) + (kept - 1) * patch * 25 * 768
     decoder = 8 * (12 * 512**2 * tokens + 2 * tokens**2 * 512) + kept * 768 * 512 + (tokens - 1) * 512 * patch * 2
-    work = work_of(load("pretrain_vit", ["engine.micro_batch_size=2"]), 384, 2)
+    work = work_of(load("pretrain_vit_stock", ["engine.micro_batch_size=2"]), 384, 2)
     # The image needs no gradient.
     by_hand = 3 * 2 * (encoder + decoder) - 2 * (kept - 1) * patch * 25 * 768
     assert work.flops_a_sample == pytest.approx(by_hand, rel=0.01)
