@@ -24,6 +24,8 @@ _LAUNCHERS = re.compile(
     r"(.*/)?(deepspeed|torchrun|torch/distributed/run\.py|deepspeed/launcher/\w+\.py)"
     r"|torch\.distributed\.run|deepspeed\.launcher\.\w+"
 )
+# Those of them that pdsh starts; whoever else starts one over ssh may close its input when he likes.
+_BY_PDSH = re.compile(r"(.*/)?deepspeed/launcher/\w+\.py|deepspeed\.launcher\.\w+")
 # What sshd runs a command by; what it is called while it serves a session without a terminal, as that of pdsh.
 _SHELLS = re.compile(r"-?(.*/)?(ba|da|k|z|tc|c|)sh")
 _SESSION = re.compile(r"(.*/)?sshd(-session)?: .*@notty")
@@ -34,7 +36,8 @@ def watch(poll: float = _POLL, grace: float = _GRACE) -> None:
     above = launchers(os.getpid()) if "RANK" in os.environ else {}
     if above:
         # Without a session the input is that of a terminal, or of nobody.
-        fed = any(map(_is_session, above)) and not _cut_off()
+        by_pdsh = any(_BY_PDSH.fullmatch(word) for process in above for word in _command(process))
+        fed = by_pdsh and any(map(_is_session, above)) and not _cut_off()
         threading.Thread(target=_watch, args=(above, fed, poll, grace), daemon=True).start()
 
 

@@ -27,8 +27,6 @@ _ENVIRONMENT = ("ARCTICSEG_SETUP", "ARCTICSEG_CONTAINER")
 _PYTHON = "ARCTICSEG_PYTHON"
 # What tells the way to a cluster.
 _CLUSTER = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
-# How a job may hang on others: when these have ended well; when they have ended.
-Depends = Literal["afterok", "afterany"]
 
 
 @dataclass(frozen=True)
@@ -139,20 +137,22 @@ def submit(jobs: Sequence[Job], wishes: Wishes, after: Sequence[str]) -> str:
     program = shutil.which("sbatch")
     if program is None:
         raise ConfigError("sbatch is not found; submit from a machine of a SLURM cluster, or see scripts by --dry-run")
-    numbers, how = list(after), "afterok"
+    needs = [":".join(["afterok", *after])] if after else []
+    number = ""
     for job in jobs:
         make_folder(job.script.parent)
         write_text(job.script, script(job, wishes))
-        number = _sbatch([program, "--parsable", *_dependency(numbers, how), str(job.script)])
+        number = _sbatch([program, "--parsable", *_dependency(needs), str(job.script)])
         note(f"{job.script}: job {number}")
-        # A part that was lost is done by whatever puts the parts together.
-        numbers, how = [number], "afterany"
-    return numbers[0]
+        # A part that was lost is done by whatever puts the parts together. Parts that were cancelled, as a job before
+        # them has failed, have ended, too: so what they wait for is waited for again.
+        needs = [*needs, f"afterany:{number}"]
+    return number
 
 
-def _dependency(numbers: Sequence[str], how: str) -> list[str]:
+def _dependency(needs: Sequence[str]) -> list[str]:
     # Without the second option a job that can never begin would wait for ever.
-    return [f"--dependency={how}:{':'.join(numbers)}", "--kill-on-invalid-dep=yes"] if numbers else []
+    return [f"--dependency={','.join(needs)}", "--kill-on-invalid-dep=yes"] if needs else []
 
 
 def _sbatch(command: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from arcticseg.files import write_text
+from arcticseg.processes import ending_with
 from arcticseg.shown import redacted, visible
 from arcticseg.tracking.offline import OfflineRun
 
@@ -25,6 +27,7 @@ class Sent:
     sent: int = 0
     before: int = 0
     written: int = 0
+    sending: int = 0
     failed: list[str] = field(default_factory=list)
 
     @property
@@ -32,6 +35,7 @@ class Sent:
         """In a line."""
         parts = [f"{self.sent} offline runs sent", f"{self.before} were before"]
         parts += [f"{self.written} are still written"] * bool(self.written)
+        parts += [f"{self.sending} are being sent"] * bool(self.sending)
         return ", ".join([*parts, f"{len(self.failed)} failed"])
 
 
@@ -51,7 +55,7 @@ def send(runs: Sequence[OfflineRun], seconds: float, note: Callable[[str], None]
         seconds: for one of them.
         note: is told of progress.
     """
-    result, broken = Sent(), set[tuple[Path, str]]()
+    result, broken, sending = Sent(), set[tuple[Path, str]](), set[tuple[Path, str]]()
     for number, run in enumerate(runs, start=1):
         whole = (run.folder.resolve().parent, run.id)
         if run.sent:
@@ -64,8 +68,18 @@ def send(runs: Sequence[OfflineRun], seconds: float, note: Callable[[str], None]
         if whole in broken:
             result.failed.append(f"{run.folder}: waits for an earlier part of run {run.id}")
             continue
+        if whole in sending:
+            result.sending += 1
+            continue
         note(f"{number} of {len(runs)}: {run.folder}")
-        reason = _sync(run, seconds)
+        with _alone(run) as alone:
+            if alone:
+                reason = _sync(run, seconds)
+            else:
+                sending.add(whole)
+                result.sending += 1
+                note(f"{run.folder}: another `arcticseg sync` sends it")
+                continue
         if reason is None:
             result.sent += 1
         else:
@@ -73,6 +87,22 @@ def send(runs: Sequence[OfflineRun], seconds: float, note: Callable[[str], None]
             result.failed.append(f"{run.folder}: {reason}")
             note(result.failed[-1])
     return result
+
+
+@contextlib.contextmanager
+def _alone(run: OfflineRun) -> Iterator[bool]:
+    """Whether no other process sends a run; none begins to meanwhile, where the file system has locks."""
+    file = os.open(run.file, os.O_RDONLY)
+    try:
+        held = False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            held = isinstance(error, BlockingIOError)
+        # Another may have sent it since it was looked for.
+        yield not (held or run.sent)
+    finally:
+        os.close(file)
 
 
 def _sync(run: OfflineRun, seconds: float) -> str | None:
@@ -91,6 +121,7 @@ def _sync(run: OfflineRun, seconds: float) -> str | None:
         text=True,
         errors="replace",
         start_new_session=True,
+        preexec_fn=ending_with(os.getpid()),
     )
     try:
         said, _ = process.communicate(timeout=seconds)

@@ -20,6 +20,7 @@ ClusterName=test
 SlurmctldHost={{host}}(127.0.0.1)
 SlurmctldPort={{ports[0]}}
 AuthType=auth/none
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 CredType=cred/none
 SlurmUser=root
 SlurmdUser=root

@@ -34,18 +34,16 @@ class Efficiency(Hook):
         if not training.ranks.is_main or self._flops is not None:
             return
         device = training.ranks.device
-        # What is drawn here is no part of the training.
-        state = torch.get_rng_state()
         try:
-            work = work_of(self._cfg, int(training.metadata["tile"]), 1)
-            self._peak = product_tflops(device, *_PRODUCTS[device.type])
-            free()
+            # What is drawn here is no part of the training.
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                work = work_of(self._cfg, int(training.metadata["tile"]), 1)
+                self._peak = product_tflops(device, *_PRODUCTS[device.type])
+                free()
             self._flops, self._ranks = work.flops_a_sample, training.ranks.world_size
         # A network from elsewhere may do what cannot be counted.
         except Exception as error:
             warnings.warn(f"no MFU is told: {type(error).__name__}: {' '.join(str(error).split())[:200]}", stacklevel=2)
-        finally:
-            torch.set_rng_state(state)
 
     def logged(self, values: Values) -> dict[str, float]:
         if self._flops is None:

@@ -7,6 +7,7 @@ step of the training is a series of its own, `step`, over which all others are d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -59,8 +60,10 @@ def begin(folder: Path, step: int) -> Identity:
 
 def _copied(kept: Identity, here: str) -> bool:
     """Whether the folder that an identity was made for is another, and still there."""
-    if kept.folder == here:
-        return False
+    with contextlib.suppress(OSError):
+        # Also by another path, as where a file system is mounted in two places.
+        if kept.folder == here or os.path.samefile(kept.folder, here):
+            return False
     other = _read(Path(kept.folder) / WANDB)
     return other is not None and other.id == kept.id
 

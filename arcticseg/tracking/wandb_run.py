@@ -127,7 +127,8 @@ class Wandb:
     def _log(self, step: int, values: Callable[[], dict[str, Any]]) -> None:
         """Have values logged, which the thread makes."""
         # A row of wandb is a step, and a run that goes on begins with the next.
-        row = self._identity.behind + (max(step, self._first + 1) if self._first else step)
+        goes_on = self._first or self._identity.behind
+        row = self._identity.behind + (max(step, self._first + 1) if goes_on else step)
         if self._waiting.qsize() < _MOST:
             self._waiting.put(lambda run: run.log({"step": step, **values()}, step=row))
         else:

@@ -27,6 +27,7 @@ from types import ModuleType
 from arcticseg import config
 from arcticseg.errors import ConfigError
 from launchers import train
+from launchers.scenes import augmentations
 from launchers.status import DONE
 from launchers.submit import Job, Wishes, job_numbers, script, submit
 from launchers.terminal import plain_warnings, show
@@ -196,14 +197,31 @@ def _scenes(asked: argparse.Namespace, words: Sequence[str], later: bool) -> lis
     if asked.what == "sync":
         if asked.parts > 1:
             raise ConfigError(f"--parts is {asked.parts}; sync has none")
-        return [Job("sync", "job", (*command, *words), Path(os.path.abspath(given.folders[0])))]
-    run = getattr(given, "run", None)
+        return [Job("sync", "job", (*command, *words), Path(os.path.abspath(given.folders[0])) / "wandb")]
+    _check_scenes(asked, given)
+    scenes = given.scenes if isinstance(given.scenes, list) else [given.scenes]
+    runs = [given.run, *given.others] if asked.what != "build" else []
     if not later:
-        _see([("the argument", str(place)) for place in (given.scenes, run) if place is not None])
+        _see([("the argument", str(place)) for place in (*scenes, *runs)])
     out = Path(os.path.abspath(given.out or Path(given.run) / "evaluation"))
     whole = Job(asked.what, "job", (*command, *words), out)
     parts = dataclasses.replace(whole, kind=f"{asked.what}-parts", parts=asked.parts)
     return [parts, whole] if asked.parts > 1 else [whole]
+
+
+def _check_scenes(asked: argparse.Namespace, given: argparse.Namespace) -> None:
+    """See that a command over scenes can be a job."""
+    if given.ray is not None and asked.parts > 1:
+        raise ConfigError(
+            f"--ray with --parts {asked.parts}: a Ray cluster shares the scenes out itself; leave one out"
+        )
+    if asked.what == "build":
+        return
+    if given.again:
+        raise ConfigError("--again would begin anew whenever a job is queued again; give another --out")
+    augmentations(given.tta)
+    if given.others and given.out is None:
+        raise ConfigError("--with needs --out, a folder for the results of several runs")
 
 
 def _see(places: Sequence[tuple[str, str]]) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 from arcticseg.errors import ConfigError, need
@@ -46,7 +48,12 @@ def main(arguments: argparse.Namespace) -> int:
         return DONE
     if shutil.which("wandb") is None:
         raise ConfigError("the command `wandb` is not found; pip install wandb, and `wandb login`")
-    result = send(runs, arguments.timeout, note)
+    # `wandb sync` and what it has started end with this command.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        result = send(runs, arguments.timeout, note)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     show(result.told)
     for failure in result.failed:
         show(f"failed: {failure}")

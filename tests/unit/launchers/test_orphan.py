@@ -126,11 +126,13 @@ def test_what_nohup_has_started_outlives_its_session(monkeypatch: pytest.MonkeyP
 def test_a_rank_ends_when_pdsh_has_gone_though_its_session_stays(tmp_path: Path) -> None:
     """A process that bears the name of a session, with a launcher in it; the test holds its input as pdsh does."""
     (tmp_path / "rank.py").write_text(RANK)
-    (tmp_path / "torchrun").write_text('exec 3<&0; "$@" <&3 & wait')
+    launcher = tmp_path / "deepspeed" / "launcher" / "launch.py"
+    launcher.parent.mkdir(parents=True)
+    launcher.write_text('exec 3<&0; "$@" <&3 & wait')
     session = "import subprocess, sys; subprocess.run(sys.argv[1:]); import time; time.sleep(60)"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "RANK": "0"}
     rank = [sys.executable, str(tmp_path / "rank.py"), str(tmp_path), "saves"]
-    words = ["sshd: ice@notty", "-c", session, "sh", str(tmp_path / "torchrun"), *rank]
+    words = ["sshd: ice@notty", "-c", session, "sh", str(launcher), *rank]
     sshd = subprocess.Popen(words, executable=sys.executable, stdin=subprocess.PIPE, env=environment)
     try:
         wait(lambda: (tmp_path / "rank").exists() and (tmp_path / "rank").read_text())

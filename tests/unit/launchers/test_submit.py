@@ -130,10 +130,11 @@ def test_parts_are_an_array_and_a_job_that_follows(submit: Callable[..., Answer]
     status, out, err = submit(*words, "--after", "9")
     assert (status, out) == (DONE, "72\n"), err
     parts, whole = (tmp_path / f"new shards.{kind}.sbatch" for kind in ("build-parts", "build"))
-    # What a part has lost is built by the job that puts them together: it begins however the parts end.
+    # What a part has lost is built by the job that puts them together: it begins however the parts end, unless what
+    # they wait for has failed.
     assert calls(tmp_path) == [
         ["--parsable", "--dependency=afterok:9", "--kill-on-invalid-dep=yes", str(parts)],
-        ["--parsable", "--dependency=afterany:71", "--kill-on-invalid-dep=yes", str(whole)],
+        ["--parsable", "--dependency=afterok:9,afterany:71", "--kill-on-invalid-dep=yes", str(whole)],
     ]
     assert directives(parts)["array"] == "1-3"
     assert directives(parts)["output"].endswith("new shards.build-parts-%A_%a.log")
@@ -156,9 +157,40 @@ def test_an_evaluation_stands_beside_its_results(submit: Callable[..., Answer], 
     assert arguments(path, tmp_path) == named
 
 
+def test_charts_are_drawn_by_jobs(submit: Callable[..., Answer], tmp_path: Path) -> None:
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    words = ("predict", "runs/a", "scenes", "--out", "charts")
+    assert submit(*words)[0] == DONE
+    path = tmp_path / "charts.predict.sbatch"
+    assert arguments(path, tmp_path) == ["-m", "launchers.cli", *words]
+    assert submit(*words, "--parts", "2")[0] == DONE
+    array = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "2"}
+    parts = tmp_path / "charts.predict-parts.sbatch"
+    assert arguments(parts, tmp_path, **array) == ["-m", "launchers.cli", *words, "--part", "2/2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--again",), "--again"),
+        (("--ray", "auto", "--parts", "2"), "--ray"),
+        (("--with", "runs/a"), "--out"),
+        (("--tta", "mirrors"), "mirrors"),
+    ],
+)
+def test_what_would_fail_in_a_job_is_refused_before(
+    words: tuple[str, ...], told: str, submit: Callable[..., Answer], tmp_path: Path
+) -> None:
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    status, out, err = submit("evaluate", "runs/a", "scenes", *words)
+    assert (status, out, calls(tmp_path)) == (USER_ERROR, "", [])
+    assert told in err
+
+
 def test_runs_are_sent_by_a_job(submit: Callable[..., Answer], tmp_path: Path) -> None:
     assert submit("sync", "runs", "more", "--timeout", "60", "--after", "3")[0] == DONE
-    path = tmp_path / "runs.sync.sbatch"
+    # Not beside the folder, which may be a home folder.
+    path = tmp_path / "runs" / "wandb.sync.sbatch"
     assert arguments(path, tmp_path) == ["-m", "launchers.cli", "sync", "runs", "more", "--timeout", "60"]
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -135,6 +139,39 @@ def test_a_run_that_is_written_is_left_for_later(
     assert capsys.readouterr().out == "2 offline runs sent, 0 were before, 2 are still written, 0 failed\n"
     assert main(["sync", str(tmp_path / "runs")]) == DONE
     assert marks(runs) == [True] * 4
+
+
+def test_two_at_once_send_nothing_twice(
+    wandb: Wandb, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(next(runs[1].glob("*.wandb")), "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert main(["sync", str(tmp_path / "runs")]) == DONE
+        # The fourth must come behind the second, which another sends.
+        assert wandb.calls() == [f"allow sync {folder}" for folder in (runs[0], runs[2])]
+        assert capsys.readouterr().out == "2 offline runs sent, 0 were before, 2 are being sent, 0 failed\n"
+    assert main(["sync", str(tmp_path / "runs")]) == DONE
+    assert wandb.calls() == [f"allow sync {folder}" for folder in (runs[1], runs[3])]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_wandb_ends_with_the_command(how: signal.Signals, wandb: Wandb, runs: list[Path], tmp_path: Path) -> None:
+    wandb.fails(1, f"echo $$ > {tmp_path / 'child.new'}; mv {tmp_path / 'child.new'} {tmp_path / 'child'}; sleep 60")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-m", "launchers.cli", "sync", str(tmp_path / "runs")]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not (tmp_path / "child").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.wait()
+    child = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
+    until = time.monotonic() + 20
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < until, "wandb is left behind"
+        time.sleep(0.05)
+    assert marks(runs) == [False] * 4
 
 
 def test_a_server_that_does_not_answer_is_given_up(wandb: Wandb, runs: list[Path], tmp_path: Path) -> None:

@@ -60,6 +60,14 @@ def test_a_moved_folder_is_the_same_run_and_a_copy_another(tmp_path: Path) -> No
     assert run(tmp_path / "copy", 5, range(6, 7))[0] == copied
 
 
+def test_a_folder_under_another_path_is_the_same_run(tmp_path: Path) -> None:
+    first, _ = run(tmp_path, 0, range(1, 4))
+    kept = json.loads((tmp_path / WANDB).read_text())
+    # As where a file system is mounted in two places.
+    (tmp_path / WANDB).write_text(json.dumps(kept | {"folder": f"/proc/self/root{kept['folder']}"}))
+    assert run(tmp_path, 3, range(4, 6))[0] == first
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"id": 3, "folder": "x", "behind": 0}', '{"id": "ab"}'])
 def test_a_damaged_file_or_none_gives_a_new_run(text: str, tmp_path: Path) -> None:
     (tmp_path / WANDB).write_text(text)

@@ -198,3 +198,15 @@ def test_pictures_are_listed_and_shown(tmp_path: Path) -> None:
     shown = row["pictures/validation"]
     assert (step, row["step"], shown["_type"], shown["width"]) == (3, 3, "image-file", 4)
     assert (file.parent / "files" / shown["path"]).is_file()
+
+
+def test_steps_rise_where_a_run_that_was_killed_begins_again(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    # It had no checkpoint, and wandb has seen up to 50; what is logged before the first step comes behind that.
+    tracker = Wandb(tmp_path, TrackingConfig(), {}, "run", Identity("ab12cd34", str(tmp_path), behind=50))
+    tracker.log("scores", 0, {"probe_SIC": 60.0})
+    tracker.log("train", 1, {"loss": 1.0})
+    tracker.log("train", 2, {"loss": 1.0})
+    tracker.close()
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert list(wandb_files.read(file).rows) == [51, 52]
