@@ -56,6 +56,9 @@ class Wandb:
     ) -> None:
         # Reports of wandb's own faults would wait for the server at the end of the process.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        # The service of another process, such as a notebook that started the training, would end with that.
+        if os.environ.get("WANDB_SERVICE", "").split("-")[1:2] != [str(os.getpid())]:
+            os.environ.pop("WANDB_SERVICE", None)
         import wandb
 
         self._wandb, self._folder, self._identity, self._first = wandb, folder, identity, first

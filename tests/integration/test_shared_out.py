@@ -30,12 +30,17 @@ def test_shards_by_four_tasks_of_which_one_is_killed(tmp_path: Path) -> None:
     killed = Forked("launchers.cli", [*command, *part(3, 4)])
     others = [Forked("launchers.cli", [*command, *part(number, 4)]) for number in (1, 2)]
     end = time.monotonic() + 120
+    stopped = False
     # At work: its file says so, and a scene of its own is open.
-    while not (out / ".build.3-of-4.lock").exists() or not list((out / ".parts").glob(".*.tmp.tar")):
+    while not (stopped and (out / ".build.3-of-4.lock").exists() and list((out / ".parts").glob(".*.tmp.tar"))):
         assert killed.poll() is None
         assert time.monotonic() < end
+        first = out / ".build.1-of-4.lock"
+        # Locked and signed.
+        if not stopped and first.exists() and first.read_text().startswith("process "):
+            others[0].send_signal(signal.SIGSTOP)
+            stopped = True
         time.sleep(0.005)
-    others[0].send_signal(signal.SIGSTOP)
     killed.send_signal(signal.SIGKILL)
     killed.communicate(60)
     assert_fails(run(*build(place, out)), out, "part 1/4 of a build works here (process ")

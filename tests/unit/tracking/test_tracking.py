@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,20 @@ def test_steps_rise_where_a_run_that_was_killed_begins_again(tmp_path: Path) -> 
     tracker.close()
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert list(wandb_files.read(file).rows) == [51, 52]
+
+
+def test_a_training_has_a_service_of_wandb_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    code = f"""
+from pathlib import Path
+from arcticseg.tracking import TrackingConfig, Wandb
+from arcticseg.tracking.identity import Identity
+tracker = Wandb(Path({str(tmp_path)!r}), TrackingConfig(), {{}}, "run", Identity("ab12cd34", ""))
+tracker.log("train", 1, {{"loss": 1.0}})
+tracker.close()
+"""
+    # That of the process that started it, which may end at any time.
+    environment = os.environ | {"WANDB_SERVICE": "3-1-unix-/tmp/gone", "PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert list(wandb_files.read(file).rows) == [1]
