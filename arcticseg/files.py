@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -98,3 +99,19 @@ def make_folder(path: Path) -> Path:
             with contextlib.suppress(OSError):
                 probe.unlink(missing_ok=True)
     return path
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock of a file (flock), as far as its file system has locks that reach here."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # Shared: others may look at the same time.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(file)
+    return False

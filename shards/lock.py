@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from arcticseg.errors import OutputError
+from arcticseg.files import is_locked
 from arcticseg.system import output_errors
 from shards.share import Share
 
@@ -102,21 +103,7 @@ def _locked(path: Path, report: Report) -> int:
 
 def _is_held(path: Path, report: Report) -> bool:
     """Whether the owner of a file lives."""
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        # Shared: others may look at the same time.
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    finally:
-        os.close(file)
-    return _lives(path, report)
+    return is_locked(path) or _lives(path, report)
 
 
 def _lives(path: Path, report: Report) -> bool:

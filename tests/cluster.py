@@ -65,8 +65,8 @@ def over_ssh(folder: Path, kills: list[str], report: Callable[[str], None] = pri
             report(f"round {number + 1}: {_round(both, master, words, outs[1], kill)}")
     assert [line["step"] for line in lines(outs[1], "train")] == list(range(1, steps + 1))
     for kind, key in (("train", "loss"), ("validation", "combined")):
-        one, other = ([line[key] for line in lines(out, kind)] for out in outs)
-        assert other == pytest.approx(one, rel=1e-5), kind
+        undisturbed_values, values = ([line[key] for line in lines(out, kind)] for out in outs)
+        assert values == pytest.approx(undisturbed_values, rel=1e-5), kind
     report(f"over ssh: {steps} steps, {len(kills)} kills: metrics of the undisturbed training; no rank left")
 
 

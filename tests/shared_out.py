@@ -24,16 +24,16 @@ def scores(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in ("created", "seconds")}
 
 
-def same_files(one: Path, two: Path, number: int) -> None:
+def same_files(first: Path, second: Path, number: int) -> None:
     """Folders hold so many files, the same in both: all of their bytes, but when a netCDF was made."""
-    names = [sorted(path.name for path in folder.iterdir() if path.is_file()) for folder in (one, two)]
+    names = [sorted(path.name for path in folder.iterdir() if path.is_file()) for folder in (first, second)]
     assert names[0] == names[1]
     assert len(names[0]) == number
     for name in names[0]:
         if name.endswith(".nc"):
-            assert _arrays(one / name) == _arrays(two / name), name
+            assert _arrays(first / name) == _arrays(second / name), name
         else:
-            assert (one / name).read_bytes() == (two / name).read_bytes(), name
+            assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
 def _arrays(path: Path) -> dict[str, Any]:

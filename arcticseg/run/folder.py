@@ -15,7 +15,7 @@ from typing import Any
 
 from arcticseg import config
 from arcticseg.errors import ConfigError
-from arcticseg.files import make_folder
+from arcticseg.files import is_locked, make_folder
 from arcticseg.system import output_errors
 
 # The resolved config.
@@ -97,17 +97,7 @@ def held(folder: Path, report: Callable[[str], None], seconds: float = _ENDING) 
 
 def in_use(folder: Path) -> bool:
     """Whether a training works in a run folder, as far as its file system has locks that reach here."""
-    try:
-        file = os.open(folder / TRAINING, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError)
-    finally:
-        os.close(file)
-    return False
+    return is_locked(folder / TRAINING)
 
 
 def _locked(file: int, folder: Path, report: Callable[[str], None]) -> bool:

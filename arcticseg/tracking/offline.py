@@ -8,13 +8,12 @@ RUN/wandb/offline-run-20260401_120000-ab12cd34/run-ab12cd34.wandb          what 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arcticseg.run.folder import TRAINING
+from arcticseg.run.folder import in_use
 
 _PREFIX, _POINTER = "offline-run-", "arcticseg-run"
 
@@ -57,19 +56,7 @@ class OfflineRun:
             run = Path((self.folder / _POINTER).read_text(encoding="utf-8").strip())
         except (OSError, ValueError):
             run = self.folder.parent.parent
-        try:
-            file = os.open(run / TRAINING, os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        finally:
-            os.close(file)
-        return False
+        return in_use(run)
 
 
 def offline_runs(folders: Sequence[Path]) -> list[OfflineRun]:

@@ -52,7 +52,7 @@ def test_both_recipes_copy_the_same_and_all_of_it_is_there() -> None:
     assert all((ROOT / name).exists() for name in names)
     pairs = [line.split() for line in section("files").splitlines() if line.strip()]
     assert [name for name, _ in pairs] == names
-    assert all(place == f"/opt/arcticseg/{name}" for name, place in pairs)
+    assert all(place == f"/arcticseg/{name}" for name, place in pairs)
     ignored = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
     assert [line.removeprefix("!") for line in ignored if line.startswith("!")] == names
     packages = {name.partition(".")[0] for name in PROJECT["tool"]["setuptools"]["packages"]}

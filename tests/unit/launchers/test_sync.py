@@ -205,5 +205,5 @@ def test_offline_files_of_wandb_itself_are_understood(tmp_path: Path) -> None:
     run.finish()
     from arcticseg.tracking.offline import offline_runs
 
-    (found,) = offline_runs([tmp_path])
-    assert (found.id, found.folder) == ("ab12cd34", Path(run.dir).parent)
+    (offline_run,) = offline_runs([tmp_path])
+    assert (offline_run.id, offline_run.folder) == ("ab12cd34", Path(run.dir).parent)
